@@ -1,0 +1,63 @@
+#include "engine/config.h"
+
+#include <algorithm>
+#include <initializer_list>
+
+namespace sextant {
+namespace {
+
+class Errors {
+ public:
+  void check(bool ok, const char* key, std::string message) {
+    if (!ok) errors_.push_back(invalid_argument(std::string(key) + " " + std::move(message), key));
+  }
+  void check_range(int64_t value, int64_t low, int64_t high, const char* key) {
+    check(value >= low && value <= high, key,
+          "must be between " + std::to_string(low) + " and " + std::to_string(high) + ", not " + std::to_string(value));
+  }
+  void check_choice(const std::string& value, std::initializer_list<const char*> choices, const char* key) {
+    std::string list;
+    for (const char* choice : choices) {
+      if (value == choice) return;
+      list += list.empty() ? choice : std::string(", ") + choice;
+    }
+    check(false, key, "must be one of " + list + ", not '" + value + "'");
+  }
+  std::vector<Status> take() { return std::move(errors_); }
+
+ private:
+  std::vector<Status> errors_;
+};
+
+}  // namespace
+
+std::vector<Status> EngineConfig::validate() const {
+  Errors errors;
+  errors.check(!model.model.empty(), "model", "is required: a GGUF file or a Hugging Face directory");
+  errors.check_choice(model.load_format, {"auto", "dummy"}, "load_format");
+  errors.check_choice(model.dtype, {"auto", "float32", "bfloat16"}, "dtype");
+  errors.check(model.max_model_len == 0 || model.max_model_len >= 2, "max_model_len", "must be at least 2, or 0 for the model's own");
+  errors.check_range(model.max_model_len, 0, int64_t{1} << 27, "max_model_len");
+  errors.check(cache.block_size == 16, "block_size", "must be 16 (other sizes are not supported), not " + std::to_string(cache.block_size));
+  errors.check_choice(cache.kv_cache_dtype, {"auto", "bfloat16", "float32"}, "kv_cache_dtype");
+  errors.check(cache.kv_cache_memory_bytes >= 0, "kv_cache_memory_bytes", "must not be negative");
+  errors.check(cache.gpu_memory_utilization > 0 && cache.gpu_memory_utilization <= 1, "gpu_memory_utilization",
+               "must be above 0 and at most 1, not " + std::to_string(cache.gpu_memory_utilization));
+  errors.check(cache.cpu_kv_cache_limit_bytes > 0, "cpu_kv_cache_limit_bytes", "must be positive");
+  errors.check_range(scheduler.max_num_seqs, 1, 65536, "max_num_seqs");
+  errors.check_range(scheduler.max_num_batched_tokens, 1, 1 << 20, "max_num_batched_tokens");
+  errors.check(scheduler.max_num_batched_tokens >= scheduler.max_num_seqs, "max_num_batched_tokens",
+               "(" + std::to_string(scheduler.max_num_batched_tokens) + ") must not be below max_num_seqs (" +
+                   std::to_string(scheduler.max_num_seqs) + "): every running sequence needs one token of a step");
+  errors.check_range(scheduler.max_num_queued_reqs, 0, int64_t{1} << 30, "max_num_queued_reqs");
+  errors.check_choice(scheduler.scheduling_policy, {"fcfs", "priority"}, "scheduling_policy");
+  errors.check_range(scheduler.max_steps_in_flight, 1, 16, "max_steps_in_flight");
+  errors.check(parallel.tensor_parallel_size == 1, "tensor_parallel_size", "above 1 is not supported yet");
+  errors.check(parallel.pipeline_parallel_size == 1, "pipeline_parallel_size", "above 1 is not supported yet");
+  errors.check_choice(device.device, {"auto", "cpu", "cuda"}, "device");
+  errors.check(device.device != "cuda", "device", "cuda is not in this build; use --device cpu");
+  errors.check_range(device.num_threads, 0, 1024, "num_threads");
+  return errors.take();
+}
+
+}  // namespace sextant

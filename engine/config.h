@@ -1,0 +1,93 @@
+// EngineConfig: every setting of the engine, each default once. Filled by flags, a file or a test; validated; then frozen:
+// each component gets a const reference to its own sub-struct. What was measured (block counts, bytes) goes elsewhere.
+// The names are vLLM's flag names with underscores; --print-config, bench records and the advisor use the same keys.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/base/status.h"
+
+namespace sextant {
+
+struct ModelSource {
+  std::string model;                     // path of a GGUF file or a Hugging Face directory
+  std::string served_model_name;         // empty: the last part of `model`
+  std::string load_format = "auto";      // auto, dummy (random weights of a config.json's shape)
+  std::string dtype = "auto";            // auto, float32, bfloat16: what matmuls compute in
+  std::string chat_template;             // a file that replaces the model's own; empty: the model's
+  int64_t max_model_len = 0;             // prompt + output tokens of one sequence; 0: what the model states
+  int64_t seed = 0;                      // of dummy weights only; requests without a seed get a random one
+};
+
+struct CacheConfig {
+  int64_t block_size = 16;               // token slots in a block
+  std::string kv_cache_dtype = "auto";   // auto (bfloat16), bfloat16, float32
+  int64_t kv_cache_memory_bytes = 0;     // exact size of the KV cache; 0: gpu_memory_utilization decides
+  double gpu_memory_utilization = 0.92;  // share of the device's memory for weights, workspace and KV cache; on the CPU
+                                         // a share of what is available, capped by cpu_kv_cache_limit_bytes
+  int64_t cpu_kv_cache_limit_bytes = int64_t{2} << 30;
+  bool enable_prefix_caching = true;
+};
+
+struct SchedulerConfig {
+  int64_t max_num_seqs = 256;             // sequences running at once
+  int64_t max_num_batched_tokens = 2048;  // the token budget of a step
+  int64_t max_num_queued_reqs = 1024;     // requests waiting; one more is refused with 503
+  std::string scheduling_policy = "fcfs"; // fcfs, priority (lower value first)
+  bool enable_chunked_prefill = true;
+  int64_t max_steps_in_flight = 1;        // 1 on the CPU, 2 on CUDA
+};
+
+struct ParallelConfig {
+  int64_t tensor_parallel_size = 1;
+  int64_t pipeline_parallel_size = 1;
+};
+
+struct DeviceConfig {
+  std::string device = "auto";  // auto, cpu, cuda
+  int64_t num_threads = 0;      // CPU threads of the engine; 0: the cores this process may use
+};
+
+struct EngineConfig {
+  ModelSource model;
+  CacheConfig cache;
+  SchedulerConfig scheduler;
+  ParallelConfig parallel;
+  DeviceConfig device;
+
+  // Every error at once; empty when the configuration can be used. `param` of each is the key.
+  std::vector<Status> validate() const;
+};
+
+// Calls visitor(key, field, help) for every setting, in the order of --help. The one list from which flags, config files,
+// --print-config and records are made. Keys are vLLM's flag names with underscores.
+template <typename Config, typename Visitor>
+void visit_engine_config(Config& config, Visitor&& visitor) {
+  visitor("model", config.model.model, "GGUF file or Hugging Face directory to serve");
+  visitor("served_model_name", config.model.served_model_name, "model name in the API (default: last part of --model)");
+  visitor("load_format", config.model.load_format, "auto, or dummy for random weights of a config.json's shape");
+  visitor("dtype", config.model.dtype, "what matrix products compute in: auto, float32, bfloat16");
+  visitor("chat_template", config.model.chat_template, "file with a Jinja chat template that replaces the model's own");
+  visitor("max_model_len", config.model.max_model_len, "longest prompt plus output, in tokens (default: the model's)");
+  visitor("seed", config.model.seed, "seed of dummy weights");
+  visitor("block_size", config.cache.block_size, "token slots in a KV cache block");
+  visitor("kv_cache_dtype", config.cache.kv_cache_dtype, "auto (bfloat16), bfloat16, float32");
+  visitor("kv_cache_memory_bytes", config.cache.kv_cache_memory_bytes, "exact size of the KV cache; accepts K, M, G");
+  visitor("gpu_memory_utilization", config.cache.gpu_memory_utilization, "share of device memory the engine may use");
+  visitor("cpu_kv_cache_limit_bytes", config.cache.cpu_kv_cache_limit_bytes, "most the KV cache takes on the CPU by default");
+  visitor("enable_prefix_caching", config.cache.enable_prefix_caching, "reuse the KV cache of equal prompt beginnings");
+  visitor("max_num_seqs", config.scheduler.max_num_seqs, "sequences that run at once");
+  visitor("max_num_batched_tokens", config.scheduler.max_num_batched_tokens, "token budget of one step");
+  visitor("max_num_queued_reqs", config.scheduler.max_num_queued_reqs, "requests that may wait; more get 503");
+  visitor("scheduling_policy", config.scheduler.scheduling_policy, "fcfs, or priority (lower value first)");
+  visitor("enable_chunked_prefill", config.scheduler.enable_chunked_prefill, "split long prompts over several steps");
+  visitor("max_steps_in_flight", config.scheduler.max_steps_in_flight, "steps that may overlap");
+  visitor("tensor_parallel_size", config.parallel.tensor_parallel_size, "devices that share each layer");
+  visitor("pipeline_parallel_size", config.parallel.pipeline_parallel_size, "groups of devices that share the layers");
+  visitor("device", config.device.device, "auto, cpu, cuda");
+  visitor("num_threads", config.device.num_threads, "CPU threads of the engine (default: the cores it may use)");
+}
+
+}  // namespace sextant

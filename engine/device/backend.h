@@ -1,0 +1,155 @@
+// Backend: the ops a model is made of, on one device. A model is a straight list of these calls; it never asks which device
+// it runs on. All ops of one Backend are called by one thread (the rank's) and run in order.
+// Shapes: T tokens of the step (flat, ragged), H hidden size, D head_dim. "f32 [T, H]" is row-major.
+// Numeric contract: for one (instruction set, weight type) a row's result depends on that row alone, bit for bit: never on
+// T, on its place in the batch, or on how a prompt was cut into steps.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/base/dtype.h"
+#include "engine/base/result.h"
+#include "engine/base/weight_type.h"
+
+namespace sextant {
+
+// Memory of the device, owned. CPU: 64-byte aligned.
+class DeviceBuffer {
+ public:
+  virtual ~DeviceBuffer() = default;
+  virtual void* data() = 0;
+  virtual size_t size_bytes() const = 0;
+};
+
+// A row-major 2-D view of activations in device memory.
+struct Tensor {
+  void* data = nullptr;
+  DType dtype = DType::kFloat32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t row_stride = 0;  // elements
+
+  float* f32() const { return static_cast<float*>(data); }
+};
+
+// A weight matrix as a file holds it, in host memory: `rows` outputs of `cols` inputs, blocks along a row.
+struct HostMatrix {
+  WeightType type = WeightType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  std::span<const std::byte> data;
+};
+
+// A weight matrix in the backend's own layout; made once at load.
+class WeightMatrix {
+ public:
+  virtual ~WeightMatrix() = default;
+  virtual int64_t rows() const = 0;
+  virtual int64_t cols() const = 0;
+  virtual size_t size_bytes() const = 0;
+};
+
+// The K and V memory of one cache group; the layout inside a block is the backend's.
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+  virtual size_t size_bytes() const = 0;
+};
+
+struct KvCacheLayout {
+  int32_t num_layers = 0;
+  int32_t num_blocks = 0;  // with the null block 0
+  int32_t block_size = 16;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  DType dtype = DType::kBFloat16;
+};
+
+// Cosines and sines for every position, computed in fp64 and stored fp32, so that all backends rotate alike.
+// Pairs are (i, i + rotary_dim/2) ("NeoX"); loaders permute weights stored for adjacent pairs.
+struct RopeTable {
+  int32_t rotary_dim = 0;
+  int64_t num_positions = 0;
+  std::vector<float> cos;  // [num_positions, rotary_dim / 2]
+  std::vector<float> sin;
+};
+
+// The ragged batch that attention sees; host memory, valid during the step.
+// Sequence s has query rows [cu_seqlens_q[s], cu_seqlens_q[s+1]) and seq_lens[s] tokens of K and V, the step's included:
+// its first query row stands at position seq_lens[s] - (number of its query rows).
+struct AttentionBatch {
+  std::span<const int32_t> cu_seqlens_q;   // [num_sequences + 1]
+  std::span<const int32_t> seq_lens;       // [num_sequences]
+  std::span<const int32_t> positions;      // [T]
+  std::span<const int64_t> slot_mapping;   // [T]: block id * block_size + place; where the row's K and V are written
+  std::span<const int32_t> block_tables;   // [num_sequences, max_blocks_per_seq], unused entries 0
+  int32_t max_blocks_per_seq = 0;
+};
+
+struct AttentionParams {
+  int32_t num_heads = 0;
+  int32_t num_kv_heads = 0;
+  int32_t head_dim = 0;
+  float scale = 0;           // of q.k, before soft-cap
+  float logit_softcap = 0;   // 0: none; tanh(x / cap) * cap
+  int32_t sliding_window = 0;  // 0: none; else each token sees itself and window - 1 before it
+};
+
+// What a model needs of a backend; asked once at start.
+struct BackendNeeds {
+  std::vector<WeightType> weight_types;
+  AttentionParams attention;
+  DType kv_cache_dtype = DType::kBFloat16;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string description() const = 0;         // "cpu (avx512, 2 threads)"
+  virtual Status supports(const BackendNeeds& needs) const = 0;  // the reason when not
+
+  virtual Result<std::unique_ptr<DeviceBuffer>> allocate(size_t bytes) = 0;
+  // One matrix out of parts stacked by rows (q, k, v; gate, up), all with the same cols; parts may differ in type.
+  virtual Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) = 0;
+  virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) = 0;
+  // Bytes that plan() may need beside activations, for the largest step.
+  virtual int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs, const AttentionParams& attention) const = 0;
+
+  // Once per step, before its ops: splits the attention work. `batch` stays valid until the step's last op.
+  virtual void plan(const AttentionBatch& batch, const AttentionParams& attention) = 0;
+
+  // out[t] = table row ids[t], as f32 [T, H]. ids are inside the table.
+  virtual void embed(const WeightMatrix& table, std::span<const int32_t> ids, Tensor out) = 0;
+  // out = x / sqrt(mean(x^2) + eps) * weight, per row; weight f32 [H] on the device. out may be x.
+  virtual void rms_norm(Tensor x, const float* weight, float eps, Tensor out) = 0;
+  // residual += x; out = rms_norm(residual).
+  virtual void add_rms_norm(Tensor residual, Tensor x, const float* weight, float eps, Tensor out) = 0;
+  // out[t, n] = sum over k of x[t, k] * w[n, k]; out f32 [T, N], must not overlap x.
+  virtual void matmul(const WeightMatrix& w, Tensor x, Tensor out) = 0;
+  // out[t, n] = x[t, n] + bias[n], in place; bias f32 [N].
+  virtual void add_bias(Tensor x, const float* bias) = 0;
+  // Rotates q and k rows of `qkv` in place ([T, (num_heads + 2 * num_kv_heads) * D]: q, k, v side by side) and writes k and v
+  // of each row into `cache` at the plan's slot_mapping.
+  virtual void rope_and_cache(Tensor qkv, const RopeTable& rope, const AttentionParams& attention, KvCache& cache, int32_t layer) = 0;
+  // out [T, num_heads * D] from q (the first num_heads * D columns of qkv) over the plan's block tables; causal.
+  virtual void attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer, Tensor out) = 0;
+  // gate_up [T, 2 * I] -> out[t, i] = silu(gate[t, i]) * up[t, i]
+  virtual void silu_mul(Tensor gate_up, Tensor out) = 0;
+  // x += y
+  virtual void add(Tensor x, Tensor y) = 0;
+  // out[r] = x[row_indices[r]]
+  virtual void gather_rows(Tensor x, std::span<const int32_t> row_indices, Tensor out) = 0;
+  // Runs body(begin, end) over [0, n) on the device's host threads and waits; for the sampler on the CPU.
+  virtual void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) = 0;
+  // Waits for all ops; kDeviceError when one failed.
+  virtual Status synchronize() = 0;
+};
+
+}  // namespace sextant
