@@ -1,0 +1,98 @@
+// ModelConfig: the facts of one model, read from GGUF metadata or config.json and checked. Facts only: no defaults of
+// ours beyond those the formats define, no policy. `supported` says whether this build can run a model with such facts.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/base/dtype.h"
+#include "engine/base/result.h"
+#include "engine/format/hf_directory.h"
+
+namespace sextant {
+
+enum class ModelFamily { kUnknown, kLlama };
+
+enum class RopeScaling { kNone, kLinear, kDynamic, kLlama3, kYarn, kLongRope };
+std::string_view rope_scaling_name(RopeScaling scaling);
+
+struct RopeConfig {
+  double theta = 10000.0;
+  RopeScaling scaling = RopeScaling::kNone;
+  double factor = 1.0;
+  // llama3
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+  // yarn
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  std::optional<double> attention_factor;
+  // llama3, yarn, longrope: the context the model was first trained for
+  int64_t original_max_position_embeddings = 0;
+  // longrope
+  std::vector<double> short_factor;
+  std::vector<double> long_factor;
+  // What a GGUF file's rope_freqs.weight holds, head_dim / 2 divisors of the inverse frequencies; they already contain
+  // the scaling, which is then kLlama3 without parameters.
+  std::vector<float> frequency_divisors;
+  // Elements of a head that are rotated; head_dim unless the model rotates a part.
+  int64_t rotary_dim = 0;
+  // Which elements form a pair: (2i, 2i+1) in GGUF files of the llama architecture, whose q and k rows were permuted
+  // for it on conversion; (i, i + rotary_dim/2) in Hugging Face's files.
+  bool interleaved = false;
+};
+
+struct ModelConfig {
+  std::string source;        // the file the facts came from, for messages
+  std::string architecture;  // canonical: "LlamaForCausalLM", "MistralForCausalLM", ...
+  ModelFamily family = ModelFamily::kUnknown;
+
+  int64_t vocab_size = 0;
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;
+  int64_t head_dim = 0;
+  int64_t max_position_embeddings = 0;
+  double rms_norm_eps = 0;
+  RopeConfig rope;
+  bool tie_word_embeddings = false;
+  bool attention_bias = false;  // on q, k, v and o
+  bool mlp_bias = false;
+  std::string hidden_act = "silu";
+  std::optional<int64_t> sliding_window;  // tokens; nothing when attention is full
+  int64_t num_experts = 0;                // 0: dense
+  int64_t num_experts_per_token = 0;
+
+  std::optional<int32_t> bos_token_id;
+  std::vector<int32_t> eos_token_ids;  // config.json's, then generation_config.json's that it lacks
+  std::optional<DType> torch_dtype;    // what config.json says the weights are
+
+  int64_t q_size() const { return num_attention_heads * head_dim; }
+  int64_t kv_size() const { return num_key_value_heads * head_dim; }
+};
+
+Result<ModelConfig> model_config_from_gguf(const GgufFile& file);
+// `source` names the text in messages.
+Result<ModelConfig> model_config_from_json(std::string_view text, std::string_view source);
+// config.json, and the token ids of generation_config.json where there is one.
+Result<ModelConfig> model_config_from_directory(const HfDirectory& directory);
+Result<ModelConfig> model_config_from_files(const ModelFiles& files);
+
+// Ranges, divisibility and products that must not overflow; every error of a malformed set of facts. The readers above
+// have called it; whoever changes a config calls it again.
+Status validate(const ModelConfig& config);
+
+// kUnsupported, with the fact at fault, when this build cannot run such a model. For an unknown architecture: which are
+// known and which is nearest.
+Status supported(const ModelConfig& config);
+
+// Inverse frequencies of the rotary embedding, rotary_dim / 2 of them, with the scaling applied. Angle of pair i at
+// position p = p * result[i]. For kinds that `supported` accepts.
+std::vector<double> rope_inverse_frequencies(const ModelConfig& config);
+
+}  // namespace sextant
