@@ -1,0 +1,72 @@
+// Exchange: one HTTP request and its answer, as handlers see them. Handlers know neither Beast nor sockets.
+// Every member is called on executor() (a strand of the session); callbacks come on it too. Nothing blocks.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <boost/asio/any_io_executor.hpp>
+
+namespace sextant::http {
+
+struct Header {
+  std::string name;
+  std::string value;
+};
+
+struct HttpRequest {
+  std::string method;          // "GET"
+  std::string path;            // decoded, without the query
+  std::string query;           // raw, without '?'
+  std::vector<Header> headers;
+  std::string body;
+  std::string client_address;  // of the peer, without port
+  std::string request_id;      // from X-Request-Id when it is well-formed, else made here; sent back in the answer
+
+  // The value of the first header with this name (case-insensitive), or empty.
+  std::string_view header(std::string_view name) const;
+};
+
+struct HttpResponse {
+  int status = 200;
+  std::vector<Header> headers;  // Content-Length, Date, Server, X-Request-Id are added
+  std::string content_type = "application/json";
+  std::string body;
+};
+
+class Exchange : public std::enable_shared_from_this<Exchange> {
+ public:
+  virtual ~Exchange() = default;
+
+  virtual const HttpRequest& request() const = 0;
+  virtual boost::asio::any_io_executor executor() = 0;
+
+  // The whole answer at once. Exactly one of respond() or start_stream() is called, once.
+  virtual void respond(HttpResponse response) = 0;
+
+  // A chunked answer (HTTP/1.0: until close). `response.body` is ignored.
+  virtual void start_stream(HttpResponse response) = 0;
+  // Queues bytes of the stream; cheap. After a disconnect they are dropped.
+  virtual void write(std::string bytes) = 0;
+  // Ends the stream: the last chunk is written after all queued bytes.
+  virtual void finish_stream() = 0;
+  // Cuts the connection: a stream that cannot be ended well must not look complete.
+  virtual void abort_stream() = 0;
+
+  // Bytes queued and not yet taken by the socket.
+  virtual size_t buffered_bytes() const = 0;
+  // Called each time buffered_bytes() falls below the low-water mark after having been above it.
+  virtual void on_drained(std::function<void()> callback) = 0;
+  // Called at most once, when the client is gone (closed, reset, timed out) before the answer was complete.
+  // A handler that registers after the fact is called at once (posted).
+  virtual void on_disconnect(std::function<void()> callback) = 0;
+};
+
+using Handler = std::function<void(std::shared_ptr<Exchange>)>;
+
+}  // namespace sextant::http
