@@ -1,0 +1,20 @@
+// OpenAI's error object as an HTTP answer, for the errors that HTTP itself makes and for handlers.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "engine/base/status.h"
+#include "server/http/exchange.h"
+
+namespace sextant::http {
+
+// {"error": {"message", "type", "param", "code"}}; `param` and `code` are null when empty. The type follows the status:
+// 400.. "invalid_request_error", 401 "authentication_error", 403 "permission_error", 404 "not_found_error",
+// 429 "rate_limit_error", 503 "overloaded_error" (with Retry-After: 1), other 5xx "server_error".
+HttpResponse error_response(int http_status, std::string_view message, std::string_view param = {},
+                            std::string_view code = {});
+HttpResponse error_response(const Status& status);
+int http_status_of(StatusCode code);
+
+}  // namespace sextant::http

@@ -1,0 +1,66 @@
+// HttpServer: binds a port, accepts connections and runs one Session on each. Asynchronous only: everything happens on
+// the threads that run the io_context. Knows no route's meaning. Includes no Beast header.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include <boost/asio/io_context.hpp>
+
+#include "engine/base/result.h"
+#include "server/http/limits.h"
+#include "server/http/router.h"
+
+namespace sextant::http {
+
+// One request as it ended; observed exactly once, also when it was malformed or its client went away.
+struct RequestRecord {
+  std::string_view method;          // as sent; empty when the request line was not understood
+  std::string_view path;            // decoded, as sent; may be hostile
+  std::string_view pattern;         // the route's: bounded cardinality; empty when no route matched
+  std::string_view client_address;
+  std::string_view request_id;
+  int status = 0;                   // 499: the client was gone before an answer began
+  bool client_gone = false;         // before the answer was complete
+  double duration_s = 0;            // end of the header to the last byte handed to the kernel
+  uint64_t request_bytes = 0;       // of the body
+  uint64_t response_bytes = 0;      // on the wire, head included
+};
+
+class HttpServer {
+ public:
+  struct Options {
+    std::string host = "127.0.0.1";  // an address or a name; "0.0.0.0" and "::" are all interfaces
+    uint16_t port = 8000;            // 0: the kernel picks one, see local_port()
+    Limits limits;
+    // Called on an I/O thread after each request; must not block. The record's views end with the call.
+    std::function<void(const RequestRecord&)> on_request;
+  };
+
+  // `io` is run by the caller, on one or more threads; it must outlive the server and every Exchange.
+  HttpServer(boost::asio::io_context& io, Options options, std::shared_ptr<const Router> router);
+  ~HttpServer();  // stop_accepting() and close_all(); what is left ends on the io_context's threads
+  HttpServer(const HttpServer&) = delete;
+  HttpServer& operator=(const HttpServer&) = delete;
+
+  // Binds and listens (blocking: it may resolve a name). kUnavailable with what to do when the port is taken.
+  Status start();
+  uint16_t local_port() const;  // after start()
+
+  // Any thread, at once; the order of a drain is: stop_accepting, close_idle, (wait until num_requests is 0), close_all.
+  void stop_accepting();  // and from here on each answer says Connection: close
+  void close_idle();      // connections between two requests
+  void close_all();       // all of them; handlers at work hear on_disconnect
+  size_t num_connections() const;
+  size_t num_requests() const;  // being answered
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace sextant::http
