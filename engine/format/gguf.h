@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -68,6 +69,8 @@ class GgufFile final : public TensorSource {
 
   static std::string_view type_name(ValueType type);
   static size_t type_size(ValueType type);  // 0 for strings and arrays
+  static std::optional<int64_t> integer_at(ValueType type, const char* bytes);
+  static std::optional<double> number_at(ValueType type, const char* bytes);
   const Value* find_value(std::string_view key) const;
   Status wrong_type(std::string_view key, const Value& value, std::string_view wanted) const;
   Result<const Value*> find_or_fail(std::string_view key) const;

@@ -15,6 +15,8 @@ namespace sextant {
 struct JsonLimits {
   size_t max_bytes = size_t{256} << 20;
   int max_depth = 64;
+  // Values of any kind. A parsed value takes up to some hundred bytes of memory however short its text is.
+  size_t max_values = 4'000'000;
 };
 
 // The whole file as bytes; kTooLarge above max_bytes, before anything is allocated.

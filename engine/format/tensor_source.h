@@ -48,7 +48,7 @@ class TensorSource {
   // Copies the whole tensor; out.size() == info.num_bytes.
   Status read(const TensorInfo& info, std::span<std::byte> out) const;
 
-  // "[576, 49152] Q4_1", for messages.
+  // "[49152, 576] Q4_1", for messages.
   static std::string describe(const TensorInfo& info);
 
   uint64_t total_bytes() const;

@@ -66,42 +66,44 @@ struct WorkspaceInputs {
 uint64_t workspace_bytes(const ModelConfig& config, const WorkspaceInputs& inputs);
 
 struct MemoryPlanInputs {
-  std::string model;                  // for the text
+  std::string model;                       // for the text
   uint64_t weights_bytes = 0;
   uint64_t workspace_bytes = 0;
   uint64_t kv_bytes_per_token = 0;
-  int64_t block_size = 16;            // tokens
-  int64_t max_model_len = 0;          // tokens
+  int64_t block_size = 16;                 // tokens
+  int64_t max_model_len = 0;               // tokens
   int64_t max_num_seqs = 0;
-  uint64_t available_bytes = 0;       // all that may be used, weights included
+  uint64_t available_bytes = 0;            // all that may be used, weights included
   std::optional<uint64_t> kv_cache_bytes;  // asked for; otherwise what remains of available_bytes
 };
 
 struct MemoryPlan {
   std::string model;
   uint64_t weights_bytes = 0;
-  uint64_t kv_cache_bytes = 0;   // whole blocks
+  uint64_t kv_cache_bytes = 0;  // num_blocks whole blocks
   uint64_t workspace_bytes = 0;
   uint64_t total_bytes = 0;
   uint64_t available_bytes = 0;
   uint64_t kv_bytes_per_token = 0;
   int64_t block_size = 0;
-  int64_t num_blocks = 0;
-  int64_t max_tokens = 0;        // num_blocks * block_size
+  int64_t num_blocks = 0;       // with the null block 0, which holds no token
+  int64_t max_tokens = 0;       // (num_blocks - 1) * block_size
   int64_t max_model_len = 0;
   int64_t max_num_seqs = 0;
 
-  // How many sequences of `num_tokens` tokens the cache holds at once; not capped by max_num_seqs.
+  // How many sequences of `num_tokens` tokens the cache holds at once, each in whole blocks; not capped by max_num_seqs.
   int64_t sequences_of(int64_t num_tokens) const;
 };
 
-// kTooLarge-like errors (kResourceExhausted) say what would fit: a smaller context, or how much memory is needed.
+// kTooLarge when the weights do not fit, or one sequence of max_model_len does not: the message says what would fit.
 Result<MemoryPlan> plan_memory(const MemoryPlanInputs& inputs);
 
 // Several lines for a person: weights, KV cache, workspace, total, "fits 12 sequences of 8,192 tokens or 48 of 2,048".
 std::string render(const MemoryPlan& plan);
 
-// "1.23 GiB", "98.4 MB" is not used: binary units throughout.
+// "1.23 GiB", "512 B": binary units throughout.
 std::string format_bytes(uint64_t bytes);
+// "8,192"
+std::string format_count(int64_t count);
 
 }  // namespace sextant

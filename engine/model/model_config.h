@@ -71,11 +71,14 @@ struct ModelConfig {
   std::optional<int32_t> bos_token_id;
   std::vector<int32_t> eos_token_ids;  // config.json's, then generation_config.json's that it lacks
   std::optional<DType> torch_dtype;    // what config.json says the weights are
+  // config.json's quantization_config.quant_method; empty for plain weights and for GGUF, whose tensors say it themselves.
+  std::string quantization;
 
   int64_t q_size() const { return num_attention_heads * head_dim; }
   int64_t kv_size() const { return num_key_value_heads * head_dim; }
 };
 
+// Each fails with `supported`'s error when facts of an unknown architecture cannot be read.
 Result<ModelConfig> model_config_from_gguf(const GgufFile& file);
 // `source` names the text in messages.
 Result<ModelConfig> model_config_from_json(std::string_view text, std::string_view source);

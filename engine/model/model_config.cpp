@@ -1,0 +1,218 @@
+#include "engine/model/model_config.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numbers>
+#include <utility>
+
+#include "engine/base/nearest.h"
+#include "engine/format/printable.h"
+#include "engine/model/model_config_limits.h"
+
+namespace sextant {
+namespace {
+
+struct Architecture {
+  std::string_view name;        // config.json's `architectures`
+  std::string_view model_type;  // config.json's `model_type`
+  ModelFamily family;
+};
+// Models that compute exactly what the family's code does; differences are facts (biases, tied head, RoPE).
+constexpr std::array<Architecture, 3> kArchitectures = {{
+    {"LlamaForCausalLM", "llama", ModelFamily::kLlama},
+    {"MistralForCausalLM", "mistral", ModelFamily::kLlama},
+    {"LLaMAForCausalLM", "llama", ModelFamily::kLlama},
+}};
+
+constexpr std::array<std::pair<std::string_view, RopeScaling>, 8> kRopeScalings = {{
+    {"default", RopeScaling::kNone},
+    {"none", RopeScaling::kNone},
+    {"linear", RopeScaling::kLinear},
+    {"dynamic", RopeScaling::kDynamic},
+    {"llama3", RopeScaling::kLlama3},
+    {"yarn", RopeScaling::kYarn},
+    {"longrope", RopeScaling::kLongRope},
+    {"su", RopeScaling::kLongRope},
+}};
+
+std::string known_architectures() {
+  std::string text;
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.name == "LLaMAForCausalLM") continue;  // an old spelling
+    text += (text.empty() ? "" : ", ") + std::string(architecture.name);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::optional<std::string> canonical_architecture(std::string_view model_type) {
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.model_type == model_type) return std::string(architecture.name);
+  }
+  return std::nullopt;
+}
+
+ModelFamily family_of(std::string_view name) {
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.name == name) return architecture.family;
+  }
+  return ModelFamily::kUnknown;
+}
+
+std::optional<RopeScaling> rope_scaling_of_name(std::string_view wanted) {
+  for (const auto& [name, scaling] : kRopeScalings) {
+    if (name == wanted) return scaling;
+  }
+  return std::nullopt;
+}
+
+std::string_view rope_scaling_name(RopeScaling wanted) {
+  for (const auto& [name, scaling] : kRopeScalings) {
+    if (scaling == wanted) return name;
+  }
+  return "?";
+}
+
+Status validate(const ModelConfig& config) {
+  const auto fail = [&](const std::string& what) { return data_loss(config.source + ": " + what); };
+  struct Bound {
+    const char* key;
+    int64_t value;
+    IntRange range;
+  };
+  for (const Bound& bound : {Bound{"vocab_size", config.vocab_size, kVocabSize},
+                             Bound{"hidden_size", config.hidden_size, kHiddenSize},
+                             Bound{"intermediate_size", config.intermediate_size, kIntermediateSize},
+                             Bound{"num_hidden_layers", config.num_hidden_layers, kNumLayers},
+                             Bound{"num_attention_heads", config.num_attention_heads, kNumHeads},
+                             Bound{"num_key_value_heads", config.num_key_value_heads, kNumHeads},
+                             Bound{"head_dim", config.head_dim, kHeadDim},
+                             Bound{"max_position_embeddings", config.max_position_embeddings, kMaxPositions},
+                             Bound{"the number of experts", config.num_experts, kNumExperts},
+                             Bound{"the rotary dimension", config.rope.rotary_dim, {2, kHeadDim.max}}}) {
+    if (bound.value < bound.range.min || bound.value > bound.range.max) {
+      return fail(std::string(bound.key) + " is " + std::to_string(bound.value) + ", expected " +
+                  std::to_string(bound.range.min) + " to " + std::to_string(bound.range.max));
+    }
+  }
+  if (config.num_attention_heads % config.num_key_value_heads != 0) {
+    return fail("num_attention_heads " + std::to_string(config.num_attention_heads) +
+                " is not a multiple of num_key_value_heads " + std::to_string(config.num_key_value_heads));
+  }
+  if (config.rope.rotary_dim % 2 != 0 || config.rope.rotary_dim > config.head_dim) {
+    return fail("the rotary dimension is " + std::to_string(config.rope.rotary_dim) +
+                ", expected an even number up to head_dim " + std::to_string(config.head_dim));
+  }
+  if (config.num_experts > 0 && (config.num_experts_per_token < 1 || config.num_experts_per_token > config.num_experts)) {
+    return fail("num_experts_per_tok is " + std::to_string(config.num_experts_per_token) + " of " +
+                std::to_string(config.num_experts) + " experts");
+  }
+  if (!(config.rms_norm_eps >= 0 && config.rms_norm_eps <= kNormEps.max)) return fail("rms_norm_eps is out of range");
+  const RopeConfig& rope = config.rope;
+  if (!(rope.theta >= kRopeTheta.min && rope.theta <= kRopeTheta.max)) return fail("rope_theta is out of range");
+  if (!(rope.factor >= kRopeFactor.min && rope.factor <= kRopeFactor.max)) {
+    return fail("the factor of rope scaling is out of range");
+  }
+  if (rope.scaling == RopeScaling::kLlama3 && rope.frequency_divisors.empty() &&
+      (!(rope.high_freq_factor > rope.low_freq_factor && rope.low_freq_factor > 0) ||
+       rope.original_max_position_embeddings < 1)) {
+    return fail("llama3 rope scaling needs high_freq_factor above low_freq_factor above 0, and "
+                "original_max_position_embeddings");
+  }
+  if (!rope.frequency_divisors.empty()) {
+    if (static_cast<int64_t>(rope.frequency_divisors.size()) != rope.rotary_dim / 2) {
+      return fail("rope_freqs.weight has " + std::to_string(rope.frequency_divisors.size()) + " numbers, expected " +
+                  std::to_string(rope.rotary_dim / 2));
+    }
+    for (float divisor : rope.frequency_divisors) {
+      if (!(divisor > 1e-6f && divisor < 1e6f)) return fail("rope_freqs.weight holds a number out of range");
+    }
+  }
+  std::vector<int32_t> ids = config.eos_token_ids;
+  if (config.bos_token_id) ids.push_back(*config.bos_token_id);
+  for (int32_t id : ids) {
+    if (id < 0 || id >= config.vocab_size) {
+      return fail("bos_token_id or eos_token_id is " + std::to_string(id) + ", outside the vocabulary of " +
+                  std::to_string(config.vocab_size));
+    }
+  }
+  // All sizes in bytes stay far below 2^63, whatever the type.
+  const double experts = static_cast<double>(std::max<int64_t>(config.num_experts, 1));
+  const double hidden = static_cast<double>(config.hidden_size);
+  const double parameters =
+      2.0 * static_cast<double>(config.vocab_size) * hidden +
+      static_cast<double>(config.num_hidden_layers) * hidden *
+          (3.0 * experts * static_cast<double>(config.intermediate_size) +
+           2.0 * static_cast<double>(config.q_size() + config.kv_size()));
+  constexpr double kMaxParameters = 1e15;
+  if (parameters > kMaxParameters) return fail("the sizes describe a model of more than 10^15 parameters");
+  return ok_status();
+}
+
+Status supported(const ModelConfig& config) {
+  const auto refuse = [&](const std::string& what) { return unsupported(config.source + ": " + what, "model"); };
+  if (config.family == ModelFamily::kUnknown) {
+    std::vector<std::string> names;
+    for (const Architecture& architecture : kArchitectures) {
+      names.emplace_back(architecture.name);
+      names.emplace_back(architecture.model_type);
+    }
+    const std::optional<std::string> nearest =
+        nearest_name(std::string_view(config.architecture).substr(0, 128), names);
+    return refuse("architecture " + printable(config.architecture) + " is not supported (known: " +
+                  known_architectures() + (nearest ? "; the nearest is " + *nearest : std::string()) + ")");
+  }
+  if (!config.quantization.empty()) {
+    return refuse("weights quantised with " + printable(config.quantization) +
+                  " (quantization_config) are not supported; take plain weights or a GGUF file");
+  }
+  if (config.num_experts > 0) return refuse("mixture-of-experts models are not supported");
+  if (config.sliding_window && *config.sliding_window < config.max_position_embeddings) {
+    return refuse("sliding_window " + std::to_string(*config.sliding_window) + " is shorter than the context of " +
+                  std::to_string(config.max_position_embeddings) + ", and sliding-window attention is not supported");
+  }
+  if (config.hidden_act != "silu" && config.hidden_act != "swish") {
+    return refuse("hidden_act " + printable(config.hidden_act) + " is not supported (known: silu)");
+  }
+  const RopeScaling scaling = config.rope.scaling;
+  if (scaling != RopeScaling::kNone && scaling != RopeScaling::kLinear && scaling != RopeScaling::kLlama3) {
+    return refuse("rope scaling " + std::string(rope_scaling_name(scaling)) +
+                  " is not supported (known: default, linear, llama3)");
+  }
+  if (config.rope.rotary_dim != config.head_dim) {
+    return refuse("rotating " + std::to_string(config.rope.rotary_dim) + " of head_dim " +
+                  std::to_string(config.head_dim) + " elements is not supported");
+  }
+  return ok_status();
+}
+
+Result<ModelConfig> model_config_from_files(const ModelFiles& files) {
+  if (files.gguf) return model_config_from_gguf(*files.gguf);
+  CHECK(files.directory != nullptr);
+  return model_config_from_directory(*files.directory);
+}
+
+std::vector<double> rope_inverse_frequencies(const ModelConfig& config) {
+  const RopeConfig& rope = config.rope;
+  std::vector<double> frequencies;
+  for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
+    double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim));
+    if (!rope.frequency_divisors.empty()) {
+      frequency /= static_cast<double>(rope.frequency_divisors[static_cast<size_t>(i)]);
+    } else if (rope.scaling == RopeScaling::kLinear) {
+      frequency /= rope.factor;
+    } else if (rope.scaling == RopeScaling::kLlama3) {
+      // Long wavelengths are stretched by the factor, short ones kept, those between blended (Llama 3.1's release).
+      const double turns = static_cast<double>(rope.original_max_position_embeddings) * frequency / (2 * std::numbers::pi);
+      const double kept = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+      const double share = std::min(1.0, std::max(0.0, kept));
+      frequency *= share + (1.0 - share) / rope.factor;
+    }
+    frequencies.push_back(frequency);
+  }
+  return frequencies;
+}
+
+}  // namespace sextant

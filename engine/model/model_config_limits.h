@@ -1,0 +1,41 @@
+// What facts may be at most, wide enough for any model one can imagine and narrow enough that products of them can be
+// checked; and the tables of names. For the readers of ModelConfig only.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "engine/model/model_config.h"
+
+namespace sextant {
+
+struct IntRange {
+  int64_t min;
+  int64_t max;
+};
+struct FloatRange {
+  double min;
+  double max;
+};
+
+inline constexpr IntRange kVocabSize = {1, int64_t{1} << 26};
+inline constexpr IntRange kHiddenSize = {1, int64_t{1} << 20};
+inline constexpr IntRange kIntermediateSize = {1, int64_t{1} << 24};
+inline constexpr IntRange kNumLayers = {1, 4096};
+inline constexpr IntRange kNumHeads = {1, 65536};
+inline constexpr IntRange kHeadDim = {1, 65536};
+inline constexpr IntRange kMaxPositions = {1, INT32_MAX};  // positions are int32
+inline constexpr IntRange kNumExperts = {0, 65536};
+inline constexpr FloatRange kNormEps = {0.0, 1.0};
+inline constexpr FloatRange kRopeTheta = {1.0, 1e15};
+inline constexpr FloatRange kRopeFactor = {1e-3, 1e6};
+
+// The name in `architectures` of what config.json's model_type or GGUF's general.architecture calls so.
+std::optional<std::string> canonical_architecture(std::string_view model_type);
+ModelFamily family_of(std::string_view architecture);
+// "default", "linear", "llama3", ..., with "su" for longrope and "none" for default.
+std::optional<RopeScaling> rope_scaling_of_name(std::string_view name);
+
+}  // namespace sextant
