@@ -49,7 +49,7 @@ std::vector<Status> EngineConfig::validate() const {
   errors.check(scheduler.max_num_batched_tokens >= scheduler.max_num_seqs, "max_num_batched_tokens",
                "(" + std::to_string(scheduler.max_num_batched_tokens) + ") must not be below max_num_seqs (" +
                    std::to_string(scheduler.max_num_seqs) + "): every running sequence needs one token of a step");
-  errors.check_range(scheduler.max_num_queued_reqs, 0, int64_t{1} << 30, "max_num_queued_reqs");
+  errors.check_range(scheduler.max_num_queued_reqs, 1, int64_t{1} << 30, "max_num_queued_reqs");
   errors.check_choice(scheduler.scheduling_policy, {"fcfs", "priority"}, "scheduling_policy");
   errors.check_range(scheduler.max_steps_in_flight, 1, 16, "max_steps_in_flight");
   errors.check(parallel.tensor_parallel_size == 1, "tensor_parallel_size", "above 1 is not supported yet");

@@ -33,7 +33,7 @@ struct CacheConfig {
 
 struct SchedulerConfig {
   int64_t max_num_seqs = 256;             // sequences running at once
-  int64_t max_num_batched_tokens = 2048;  // the token budget of a step
+  int64_t max_num_batched_tokens = 512;   // the token budget of a step; bounds how long others wait for a prefill
   int64_t max_num_queued_reqs = 1024;     // requests waiting; one more is refused with 503
   std::string scheduling_policy = "fcfs"; // fcfs, priority (lower value first)
   bool enable_chunked_prefill = true;

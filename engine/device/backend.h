@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <span>
@@ -116,6 +117,12 @@ class Backend {
   virtual Status supports(const BackendNeeds& needs) const = 0;  // the reason when not
 
   virtual Result<std::unique_ptr<DeviceBuffer>> allocate(size_t bytes) = 0;
+  // Copies host bytes into device memory, at load; `to` holds at least as many. The default suits a device whose memory
+  // the host can write.
+  virtual Status upload(std::span<const std::byte> from, DeviceBuffer& to) {
+    std::memcpy(to.data(), from.data(), from.size());
+    return ok_status();
+  }
   // One matrix out of parts stacked by rows (q, k, v; gate, up), all with the same cols; parts may differ in type.
   virtual Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) = 0;
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) = 0;

@@ -1,0 +1,184 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <utility>
+
+#include "engine/base/log.h"
+#include "engine/device/cpu_backend.h"
+#include "engine/device/host_memory.h"
+#include "engine/engine_thread.h"
+#include "engine/model/memory_model.h"
+#include "engine/model/model.h"
+
+namespace sextant {
+namespace {
+
+struct OpenedModel {
+  std::unique_ptr<ModelFiles> files;
+  ModelConfig config;
+  std::vector<WeightType> weight_types;  // of matrices, as they will be loaded
+  WeightType main_type = WeightType::kF32;
+  uint64_t weight_bytes = 0;             // as stored
+};
+
+bool is_dummy(const EngineConfig& config) { return config.model.load_format == "dummy"; }
+
+WeightType dummy_type(const EngineConfig& config) {
+  return config.model.dtype == "float32" ? WeightType::kF32 : WeightType::kBF16;
+}
+
+WeightLoader make_loader(const EngineConfig& config, const OpenedModel& opened) {
+  if (is_dummy(config)) return WeightLoader::dummy(dummy_type(config), config.model.seed);
+  WeightLoader::Options options;
+  options.gguf_names = opened.files->is_gguf();
+  options.as_bfloat16 = config.model.dtype == "bfloat16";
+  return WeightLoader(*opened.files->tensors(), options);
+}
+
+Result<OpenedModel> open(const EngineConfig& config) {
+  OpenedModel opened;
+  ASSIGN_OR_RETURN(opened.files, open_model(config.model.model, {.need_weights = !is_dummy(config)}));
+  ASSIGN_OR_RETURN(opened.config, model_config_from_files(*opened.files));
+  RETURN_IF_ERROR(supported(opened.config));
+  const WeightLoader loader = make_loader(config, opened);
+  opened.weight_types = loader.matrix_types();
+  if (is_dummy(config)) {
+    opened.main_type = dummy_type(config);
+    opened.weight_bytes = weight_bytes(opened.config, opened.main_type);
+    return opened;
+  }
+  const std::vector<TensorInfo>& tensors = opened.files->tensors()->tensors();
+  opened.weight_bytes = weight_bytes(tensors);
+  std::vector<uint64_t> bytes_by_type(kNumWeightTypes);
+  for (const TensorInfo& tensor : tensors) bytes_by_type[static_cast<size_t>(tensor.type)] += tensor.num_bytes;
+  opened.main_type = static_cast<WeightType>(std::max_element(bytes_by_type.begin(), bytes_by_type.end()) - bytes_by_type.begin());
+  return opened;
+}
+
+DType kv_dtype(const EngineConfig& config) {
+  return config.cache.kv_cache_dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
+}
+
+Result<int64_t> context_length(const EngineConfig& config, const ModelConfig& model) {
+  if (config.model.max_model_len == 0) return model.max_position_embeddings;
+  if (config.model.max_model_len > model.max_position_embeddings) {
+    return invalid_argument("max_model_len " + std::to_string(config.model.max_model_len) + " is above the " +
+                                std::to_string(model.max_position_embeddings) + " positions that " + model.source + " was made for",
+                            "max_model_len");
+  }
+  return config.model.max_model_len;
+}
+
+Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& opened, const Backend& backend, int64_t max_model_len) {
+  MemoryPlanInputs inputs;
+  inputs.model = config.model.model;
+  inputs.weights_bytes = opened.weight_bytes;
+  const SchedulerConfig& scheduler = config.scheduler;
+  inputs.workspace_bytes =
+      workspace_bytes(opened.config, {.max_num_batched_tokens = scheduler.max_num_batched_tokens,
+                                      .max_num_seqs = ModelRunner::kLogitsRows}) +
+      static_cast<uint64_t>(backend.workspace_bytes(scheduler.max_num_batched_tokens, scheduler.max_num_seqs,
+                                                    make_attention_params(opened.config)));
+  inputs.kv_bytes_per_token = kv_bytes_per_token(opened.config, kv_dtype(config));
+  inputs.block_size = config.cache.block_size;
+  inputs.max_model_len = max_model_len;
+  inputs.max_num_seqs = scheduler.max_num_seqs;
+  inputs.available_bytes =
+      static_cast<uint64_t>(static_cast<double>(available_host_memory_bytes()) * config.cache.gpu_memory_utilization);
+  if (config.cache.kv_cache_memory_bytes > 0) {
+    inputs.kv_cache_bytes = static_cast<uint64_t>(config.cache.kv_cache_memory_bytes);
+  } else {
+    // No more than could ever be used, and no more than the CPU's share of a machine that does other things too.
+    const uint64_t usable = inputs.kv_bytes_per_token * static_cast<uint64_t>(scheduler.max_num_seqs) * static_cast<uint64_t>(max_model_len);
+    const uint64_t spent = inputs.weights_bytes + inputs.workspace_bytes;
+    const uint64_t left = inputs.available_bytes > spent ? inputs.available_bytes - spent : 0;
+    const uint64_t cap = std::max(static_cast<uint64_t>(config.cache.cpu_kv_cache_limit_bytes),
+                                  inputs.kv_bytes_per_token * static_cast<uint64_t>(max_model_len + config.cache.block_size));
+    inputs.kv_cache_bytes = std::min({usable, left, cap});
+  }
+  return plan_memory(inputs);
+}
+
+// Every id that ends a sequence: the model file's and the tokenizer's, inside the vocabulary, each once.
+std::vector<int32_t> merge_eos(const ModelConfig& model, const std::vector<int32_t>& of_tokenizer) {
+  std::vector<int32_t> ids = of_tokenizer;
+  ids.insert(ids.end(), model.eos_token_ids.begin(), model.eos_token_ids.end());
+  std::vector<int32_t> unique;
+  for (const int32_t id : ids) {
+    if (id >= 0 && id < model.vocab_size && std::find(unique.begin(), unique.end(), id) == unique.end()) unique.push_back(id);
+  }
+  return unique;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Engine>> Engine::create(Options options) {
+  const EngineConfig& config = options.config;
+  if (const std::vector<Status> errors = config.validate(); !errors.empty()) return errors.front();
+  const int64_t begin_ns = SteadyClock::instance().now_ns();
+
+  ASSIGN_OR_RETURN(const OpenedModel opened, open(config));
+  ASSIGN_OR_RETURN(const int64_t max_model_len, context_length(config, opened.config));
+  EngineThread::Parts parts;
+  ASSIGN_OR_RETURN(parts.backend, make_cpu_backend(config.device));
+  Backend& backend = *parts.backend;
+  const AttentionParams attention = make_attention_params(opened.config);
+  RETURN_IF_ERROR(backend.supports({opened.weight_types, attention, kv_dtype(config)}));
+  ASSIGN_OR_RETURN(const MemoryPlan plan, make_plan(config, opened, backend, max_model_len));
+  const std::string plan_text = render(plan);
+  if (options.on_memory_plan) options.on_memory_plan(plan_text);
+
+  WeightLoader loader = make_loader(config, opened);
+  ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
+                   load_model(opened.config, loader, backend,
+                              {.max_num_batched_tokens = config.scheduler.max_num_batched_tokens, .max_model_len = max_model_len}));
+  const KvCacheSpec spec = make_kv_cache_spec(opened.config, kv_dtype(config), static_cast<int32_t>(config.cache.block_size));
+  const KvCacheGroup& group = spec.groups[0];
+  const auto num_blocks = static_cast<int32_t>(plan.num_blocks) + 1;  // and the null block
+  ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache,
+                   backend.make_kv_cache({.num_layers = static_cast<int32_t>(group.layers.size()),
+                                          .num_blocks = num_blocks,
+                                          .block_size = spec.block_size,
+                                          .num_kv_heads = group.num_kv_heads,
+                                          .head_dim = group.head_dim,
+                                          .dtype = group.dtype}));
+
+  EngineInfo& info = parts.info;
+  info.model_path = config.model.model;
+  info.architecture = opened.config.architecture;
+  info.weight_type = weight_type_name(opened.main_type);
+  info.device = backend.description();
+  info.kv_cache_dtype = dtype_name(group.dtype);
+  info.vocab_size = static_cast<int32_t>(opened.config.vocab_size);
+  info.max_model_len = max_model_len;
+  info.block_size = spec.block_size;
+  info.num_blocks = static_cast<int32_t>(plan.num_blocks);
+  info.num_parameters = model->num_parameters();
+  info.weight_bytes = model->weight_bytes();
+  info.kv_cache_bytes = static_cast<int64_t>(cache->size_bytes());
+  info.workspace_bytes = static_cast<int64_t>(plan.workspace_bytes);
+  info.eos_token_ids = merge_eos(opened.config, options.eos_token_ids);
+  info.memory_plan = plan_text;
+
+  ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner,
+                   ModelRunner::create(backend, std::move(model), std::move(cache), opened.config.vocab_size));
+  parts.worker = std::make_unique<Worker>(backend, std::move(runner), info.eos_token_ids, spec.block_size);
+  Scheduler::Options scheduler;
+  scheduler.scheduler = config.scheduler;
+  scheduler.scheduler.max_num_queued_reqs = int64_t{1} << 30;  // submit() refuses, exactly and at once
+  scheduler.scheduler.max_steps_in_flight = 1;
+  scheduler.cache = config.cache;
+  scheduler.max_model_len = max_model_len;
+  scheduler.spec = spec;
+  scheduler.num_blocks = num_blocks;
+  scheduler.eos_token_ids = info.eos_token_ids;
+  scheduler.cache_root = info.kv_cache_dtype;
+  parts.scheduler = std::make_unique<Scheduler>(std::move(scheduler));
+  parts.config = config.scheduler;
+  parts.on_step = std::move(options.on_step);
+  info.load_s = static_cast<double>(SteadyClock::instance().now_ns() - begin_ns) * 1e-9;
+  return std::unique_ptr<Engine>(std::make_unique<EngineThread>(std::move(parts)));
+}
+
+}  // namespace sextant

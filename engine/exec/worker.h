@@ -1,0 +1,48 @@
+// Worker: carries out SchedulerOutputs on one rank. It keeps each sequence's block table and sampler state between steps and
+// learns of changes only from SchedulerOutput. Thread: the engine's; one step at a time.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/core/scheduler_output.h"
+#include "engine/exec/forward_batch.h"
+#include "engine/exec/model_runner.h"
+#include "engine/exec/sampler.h"
+
+namespace sextant {
+
+class Worker {
+ public:
+  // `backend` outlives the worker.
+  Worker(Backend& backend, std::unique_ptr<ModelRunner> runner, std::vector<int32_t> eos_token_ids, int32_t block_size)
+      : backend_(backend), runner_(std::move(runner)), sampler_(std::move(eos_token_ids)), block_size_(block_size) {}
+
+  // kDeviceError when the device failed: the state of every sequence is then lost.
+  Result<ModelOutput> execute(const SchedulerOutput& step);
+
+  const ModelRunner& runner() const { return *runner_; }
+  size_t num_sequences() const { return sequences_.size(); }
+
+ private:
+  struct SequenceState {
+    SequenceState(std::shared_ptr<const Request> request, int32_t choice_idx) : sampler(std::move(request), choice_idx) {}
+    std::vector<BlockId> block_table;
+    SamplerState sampler;
+  };
+
+  void apply_changes(const SchedulerOutput& step);
+  void choose_tokens(const SchedulerOutput& step, int64_t first, Tensor logits, ModelOutput& output);
+
+  Backend& backend_;
+  std::unique_ptr<ModelRunner> runner_;
+  Sampler sampler_;
+  int32_t block_size_;
+  std::unordered_map<SequenceId, SequenceState> sequences_;
+  std::vector<SequenceState*> scheduled_;  // of the current step, in its order
+  ForwardBatch batch_;
+};
+
+}  // namespace sextant

@@ -1,0 +1,243 @@
+#include "engine/model/llama.h"
+
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/base/check.h"
+
+namespace sextant {
+namespace {
+
+// fp32 values in device memory: norm weights, biases, activations.
+class FloatBuffer {
+ public:
+  Status allocate(Backend& backend, int64_t count) {
+    ASSIGN_OR_RETURN(buffer_, backend.allocate(static_cast<size_t>(count) * sizeof(float)));
+    return ok_status();
+  }
+  Status upload(Backend& backend, const std::vector<float>& values) {
+    RETURN_IF_ERROR(allocate(backend, static_cast<int64_t>(values.size())));
+    return backend.upload(std::as_bytes(std::span(values)), *buffer_);
+  }
+  float* data() const { return buffer_ ? static_cast<float*>(buffer_->data()) : nullptr; }
+  Tensor rows(int64_t num_rows, int64_t cols) const { return {data(), DType::kFloat32, num_rows, cols, cols}; }
+  int64_t size_bytes() const { return buffer_ ? static_cast<int64_t>(buffer_->size_bytes()) : 0; }
+
+ private:
+  std::unique_ptr<DeviceBuffer> buffer_;
+};
+
+struct LlamaLayer {
+  FloatBuffer input_norm;                          // [H]
+  std::unique_ptr<WeightMatrix> qkv;               // [(heads + 2 * kv heads) * D, H]
+  FloatBuffer qkv_bias;                            // empty without attention_bias
+  std::unique_ptr<WeightMatrix> attention_output;  // [H, heads * D]
+  FloatBuffer attention_output_bias;
+  FloatBuffer post_attention_norm;                 // [H]
+  std::unique_ptr<WeightMatrix> gate_up;           // [2 * I, H]
+  FloatBuffer gate_up_bias;                        // empty without mlp_bias
+  std::unique_ptr<WeightMatrix> down;              // [H, I]
+  FloatBuffer down_bias;
+};
+
+class Llama final : public Model {
+ public:
+  Llama(const ModelConfig& config, Backend& backend)
+      : config_(config), backend_(backend), attention_(make_attention_params(config)) {}
+
+  Status load(WeightLoader& loader, const ModelLoadOptions& options);
+
+  const AttentionParams& attention() const override { return attention_; }
+  Tensor forward(const ForwardInputs& inputs, KvCache& cache) override;
+  void compute_logits(Tensor hidden_rows, Tensor logits) override {
+    backend_.matmul(lm_head_ ? *lm_head_ : *embedding_, hidden_rows, logits);
+  }
+  int64_t weight_bytes() const override { return weight_bytes_; }
+  int64_t num_parameters() const override { return num_parameters_; }
+
+ private:
+  Status load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& layer);
+  Status load_matrix(WeightLoader& loader, const std::string& name, int64_t rows, int64_t cols,
+                     std::unique_ptr<WeightMatrix>& matrix);
+  Status stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix);
+  Status load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer);
+  Status load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<std::pair<const char*, int64_t>>& parts,
+                     FloatBuffer& buffer);
+  void make_rope_table(int64_t num_positions);
+
+  const ModelConfig config_;
+  Backend& backend_;
+  const AttentionParams attention_;
+  RopeTable rope_;
+
+  std::unique_ptr<WeightMatrix> embedding_;  // [V, H]; the head too when tied
+  std::unique_ptr<WeightMatrix> lm_head_;    // [V, H]; null when tied
+  FloatBuffer final_norm_;
+  std::vector<LlamaLayer> layers_;
+  int64_t weight_bytes_ = 0;
+  int64_t num_parameters_ = 0;
+
+  // Activations of one step, [max_num_batched_tokens, ...].
+  FloatBuffer residual_, normed_, qkv_, attended_, gate_up_, activated_, projected_, logits_input_;
+};
+
+Status Llama::stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix) {
+  std::vector<HostMatrix> views;
+  for (const HostTensor& part : parts) {
+    views.push_back(part.view());
+    num_parameters_ += part.rows * part.cols;
+  }
+  ASSIGN_OR_RETURN(matrix, backend_.make_matrix(views));
+  weight_bytes_ += static_cast<int64_t>(matrix->size_bytes());
+  return ok_status();
+}
+
+Status Llama::load_matrix(WeightLoader& loader, const std::string& name, int64_t rows, int64_t cols,
+                          std::unique_ptr<WeightMatrix>& matrix) {
+  std::vector<HostTensor> parts(1);
+  ASSIGN_OR_RETURN(parts[0], loader.read_matrix(name, rows, cols));
+  return stack(parts, matrix);
+}
+
+Status Llama::load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer) {
+  ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(name, size));
+  num_parameters_ += size;
+  weight_bytes_ += size * static_cast<int64_t>(sizeof(float));
+  return buffer.upload(backend_, values);
+}
+
+Status Llama::load_biases(WeightLoader& loader, const std::string& prefix,
+                          const std::vector<std::pair<const char*, int64_t>>& parts, FloatBuffer& buffer) {
+  std::vector<float> stacked;
+  for (const auto& [name, size] : parts) {
+    ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(prefix + name + ".bias", size));
+    stacked.insert(stacked.end(), values.begin(), values.end());
+  }
+  num_parameters_ += static_cast<int64_t>(stacked.size());
+  weight_bytes_ += static_cast<int64_t>(stacked.size() * sizeof(float));
+  return buffer.upload(backend_, stacked);
+}
+
+Status Llama::load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& layer) {
+  const std::string prefix = "model.layers." + std::to_string(layer_idx) + ".";
+  const int64_t hidden = config_.hidden_size;
+  const int64_t inner = config_.intermediate_size;
+  const int64_t q_size = config_.q_size();
+  const int64_t kv_size = config_.kv_size();
+
+  RETURN_IF_ERROR(load_vector(loader, prefix + "input_layernorm.weight", hidden, layer.input_norm));
+  std::vector<HostTensor> qkv(3);
+  ASSIGN_OR_RETURN(qkv[0], loader.read_matrix(prefix + "self_attn.q_proj.weight", q_size, hidden));
+  ASSIGN_OR_RETURN(qkv[1], loader.read_matrix(prefix + "self_attn.k_proj.weight", kv_size, hidden));
+  ASSIGN_OR_RETURN(qkv[2], loader.read_matrix(prefix + "self_attn.v_proj.weight", kv_size, hidden));
+  if (config_.rope.interleaved) {
+    uninterleave_rope_rows(qkv[0], config_.num_attention_heads, config_.head_dim);
+    uninterleave_rope_rows(qkv[1], config_.num_key_value_heads, config_.head_dim);
+  }
+  RETURN_IF_ERROR(stack(qkv, layer.qkv));
+  RETURN_IF_ERROR(load_matrix(loader, prefix + "self_attn.o_proj.weight", hidden, q_size, layer.attention_output));
+  if (config_.attention_bias) {
+    RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.q_proj", q_size}, {"self_attn.k_proj", kv_size}, {"self_attn.v_proj", kv_size}},
+                                layer.qkv_bias));
+    RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.o_proj", hidden}}, layer.attention_output_bias));
+  }
+  RETURN_IF_ERROR(load_vector(loader, prefix + "post_attention_layernorm.weight", hidden, layer.post_attention_norm));
+  std::vector<HostTensor> gate_up(2);
+  ASSIGN_OR_RETURN(gate_up[0], loader.read_matrix(prefix + "mlp.gate_proj.weight", inner, hidden));
+  ASSIGN_OR_RETURN(gate_up[1], loader.read_matrix(prefix + "mlp.up_proj.weight", inner, hidden));
+  RETURN_IF_ERROR(stack(gate_up, layer.gate_up));
+  RETURN_IF_ERROR(load_matrix(loader, prefix + "mlp.down_proj.weight", hidden, inner, layer.down));
+  if (config_.mlp_bias) {
+    RETURN_IF_ERROR(load_biases(loader, prefix, {{"mlp.gate_proj", inner}, {"mlp.up_proj", inner}}, layer.gate_up_bias));
+    RETURN_IF_ERROR(load_biases(loader, prefix, {{"mlp.down_proj", hidden}}, layer.down_bias));
+  }
+  return ok_status();
+}
+
+void Llama::make_rope_table(int64_t num_positions) {
+  const std::vector<double> inverse_frequencies = rope_inverse_frequencies(config_);
+  rope_.rotary_dim = static_cast<int32_t>(2 * inverse_frequencies.size());
+  rope_.num_positions = num_positions;
+  rope_.cos.reserve(static_cast<size_t>(num_positions) * inverse_frequencies.size());
+  rope_.sin.reserve(rope_.cos.capacity());
+  for (int64_t position = 0; position < num_positions; ++position) {
+    for (const double frequency : inverse_frequencies) {
+      const double angle = static_cast<double>(position) * frequency;
+      rope_.cos.push_back(static_cast<float>(std::cos(angle)));
+      rope_.sin.push_back(static_cast<float>(std::sin(angle)));
+    }
+  }
+}
+
+Status Llama::load(WeightLoader& loader, const ModelLoadOptions& options) {
+  const int64_t hidden = config_.hidden_size;
+  RETURN_IF_ERROR(load_matrix(loader, "model.embed_tokens.weight", config_.vocab_size, hidden, embedding_));
+  layers_.resize(static_cast<size_t>(config_.num_hidden_layers));
+  for (size_t i = 0; i < layers_.size(); ++i) RETURN_IF_ERROR(load_layer(loader, static_cast<int64_t>(i), layers_[i]));
+  RETURN_IF_ERROR(load_vector(loader, "model.norm.weight", hidden, final_norm_));
+  if (!config_.tie_word_embeddings) {
+    RETURN_IF_ERROR(load_matrix(loader, "lm_head.weight", config_.vocab_size, hidden, lm_head_));
+  }
+  make_rope_table(options.max_model_len);
+
+  const int64_t rows = options.max_num_batched_tokens;
+  RETURN_IF_ERROR(residual_.allocate(backend_, rows * hidden));
+  RETURN_IF_ERROR(normed_.allocate(backend_, rows * hidden));
+  RETURN_IF_ERROR(qkv_.allocate(backend_, rows * (config_.q_size() + 2 * config_.kv_size())));
+  RETURN_IF_ERROR(attended_.allocate(backend_, rows * config_.q_size()));
+  RETURN_IF_ERROR(projected_.allocate(backend_, rows * hidden));
+  RETURN_IF_ERROR(gate_up_.allocate(backend_, rows * 2 * config_.intermediate_size));
+  RETURN_IF_ERROR(activated_.allocate(backend_, rows * config_.intermediate_size));
+  return logits_input_.allocate(backend_, rows * hidden);
+}
+
+Tensor Llama::forward(const ForwardInputs& inputs, KvCache& cache) {
+  const auto num_tokens = static_cast<int64_t>(inputs.token_ids.size());
+  const int64_t hidden = config_.hidden_size;
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const Tensor residual = residual_.rows(num_tokens, hidden);
+  const Tensor normed = normed_.rows(num_tokens, hidden);
+  const Tensor qkv = qkv_.rows(num_tokens, config_.q_size() + 2 * config_.kv_size());
+  const Tensor attended = attended_.rows(num_tokens, config_.q_size());
+  const Tensor projected = projected_.rows(num_tokens, hidden);
+  const Tensor gate_up = gate_up_.rows(num_tokens, 2 * config_.intermediate_size);
+  const Tensor activated = activated_.rows(num_tokens, config_.intermediate_size);
+
+  backend_.embed(*embedding_, inputs.token_ids, residual);
+  backend_.rms_norm(residual, layers_[0].input_norm.data(), eps, normed);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const LlamaLayer& layer = layers_[i];
+    const auto layer_idx = static_cast<int32_t>(i);
+    backend_.matmul(*layer.qkv, normed, qkv);
+    if (config_.attention_bias) backend_.add_bias(qkv, layer.qkv_bias.data());
+    backend_.rope_and_cache(qkv, rope_, attention_, cache, layer_idx);
+    backend_.attention(qkv, attention_, cache, layer_idx, attended);
+    backend_.matmul(*layer.attention_output, attended, projected);
+    if (config_.attention_bias) backend_.add_bias(projected, layer.attention_output_bias.data());
+    backend_.add_rms_norm(residual, projected, layer.post_attention_norm.data(), eps, normed);
+    backend_.matmul(*layer.gate_up, normed, gate_up);
+    if (config_.mlp_bias) backend_.add_bias(gate_up, layer.gate_up_bias.data());
+    backend_.silu_mul(gate_up, activated);
+    backend_.matmul(*layer.down, activated, projected);
+    if (config_.mlp_bias) backend_.add_bias(projected, layer.down_bias.data());
+    const bool last = i + 1 == layers_.size();
+    const float* next_norm = last ? final_norm_.data() : layers_[i + 1].input_norm.data();
+    backend_.add_rms_norm(residual, projected, next_norm, eps, normed);
+  }
+  const Tensor rows = logits_input_.rows(static_cast<int64_t>(inputs.logits_indices.size()), hidden);
+  backend_.gather_rows(normed, inputs.logits_indices, rows);
+  return rows;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Model>> load_llama(const ModelConfig& config, WeightLoader& loader, Backend& backend,
+                                          const ModelLoadOptions& options) {
+  auto model = std::make_unique<Llama>(config, backend);
+  RETURN_IF_ERROR(model->load(loader, options));
+  return std::unique_ptr<Model>(std::move(model));
+}
+
+}  // namespace sextant

@@ -1,0 +1,53 @@
+// Model: one family's forward pass as a straight list of Backend calls. It knows neither requests nor sampling: token ids
+// and positions in, hidden rows out, logits of chosen rows on demand.
+// Thread: the rank's. forward() may be called again only after the step's logits were used.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "engine/base/result.h"
+#include "engine/core/kv_cache_spec.h"
+#include "engine/device/backend.h"
+#include "engine/model/model_config.h"
+#include "engine/model/weight_loader.h"
+
+namespace sextant {
+
+struct ForwardInputs {
+  std::span<const int32_t> token_ids;       // [T], flat over the step's sequences
+  std::span<const int32_t> logits_indices;  // [R], ascending rows of the batch whose logits are wanted
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  virtual const AttentionParams& attention() const = 0;
+
+  // Backend::plan was called for this step. Returns the final-norm hidden rows of logits_indices, [R, H]; valid until the
+  // next forward().
+  virtual Tensor forward(const ForwardInputs& inputs, KvCache& cache) = 0;
+  // logits [rows, vocab_size] of hidden rows that forward() returned.
+  virtual void compute_logits(Tensor hidden_rows, Tensor logits) = 0;
+
+  virtual int64_t weight_bytes() const = 0;     // as laid out by the backend
+  virtual int64_t num_parameters() const = 0;
+};
+
+struct ModelLoadOptions {
+  int64_t max_num_batched_tokens = 0;  // rows of the activation buffers
+  int64_t max_model_len = 0;           // positions of the RoPE table
+};
+
+// Reads the weights of `config.family` from `loader` into `backend`. Errors name file and tensor.
+Result<std::unique_ptr<Model>> load_model(const ModelConfig& config, WeightLoader& loader, Backend& backend,
+                                          const ModelLoadOptions& options);
+
+// The cache that a model of these facts needs.
+KvCacheSpec make_kv_cache_spec(const ModelConfig& config, DType kv_dtype, int32_t block_size);
+AttentionParams make_attention_params(const ModelConfig& config);
+
+}  // namespace sextant

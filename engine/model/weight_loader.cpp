@@ -1,0 +1,221 @@
+#include "engine/model/weight_loader.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "engine/base/check.h"
+
+namespace sextant {
+namespace {
+
+struct NamePair {
+  std::string_view hugging_face;
+  std::string_view gguf;
+};
+constexpr std::array kTopNames = {
+    NamePair{"model.embed_tokens.weight", "token_embd.weight"},
+    NamePair{"model.norm.weight", "output_norm.weight"},
+    NamePair{"lm_head.weight", "output.weight"},
+};
+constexpr std::array kLayerNames = {
+    NamePair{"input_layernorm.", "attn_norm."},
+    NamePair{"post_attention_layernorm.", "ffn_norm."},
+    NamePair{"self_attn.q_proj.", "attn_q."},
+    NamePair{"self_attn.k_proj.", "attn_k."},
+    NamePair{"self_attn.v_proj.", "attn_v."},
+    NamePair{"self_attn.o_proj.", "attn_output."},
+    NamePair{"mlp.gate_proj.", "ffn_gate."},
+    NamePair{"mlp.up_proj.", "ffn_up."},
+    NamePair{"mlp.down_proj.", "ffn_down."},
+};
+constexpr std::string_view kLayerPrefix = "model.layers.";
+
+std::string gguf_name(std::string_view name) {
+  for (const NamePair& pair : kTopNames) {
+    if (name == pair.hugging_face) return std::string(pair.gguf);
+  }
+  if (!name.starts_with(kLayerPrefix)) return std::string(name);
+  name.remove_prefix(kLayerPrefix.size());
+  const size_t dot = name.find('.');
+  const std::string_view layer = name.substr(0, dot);
+  const std::string_view rest = name.substr(dot + 1);
+  for (const NamePair& pair : kLayerNames) {
+    if (rest.starts_with(pair.hugging_face)) {
+      return "blk." + std::string(layer) + "." + std::string(pair.gguf) + std::string(rest.substr(pair.hugging_face.size()));
+    }
+  }
+  return std::string(name);
+}
+
+float half_to_float(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+  const uint32_t exponent = (half >> 10) & 0x1Fu;
+  const uint32_t mantissa = half & 0x3FFu;
+  if (exponent == 0) {
+    const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
+    return sign ? -magnitude : magnitude;
+  }
+  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000u | (mantissa << 13));
+  return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
+}
+
+uint16_t round_to_bfloat16(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if (std::isnan(value)) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+
+template <typename T>
+T load(const std::byte* from, size_t idx) {
+  T value;
+  std::memcpy(&value, from + idx * sizeof(T), sizeof(T));
+  return value;
+}
+
+bool is_plain_float(WeightType type) {
+  return type == WeightType::kF32 || type == WeightType::kF16 || type == WeightType::kBF16;
+}
+
+float element(WeightType type, const std::byte* data, size_t idx) {
+  switch (type) {
+    case WeightType::kF16: return half_to_float(load<uint16_t>(data, idx));
+    case WeightType::kBF16: return std::bit_cast<float>(static_cast<uint32_t>(load<uint16_t>(data, idx)) << 16);
+    default: return load<float>(data, idx);
+  }
+}
+
+HostTensor to_bfloat16(const HostTensor& matrix) {
+  HostTensor rounded{WeightType::kBF16, matrix.rows, matrix.cols, {}};
+  const size_t count = static_cast<size_t>(matrix.rows * matrix.cols);
+  rounded.data.resize(count * 2);
+  for (size_t i = 0; i < count; ++i) {
+    const uint16_t value = round_to_bfloat16(element(matrix.type, matrix.data.data(), i));
+    std::memcpy(rounded.data.data() + i * 2, &value, 2);
+  }
+  return rounded;
+}
+
+// SplitMix64 (Steele, Lea, Flood 2014).
+uint64_t split_mix(uint64_t& state) {
+  state += 0x9E3779B97F4A7C15u;
+  uint64_t z = state;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+}  // namespace
+
+WeightLoader::WeightLoader(const TensorSource& source, Options options)
+    : source_(&source), options_(options), bytes_total_(source.total_bytes()) {}
+
+WeightLoader::WeightLoader(WeightType dummy_type, int64_t seed) : dummy_type_(dummy_type), seed_(seed) {
+  CHECK(dummy_type == WeightType::kF32 || dummy_type == WeightType::kBF16);
+}
+
+WeightLoader WeightLoader::dummy(WeightType type, int64_t seed) { return WeightLoader(type, seed); }
+
+std::string WeightLoader::file_name(std::string_view name) const {
+  return options_.gguf_names ? gguf_name(name) : std::string(name);
+}
+
+Result<const TensorInfo*> WeightLoader::find(std::string_view name) const {
+  const std::string stored_name = file_name(name);
+  const TensorInfo* info = source_->find(stored_name);
+  if (info == nullptr) return data_loss(source_->path() + ": the tensor " + stored_name + " is missing");
+  return info;
+}
+
+Result<HostTensor> WeightLoader::read_matrix(std::string_view name, int64_t rows, int64_t cols) {
+  if (source_ == nullptr) return random_matrix(name, rows, cols);
+  ASSIGN_OR_RETURN(const TensorInfo* info, find(name));
+  if (info->shape.size() != 2 || info->shape[0] != rows || info->shape[1] != cols) {
+    return data_loss(source_->path() + ": the tensor " + info->name + " is " + TensorSource::describe(*info) +
+                     ", but the configuration asks for [" + std::to_string(rows) + ", " + std::to_string(cols) + "]");
+  }
+  HostTensor matrix{info->type, rows, cols, {}};
+  matrix.data.resize(info->num_bytes);
+  RETURN_IF_ERROR(source_->read(*info, matrix.data));
+  report(info->num_bytes);
+  if (options_.as_bfloat16 && (matrix.type == WeightType::kF32 || matrix.type == WeightType::kF16)) return to_bfloat16(matrix);
+  return matrix;
+}
+
+Result<std::vector<float>> WeightLoader::read_vector(std::string_view name, int64_t size) {
+  if (source_ == nullptr) return std::vector<float>(static_cast<size_t>(size), name.ends_with(".bias") ? 0.0f : 1.0f);
+  ASSIGN_OR_RETURN(const TensorInfo* info, find(name));
+  if (info->shape.size() != 1 || info->shape[0] != size || !is_plain_float(info->type)) {
+    return data_loss(source_->path() + ": the tensor " + info->name + " is " + TensorSource::describe(*info) +
+                     ", but the configuration asks for [" + std::to_string(size) + "] in F32, F16 or BF16");
+  }
+  std::vector<std::byte> bytes(info->num_bytes);
+  RETURN_IF_ERROR(source_->read(*info, bytes));
+  report(info->num_bytes);
+  std::vector<float> values(static_cast<size_t>(size));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = element(info->type, bytes.data(), i);
+  return values;
+}
+
+std::vector<WeightType> WeightLoader::matrix_types() const {
+  if (source_ == nullptr) return {dummy_type_};
+  std::vector<WeightType> types;
+  for (const TensorInfo& info : source_->tensors()) {
+    if (info.shape.size() != 2) continue;
+    const bool rounds = options_.as_bfloat16 && (info.type == WeightType::kF32 || info.type == WeightType::kF16);
+    const WeightType type = rounds ? WeightType::kBF16 : info.type;
+    if (std::find(types.begin(), types.end(), type) == types.end()) types.push_back(type);
+  }
+  return types;
+}
+
+void WeightLoader::report(uint64_t num_bytes) {
+  bytes_done_ += num_bytes;
+  if (progress_) progress_(bytes_done_, bytes_total_);
+}
+
+HostTensor WeightLoader::random_matrix(std::string_view name, int64_t rows, int64_t cols) const {
+  // FNV-1a of the name: each tensor has its own stream, whatever the order of loading.
+  uint64_t state = 0xCBF29CE484222325u ^ static_cast<uint64_t>(seed_);
+  for (const char c : name) state = (state ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+  HostTensor matrix{dummy_type_, rows, cols, {}};
+  const size_t count = static_cast<size_t>(rows * cols);
+  const size_t element_bytes = dummy_type_ == WeightType::kF32 ? 4 : 2;
+  matrix.data.resize(count * element_bytes);
+  // The sum of the eight bytes of a random word is close to normal: mean 1020, variance 8 * (256^2 - 1) / 12.
+  const float scale = 0.02f / std::sqrt(8.0f * 65535.0f / 12.0f);
+  for (size_t i = 0; i < count; ++i) {
+    const uint64_t word = split_mix(state);
+    int32_t sum = -1020;
+    for (int shift = 0; shift < 64; shift += 8) sum += static_cast<int32_t>((word >> shift) & 0xFF);
+    const float value = static_cast<float>(sum) * scale;
+    if (element_bytes == 4) {
+      std::memcpy(matrix.data.data() + i * 4, &value, 4);
+    } else {
+      const uint16_t rounded = round_to_bfloat16(value);
+      std::memcpy(matrix.data.data() + i * 2, &rounded, 2);
+    }
+  }
+  return matrix;
+}
+
+void uninterleave_rope_rows(HostTensor& matrix, int64_t num_heads, int64_t head_dim) {
+  CHECK_EQ(matrix.rows, num_heads * head_dim);
+  const size_t row_bytes = matrix.data.size() / static_cast<size_t>(matrix.rows);
+  std::vector<std::byte> reordered(matrix.data.size());
+  const int64_t half = head_dim / 2;
+  for (int64_t head = 0; head < num_heads; ++head) {
+    for (int64_t i = 0; i < head_dim; ++i) {
+      // Stored row 2i holds the pair's first element, 2i + 1 its second.
+      const int64_t stored = i < half ? 2 * i : 2 * (i - half) + 1;
+      std::memcpy(reordered.data() + static_cast<size_t>(head * head_dim + i) * row_bytes,
+                  matrix.data.data() + static_cast<size_t>(head * head_dim + stored) * row_bytes, row_bytes);
+    }
+  }
+  matrix.data = std::move(reordered);
+}
+
+}  // namespace sextant
