@@ -13,6 +13,11 @@ if(SEXTANT_SANITIZE STREQUAL "address")
 elseif(SEXTANT_SANITIZE STREQUAL "thread")
   target_compile_options(sextant_flags INTERFACE -fsanitize=thread -Wno-tsan)   # Asio's fences
   target_link_options(sextant_flags INTERFACE -fsanitize=thread)
+elseif(SEXTANT_FUZZ)
+  # Warnings are held to zero under g++; clang's other opinions must not stop a fuzzer from being built.
+  target_compile_options(sextant_flags INTERFACE -Wno-error -fsanitize=fuzzer-no-link,address,undefined
+    -fno-sanitize-recover=all)
+  target_link_options(sextant_flags INTERFACE -fsanitize=address,undefined)
 elseif(SEXTANT_SANITIZE)
   message(FATAL_ERROR "SEXTANT_SANITIZE is address or thread, not '${SEXTANT_SANITIZE}'")
 endif()

@@ -28,6 +28,7 @@ test_packages=(
 )
 
 if [ -r /etc/os-release ] && [ "${SEXTANT_ANY_DEBIAN:-0}" != 1 ]; then
+  # shellcheck source=/dev/null
   . /etc/os-release
   if [ "${VERSION_ID:-}" != 12 ]; then
     echo "install-deps.sh: made for Debian 12, this is ${PRETTY_NAME:-unknown}." \
