@@ -2,6 +2,7 @@
 // Names and meanings are vLLM's SamplingParams. Stop *strings* are not here: they are found on the text side.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -20,7 +21,7 @@ struct SamplingParams {
   float presence_penalty = 0.0f;     // [-2, 2]; output tokens, once each
   float frequency_penalty = 0.0f;    // [-2, 2]; output tokens, per occurrence
   float repetition_penalty = 1.0f;   // > 0; prompt and output tokens (Keskar et al. 2019, CTRL)
-  std::vector<std::pair<int32_t, float>> logit_bias;  // token id, added to the logit; at most 1,024 entries
+  std::vector<std::pair<int32_t, float>> logit_bias;  // token id, added to the logit; at most kMaxLogitBias entries
   std::vector<int32_t> allowed_token_ids;             // empty: all
   uint64_t seed = 0;                 // resolved before it gets here; a request without one was given a random seed
   int64_t max_tokens = 16;           // >= 1
@@ -32,6 +33,7 @@ struct SamplingParams {
 
   static constexpr int32_t kMaxN = 128;
   static constexpr int32_t kMaxLogprobs = 20;
+  static constexpr size_t kMaxLogitBias = 1024;
 
   bool greedy() const { return temperature == 0.0f; }
   bool needs_penalties() const {

@@ -4,8 +4,8 @@
 //
 //   while (scheduler.has_work()) {
 //     auto step = scheduler.schedule();            // may run before the update() of up to max_steps_in_flight-1 steps
-//     hand the step to the worker unless nothing_to_do(*step);   // always: a scheduled step is never skipped
-//     if (!step->empty()) scheduler.update(*step, output);       // in the order of schedule(), empty ones not at all
+//     give it to the worker if it has sequences or finished_sequences;
+//     if (!step->empty()) scheduler.update(*step, output);       // in the order of schedule(); empty ones not at all
 //     scheduler.take_events(events);
 //   }
 //
@@ -20,7 +20,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,9 +28,12 @@
 
 #include "engine/base/status.h"
 #include "engine/config.h"
+#include "engine/core/kv_cache_manager.h"
 #include "engine/core/kv_cache_spec.h"
 #include "engine/core/request.h"
+#include "engine/core/request_queue.h"
 #include "engine/core/scheduler_output.h"
+#include "engine/core/sequence.h"
 
 namespace sextant {
 
@@ -110,6 +112,75 @@ class Scheduler {
   Status check_integrity() const;
   // Drops the contents of cached blocks; false (and nothing done) while sequences hold blocks.
   bool reset_prefix_cache();
+
+ private:
+  struct StepInFlight {
+    uint64_t step_id = 0;
+    std::vector<Sequence*> sequences;  // as in SchedulerOutput::sequences; finished ones are kept alive for it
+  };
+  // Blocks that a finished or preempted sequence left while steps in flight still name them.
+  struct DeferredBlocks {
+    uint64_t release_step = 0;
+    SequenceBlocks blocks;
+  };
+
+  // scheduler.cpp: the life of requests
+  SequenceGroup* find_group(RequestId request_id);
+  Sequence* find_unfinished(RequestId request_id, int32_t choice_idx);
+  void release_siblings(SequenceGroup& group, const Sequence* forked_from);
+  void choose_leader(SequenceGroup& group);
+  void enqueue(Sequence& sequence);
+  void take_out(Sequence& sequence);
+  void end_sequence(Sequence& sequence, FinishReason reason, SequenceEvent event);
+  void delete_ended_groups();
+  SequenceEvent make_event(const Sequence& sequence) const;
+
+  // scheduler_blocks.cpp: who has blocks, and who must give them up
+  int32_t make_room(Sequence& sequence, int32_t num_tokens);
+  bool reclaim_from_idle(const Sequence& before);
+  void preempt(Sequence& sequence);
+  void release_blocks(Sequence& sequence);
+  void release_deferred_blocks();
+  void publish(Sequence& sequence);
+
+  // scheduler_step.cpp: one step
+  bool schedule_running(SchedulerOutput& step, StepInFlight& record, int32_t& budget);
+  void schedule_waiting(SchedulerOutput& step, StepInFlight& record, int32_t& budget);
+  int32_t admit(Sequence& sequence, uint64_t step_id, int32_t budget);
+  void place(Sequence& sequence, int32_t num_tokens, SchedulerOutput& step, StepInFlight& record);
+  void close_step(SchedulerOutput& step, StepInFlight& record);
+  void take_token(Sequence& sequence, SequenceOutput& output);
+  void take_prompt_logprobs(Sequence& sequence, const ScheduledSequence& scheduled, SequenceOutput& output);
+  StepInFlight& step_in_flight(int32_t idx);
+
+  Options options_;
+  int32_t max_num_seqs_;
+  int32_t max_num_batched_tokens_;
+  bool by_priority_;
+  KvCacheManager manager_;
+
+  std::unordered_map<RequestId, std::unique_ptr<SequenceGroup>> groups_;  // with unfinished sequences
+  std::vector<std::unique_ptr<SequenceGroup>> ended_groups_;              // that steps in flight may point to
+  RequestQueue queue_;
+  std::vector<Sequence*> running_;  // by precedence
+  std::vector<Sequence*> paused_;
+  std::vector<DeferredBlocks> deferred_;
+  std::vector<SequenceId> finished_unsent_;  // the worker knows them and was not told that they ended
+  std::vector<SequenceGroup*> forking_;      // scratch of schedule(): their prompt's shared blocks are scheduled now
+  std::vector<SequenceEvent> events_;
+
+  std::vector<StepInFlight> ring_;  // max_steps_in_flight
+  int32_t ring_begin_ = 0;
+  int32_t num_in_flight_ = 0;
+  uint64_t last_step_id_ = 0;
+  uint64_t last_updated_step_ = 0;
+
+  SequenceId next_sequence_id_ = 1;
+  int64_t num_unfinished_ = 0;
+  int64_t num_unstarted_requests_ = 0;  // no sequence of theirs was scheduled yet
+  uint64_t prefix_cache_queries_ = 0;
+  uint64_t prefix_cache_hits_ = 0;
+  uint64_t num_preemptions_ = 0;
 };
 
 }  // namespace sextant
