@@ -1,0 +1,282 @@
+// serve(): builds the server's parts, runs them and drains. Order of life: I/O threads and health first, so that the port
+// answers while the model loads; then tokenizer, engine, API. They go in reverse, after the I/O threads were joined.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <optional>
+#include <sstream>
+#include <thread>
+
+#include <boost/asio/signal_set.hpp>
+
+#include "engine/base/log.h"
+#include "engine/engine.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+#include "server/cli/serve.h"
+#include "server/gateway/gate.h"
+#include "server/health.h"
+#include "server/http/io_threads.h"
+#include "server/http/listener.h"
+#include "server/metrics.h"
+#include "server/openai/api.h"
+
+namespace sextant::cli {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+constexpr Gate::RouteName kApiRoutes[] = {
+    {"POST", "/v1/completions"}, {"POST", "/v1/chat/completions"}, {"POST", "/tokenize"},
+    {"POST", "/detokenize"},     {"GET", "/v1/models"},            {"GET", "/v1/models/*"},
+};
+
+// The first SIGTERM or SIGINT asks for a drain, the second ends the process at once. Runs on the I/O threads.
+class StopSignals {
+ public:
+  explicit StopSignals(boost::asio::io_context& io) : signals_(io, SIGINT, SIGTERM) { listen(); }
+
+  // While the main thread is inside the engine's loading it cannot drain, and there is nothing to drain.
+  void set_nothing_to_drain(bool value) {
+    std::lock_guard lock(mutex_);
+    nothing_to_drain_ = value;
+  }
+
+  // True once a signal came; false at the time-out.
+  bool wait_for(milliseconds timeout) {
+    std::unique_lock lock(mutex_);
+    return arrived_.wait_for(lock, timeout, [&] { return num_signals_ > 0; });
+  }
+
+ private:
+  void listen() {
+    signals_.async_wait([this](const boost::system::error_code& error, int) {
+      if (error) return;
+      on_signal();
+      listen();
+    });
+  }
+
+  void on_signal() {
+    std::lock_guard lock(mutex_);
+    if (++num_signals_ == 2) {
+      LOG_WARNING << "a second signal: ending at once";
+      std::_Exit(kExitInterrupted);
+    }
+    if (nothing_to_drain_) {
+      LOG_INFO << "stopped while loading";
+      std::_Exit(kExitDone);
+    }
+    arrived_.notify_all();
+  }
+
+  boost::asio::signal_set signals_;
+  std::mutex mutex_;
+  std::condition_variable arrived_;
+  int num_signals_ = 0;
+  bool nothing_to_drain_ = true;
+};
+
+// One descriptor per connection, and a shell's soft limit is often 1,024.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+std::string url_of(const std::string& host, uint16_t port) {
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  return "http://" + (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
+// The file that replaces the model's own template, or that one; nothing when there is neither.
+Result<std::optional<ChatTemplate>> load_chat_template(const ModelSource& source, const Tokenizer& tokenizer) {
+  std::string text;
+  std::string origin = source.model;
+  if (!source.chat_template.empty()) {
+    origin = source.chat_template;
+    std::ifstream file(origin, std::ios::binary);
+    std::ostringstream content;
+    if (!file || !(content << file.rdbuf())) return invalid_argument(origin + ": cannot be read as a chat template", "chat_template");
+    text = content.str();
+  } else if (tokenizer.chat_template()) {
+    text = *tokenizer.chat_template();
+  } else {
+    return std::optional<ChatTemplate>();
+  }
+  Result<ChatTemplate> parsed = ChatTemplate::parse(text);
+  if (!parsed.ok()) return Status(parsed.status().code(), origin + ": chat template: " + parsed.status().message());
+  return std::optional<ChatTemplate>(std::move(*parsed));
+}
+
+// Equal for servers whose answers to a seeded request are equal: same weights, same numerics. FNV-1a, as text.
+std::string system_fingerprint(const EngineInfo& info) {
+  uint64_t hash = 0xcbf29ce484222325;
+  const std::string facts = version_text() + '\0' + info.architecture + '\0' + info.weight_type + '\0' + info.device + '\0' +
+                            info.kv_cache_dtype + '\0' + std::to_string(info.num_parameters) + '\0' +
+                            std::to_string(info.weight_bytes) + '\0' + std::to_string(info.vocab_size);
+  for (const char c : facts) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  char text[24];
+  std::snprintf(text, sizeof text, "fp_%010llx", static_cast<unsigned long long>(hash >> 24));
+  return text;
+}
+
+void log_lines(const std::string& text) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) LOG_INFO << line;
+}
+
+// All parts, in the order of their life.
+class Server {
+ public:
+  explicit Server(const ServeOptions& options)
+      : options_(options),
+        metrics_(options.engine.model.served_model_name),
+        io_(static_cast<int>(options.server.num_io_threads)),
+        signals_(io_.context()),
+        gate_(options.server.api_key, health_) {}
+
+  Status listen() {
+    auto front = std::make_shared<http::Router>();
+    add_health_routes(*front, health_,
+                      {.version = version_text(),
+                       .render_metrics = [this] { return metrics_.render(); },
+                       .metrics_content_type = ServerMetrics::content_type()});
+    gate_.add_routes(*front, kApiRoutes);
+    http::HttpServer::Options http_options;
+    http_options.host = options_.server.host;
+    http_options.port = static_cast<uint16_t>(options_.server.port);
+    http_options.limits = options_.server.limits();
+    http_options.on_request = [this](const http::RequestRecord& record) {
+      metrics_.on_http_request(record);
+      LOG_DEBUG << record.method << " " << record.path << " " << record.status << " from " << record.client_address << " in "
+                << record.duration_s * 1e3 << " ms, request id " << record.request_id;
+    };
+    http_.emplace(io_.context(), std::move(http_options), std::move(front));
+    RETURN_IF_ERROR(http_->start());
+    LOG_INFO << "listening at " << url() << ", loading " << options_.engine.model.model;
+    return ok_status();
+  }
+
+  Status load() {
+    const ModelSource& source = options_.engine.model;
+    health_.set_loading("reading the tokenizer");
+    ASSIGN_OR_RETURN(tokenizer_, load_tokenizer(source.model));
+    ASSIGN_OR_RETURN(chat_template_, load_chat_template(source, *tokenizer_));
+    if (!chat_template_) LOG_WARNING << "the model has no chat template: /v1/chat/completions will answer 400";
+    health_.set_loading("reading the weights");
+    Engine::Options engine_options;
+    engine_options.config = options_.engine;
+    engine_options.eos_token_ids = tokenizer_->eos_token_ids();
+    engine_options.on_step = [this](const StepInfo& step) { metrics_.on_step(step); };
+    engine_options.on_memory_plan = [](const std::string& plan) { log_lines(plan); };
+    ASSIGN_OR_RETURN(engine_, Engine::create(std::move(engine_options)));
+    metrics_.set_engine_info(engine_->info(), options_.engine);
+    metrics_.set_engine_stats_source([this] { return engine_->stats(); });
+    return ok_status();
+  }
+
+  void open() {
+    openai::ApiOptions api_options;
+    api_options.served_model_names = {options_.engine.model.served_model_name};
+    api_options.model_root = options_.engine.model.model;
+    api_options.system_fingerprint = system_fingerprint(engine_->info());
+    api_options.num_text_threads = static_cast<size_t>(options_.server.num_text_threads);
+    api_.emplace(std::move(api_options), *engine_, *tokenizer_, chat_template_ ? &*chat_template_ : nullptr, &metrics_);
+    auto routes = std::make_shared<http::Router>();
+    api_->register_routes(*routes);
+    gate_.open(std::move(routes));
+    signals_.set_nothing_to_drain(false);
+    health_.set_ready();
+    const EngineInfo& info = engine_->info();
+    LOG_INFO << "ready at " << url() << " (model " << options_.engine.model.served_model_name << ", context "
+             << info.max_model_len << ", " << info.weight_type << " on " << info.device << ", loaded in "
+             << static_cast<int64_t>(info.load_s * 1e3) << " ms)";
+  }
+
+  // Until a signal. Looks at the engine now and then: after a device error nothing but /health says so.
+  void run() {
+    while (!signals_.wait_for(milliseconds(1000))) {
+      if (!engine_->stats().healthy && health_.ready()) {
+        LOG_ERROR << "the engine has failed: no request can be served; restart the process";
+        health_.set_failed("the device failed");
+      }
+    }
+  }
+
+  // New work is refused with 503 while what runs may finish; then what is left is cut off.
+  void drain() {
+    const auto deadline = steady_clock::now() + std::chrono::seconds(options_.server.shutdown_timeout);
+    health_.set_draining();
+    engine_->begin_drain();
+    const size_t num_at_work = http_->num_requests();
+    LOG_INFO << "stopping: " << num_at_work << " requests at work get up to " << options_.server.shutdown_timeout << " s";
+    const bool finished = engine_->wait_drained(std::chrono::duration<double>(deadline - steady_clock::now()).count());
+    // The engine is done before the last bytes are: rendering and sending follow. What only now arrives is answered 503.
+    while (finished && http_->num_requests() > 0 && steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+    http_->stop_accepting();
+    http_->close_idle();
+    if (const size_t num_left = http_->num_requests(); num_left > 0) {
+      LOG_WARNING << "cutting off " << num_left << " requests that did not finish in time";
+    }
+    http_->close_all();
+    LOG_INFO << "stopped";
+  }
+
+  // The reverse of the order of life.
+  ~Server() {
+    http_.reset();
+    io_.stop();
+    metrics_.set_engine_stats_source({});
+  }
+
+ private:
+  std::string url() const { return url_of(options_.server.host, http_->local_port()); }
+
+  const ServeOptions& options_;
+  Health health_;
+  ServerMetrics metrics_;
+  http::IoThreads io_;
+  StopSignals signals_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> chat_template_;
+  std::unique_ptr<Engine> engine_;
+  std::optional<openai::Api> api_;
+  Gate gate_;
+  std::optional<http::HttpServer> http_;
+};
+
+}  // namespace
+
+int serve(const ServeOptions& options) {
+  std::signal(SIGPIPE, SIG_IGN);  // a client that went away is an error code, not a signal
+  raise_descriptor_limit();
+  const ServerConfig& config = options.server;
+  if (config.api_key.empty() && !is_loopback_host(config.host)) {
+    LOG_WARNING << "serving without an API key on " << config.host << ": everyone who can connect may use the model";
+  }
+  Server server(options);
+  for (const auto step : {&Server::listen, &Server::load}) {
+    if (Status status = (server.*step)(); !status.ok()) {
+      LOG_ERROR << status.message();
+      return kExitFailed;
+    }
+  }
+  server.open();
+  server.run();
+  server.drain();
+  return kExitDone;
+}
+
+}  // namespace sextant::cli

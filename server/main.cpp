@@ -1,0 +1,15 @@
+// The program `sextant`: its verbs, each defined in server/cli/.
+#include <memory>
+#include <vector>
+
+#include "server/cli/command_line.h"
+#include "server/cli/serve.h"
+#include "server/cli/version.h"
+
+int main(int argc, char** argv) {
+  using namespace sextant::cli;
+  std::vector<std::unique_ptr<Verb>> verbs;
+  verbs.push_back(make_serve_verb());
+  verbs.push_back(make_version_verb());
+  return run_command_line(argc, argv, verbs);
+}

@@ -1,0 +1,137 @@
+#include "server/gateway/gate.h"
+
+#include <boost/asio/io_context.hpp>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+namespace sextant {
+namespace {
+
+TEST(EqualInConstantTime, IsEquality) {
+  EXPECT_TRUE(equal_in_constant_time("", ""));
+  EXPECT_TRUE(equal_in_constant_time("secret", "secret"));
+  for (const char* wrong : {"", "s", "secre", "secrets", "secreT", "Secret", "secretsecret"}) {
+    EXPECT_FALSE(equal_in_constant_time(wrong, "secret")) << wrong;
+  }
+  EXPECT_FALSE(equal_in_constant_time("x", ""));
+  EXPECT_FALSE(equal_in_constant_time(std::string(1, '\0'), ""));
+}
+
+class FakeExchange final : public http::Exchange {
+ public:
+  FakeExchange(boost::asio::io_context& io, http::HttpRequest request) : io_(io), request_(std::move(request)) {}
+  const http::HttpRequest& request() const override { return request_; }
+  boost::asio::any_io_executor executor() override { return io_.get_executor(); }
+  void respond(http::HttpResponse response) override { response_ = std::move(response); }
+  void start_stream(http::HttpResponse) override {}
+  void write(std::string) override {}
+  void finish_stream() override {}
+  void abort_stream() override {}
+  size_t buffered_bytes() const override { return 0; }
+  void on_drained(std::function<void()>) override {}
+  void on_disconnect(std::function<void()>) override {}
+
+  http::HttpResponse response_{.status = 0, .headers = {}, .content_type = {}, .body = {}};
+
+ private:
+  boost::asio::io_context& io_;
+  http::HttpRequest request_;
+};
+
+class GateTest : public testing::Test {
+ protected:
+  static constexpr Gate::RouteName kRoutes[] = {{"POST", "/v1/completions"}, {"GET", "/v1/models/*"}};
+
+  void make_gate(const std::string& key) {
+    gate_ = std::make_unique<Gate>(key, health_);
+    gate_->add_routes(front_, kRoutes);
+  }
+  void open() {
+    auto api = std::make_shared<http::Router>();
+    for (const auto& route : kRoutes) {
+      api->add(route.method, route.path, [](std::shared_ptr<http::Exchange> exchange) {
+        exchange->respond({.status = 200, .headers = {}, .content_type = "text/plain", .body = exchange->request().path});
+      });
+    }
+    gate_->open(std::move(api));
+  }
+  http::HttpResponse send(const std::string& method, const std::string& path, const std::string& authorization = {}) {
+    http::HttpRequest request;
+    request.method = method;
+    request.path = path;
+    if (!authorization.empty()) request.headers.push_back({"authorization", authorization});
+    auto exchange = std::make_shared<FakeExchange>(io_, std::move(request));
+    (*front_.find(method, path).handler)(exchange);
+    return exchange->response_;
+  }
+  static std::string error_message(const http::HttpResponse& response) {
+    return nlohmann::json::parse(response.body)["error"]["message"];
+  }
+  static std::string header(const http::HttpResponse& response, const std::string& name) {
+    for (const http::Header& header : response.headers) {
+      if (header.name == name) return header.value;
+    }
+    return {};
+  }
+
+  boost::asio::io_context io_;
+  Health health_;
+  http::Router front_;
+  std::unique_ptr<Gate> gate_;
+};
+
+TEST_F(GateTest, RefusesWhileLoadingAndSaysWhatIsBeingDone) {
+  make_gate("");
+  health_.set_loading("reading the weights");
+  const auto response = send("POST", "/v1/completions");
+  EXPECT_EQ(response.status, 503);
+  EXPECT_EQ(header(response, "Retry-After"), "1");
+  EXPECT_NE(error_message(response).find("reading the weights"), std::string::npos);
+}
+
+TEST_F(GateTest, PassesWhenReady) {
+  make_gate("");
+  open();
+  health_.set_ready();
+  EXPECT_EQ(send("POST", "/v1/completions").status, 200);
+  const auto model = send("GET", "/v1/models/a/b");
+  EXPECT_EQ(model.status, 200);
+  EXPECT_EQ(model.body, "/v1/models/a/b");
+}
+
+TEST_F(GateTest, RefusesWhileDrainingAndAfterAFailure) {
+  make_gate("");
+  open();
+  health_.set_ready();
+  health_.set_draining();
+  EXPECT_EQ(send("POST", "/v1/completions").status, 503);
+  health_.set_failed("the device failed");
+  const auto response = send("POST", "/v1/completions");
+  EXPECT_EQ(response.status, 503);
+  EXPECT_NE(error_message(response).find("the device failed"), std::string::npos);
+}
+
+TEST_F(GateTest, AsksForTheKeyBeforeAnythingElse) {
+  make_gate("sk-right");
+  for (const char* wrong : {"", "Bearer", "Bearer ", "Bearer sk-wrong", "Bearer sk-righ", "Bearer sk-rightt", "Basic sk-right", "sk-right"}) {
+    const auto response = send("POST", "/v1/completions", wrong);
+    EXPECT_EQ(response.status, 401) << wrong;
+    EXPECT_EQ(header(response, "WWW-Authenticate"), "Bearer");
+    EXPECT_EQ(nlohmann::json::parse(response.body)["error"]["code"], "invalid_api_key");
+    EXPECT_EQ(response.body.find("sk-right"), std::string::npos);
+  }
+  open();
+  health_.set_ready();
+  for (const char* right : {"Bearer sk-right", "bearer sk-right", "BEARER  sk-right "}) {
+    EXPECT_EQ(send("POST", "/v1/completions", right).status, 200) << right;
+  }
+  EXPECT_EQ(send("GET", "/v1/models/x").status, 401);
+}
+
+TEST_F(GateTest, OpeningWithoutAPromisedRouteIsOurBug) {
+  make_gate("");
+  EXPECT_DEATH(gate_->open(std::make_shared<http::Router>()), "/v1/completions");
+}
+
+}  // namespace
+}  // namespace sextant
