@@ -137,7 +137,10 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
   std::string problem_;
 };
 
-Status json_error(std::string_view text, size_t byte, std::string_view name, const std::string& problem) {
+// `num_consumed`: how much the parser had taken when it stopped, the character at fault included.
+Status json_error(std::string_view text, size_t num_consumed, std::string_view name, const std::string& problem) {
+  const bool at_end = num_consumed == 0 || problem.find("unexpected end of input") != std::string::npos;
+  const size_t byte = at_end ? num_consumed : num_consumed - 1;
   size_t line = 1;
   size_t line_begin = 0;
   for (size_t i = 0; i < byte && i < text.size(); ++i) {
@@ -145,8 +148,8 @@ Status json_error(std::string_view text, size_t byte, std::string_view name, con
     ++line;
     line_begin = i + 1;
   }
-  const size_t column = byte < line_begin ? 0 : byte - line_begin;
-  return data_loss(std::string(name) + ": line " + std::to_string(line) + ", column " + std::to_string(column) +
+  return data_loss(std::string(name) + ": line " + std::to_string(line) + ", column " +
+                   std::to_string(byte - line_begin + 1) +
                    " (byte " + std::to_string(byte) + "): " + problem);
 }
 

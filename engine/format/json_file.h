@@ -1,5 +1,6 @@
 // JSON from files and servers that are not trusted: size, depth and duplicate keys are bounded or refused, NaN and
-// Infinity are not numbers. Errors read "<name>: line <l>, column <c> (byte <n>): <what is wrong>".
+// Infinity are not numbers. Errors read "<name>: line <l>, column <c> (byte <n>): <what is wrong>";
+// lines and columns count from 1, bytes from 0.
 #pragma once
 
 #include <cstddef>
