@@ -2,6 +2,7 @@
 // One per sequence; used by one thread at a time.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,15 +19,23 @@ class StopStrings {
     std::string text;                    // safe to send now
     std::optional<std::string> matched;  // the stop string found; nothing follows
   };
-  // The earliest match wins; of several at one place the first in the list.
+  // The match that is complete first wins, so that the outcome does not depend on how the text was cut; of several
+  // complete at one place the first in the list. After a match there is no more text.
   Result append(std::string_view text);
   // What was held back: there was no match.
   std::string flush();
 
  private:
-  std::vector<std::string> stops_;
+  // How much of one stop string the text so far ends with (Knuth, Morris and Pratt).
+  struct Progress {
+    std::string stop;
+    std::vector<size_t> fallback;  // [n]: the longest proper border of the first n + 1 bytes
+    size_t num_matched = 0;
+  };
+
+  std::vector<Progress> stops_;
   bool include_stop_in_output_;
-  size_t longest_ = 0;
+  bool done_ = false;
   std::string held_;
 };
 

@@ -30,6 +30,13 @@ class Tokenizer {
   // The bytes of one token as they appear in running text (may be part of a UTF-8 character). Ids outside the vocabulary
   // give nothing. Special tokens give their text; whether to show them is the caller's choice (is_special).
   virtual std::string token_bytes(int32_t id) const = 0;
+  // The same while nothing comes before it: sentencepiece drops the space that it put in front of the text.
+  // `*at_start`: whether the next token is still at the start; set to false by the first token that is text.
+  virtual std::string token_bytes_at_start(int32_t id, bool* at_start) const {
+    std::string bytes = token_bytes(id);
+    if (!bytes.empty()) *at_start = false;
+    return bytes;
+  }
   // The vocabulary's own spelling ("Ġthe", "▁the", "<|im_end|>"), as vLLM's /tokenize returns in token_strs.
   virtual std::string token_text(int32_t id) const = 0;
   virtual std::optional<int32_t> token_id(std::string_view token_text) const = 0;
