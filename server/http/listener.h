@@ -31,6 +31,8 @@ struct RequestRecord {
   uint64_t response_bytes = 0;      // on the wire, head included
 };
 
+struct ServerState;  // what the listener and its sessions share (server_state.h)
+
 class HttpServer {
  public:
   struct Options {
@@ -59,8 +61,7 @@ class HttpServer {
   size_t num_requests() const;  // being answered
 
  private:
-  struct State;
-  std::shared_ptr<State> state_;
+  std::shared_ptr<ServerState> state_;
 };
 
 }  // namespace sextant::http
