@@ -29,7 +29,6 @@ struct ApiOptions {
   size_t num_text_threads = 2;                  // JSON, templates and tokenisation run here, not on I/O threads
   size_t max_queued_texts = 256;                // requests waiting for those threads; more get 503
   size_t pause_above_buffered_bytes = 256 * 1024;  // unread bytes of one client after which its sequences pause
-  int retry_after_s = 1;                        // with every 503
   std::function<int64_t()> unix_now_s;          // wall clock for `created` and strftime_now; empty: the system's
 };
 

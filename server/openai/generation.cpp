@@ -1,0 +1,281 @@
+// The life of one request on its strand.
+#include "server/openai/generation.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "engine/base/log.h"
+#include "server/http/error_body.h"
+#include "server/http/sse_writer.h"
+#include "server/metrics.h"
+
+namespace sextant::openai {
+namespace {
+
+template <typename T>
+void append_to(std::vector<T> from, std::vector<T>* to) {
+  to->insert(to->end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+}
+
+}  // namespace
+
+std::shared_ptr<Generation> Generation::create(std::shared_ptr<http::Exchange> exchange, GenerationServices& services,
+                                               std::shared_ptr<EngineSink> sink) {
+  auto generation = std::make_shared<Generation>(std::move(exchange), services, std::move(sink));
+  generation->watch_client();
+  return generation;
+}
+
+Generation::Generation(std::shared_ptr<http::Exchange> exchange, GenerationServices& services,
+                       std::shared_ptr<EngineSink> sink)
+    : exchange_(std::move(exchange)),
+      executor_(exchange_->executor()),
+      services_(services),
+      sink_(std::move(sink)),
+      arrival_ns_(services.engine.clock().now_ns()) {}
+
+// The exchange keeps these callbacks, and this object keeps the exchange: weak, or neither would go.
+void Generation::watch_client() {
+  exchange_->on_disconnect([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->on_disconnect();
+  });
+  exchange_->on_drained([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->on_drained();
+  });
+}
+
+void Generation::run(Result<GenerationSpec> spec) {
+  if (!exchange_) return;
+  if (!spec.ok()) {
+    if (services_.metrics != nullptr) services_.metrics->on_request_rejected();
+    fail(spec.status());
+    return;
+  }
+  spec_ = *std::move(spec);
+  sink_->submit(make_requests(), shared_from_this());
+}
+
+std::vector<Request> Generation::make_requests() {
+  std::vector<Request> requests;
+  for (const PromptSpec& prompt : spec_->prompts) {
+    Request request;
+    request.prompt_token_ids = prompt.token_ids;
+    request.sampling = spec_->sampling;
+    request.sampling.max_tokens = prompt.max_tokens;
+    request.sampling.seed = spec_->seed ? *spec_->seed : services_.seeds.next();
+    request.priority = spec_->priority;
+    request.cache_salt = spec_->cache_salt;
+    request.arrival_ns = arrival_ns_;
+    if (!spec_->seed) LOG_DEBUG << spec_->id << ": seed " << request.sampling.seed << " chosen";
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+void Generation::on_submitted(Result<std::vector<RequestId>> ids) {
+  if (!ids.ok()) {
+    if (!exchange_) return;
+    if (services_.metrics != nullptr) services_.metrics->on_request_rejected();
+    fail(ids.status());
+    return;
+  }
+  ids_ = *std::move(ids);
+  const size_t num_prompts = ids_.size();
+  for (size_t i = 0; i < num_prompts; ++i) {
+    prompt_by_id_.emplace(ids_[i], i);
+    timings_.emplace_back(services_.metrics, arrival_ns_, static_cast<int32_t>(spec_->prompts[i].token_ids.size()),
+                          spec_->sampling.n, spec_->asked_max_tokens);
+  }
+  prompt_outputs_.resize(num_prompts);
+  has_prompt_output_.resize(num_prompts);
+  held_back_.resize(num_prompts);
+  if (!exchange_) {  // the client went while the requests were on their way
+    close();
+    return;
+  }
+  choices_.reserve(static_cast<size_t>(spec_->num_choices()));
+  for (int32_t i = 0; i < spec_->num_choices(); ++i) {
+    choices_.push_back({ChoiceText(services_.tokenizer, *spec_, services_.engine.info().eos_token_ids), {}, false});
+  }
+  const RenderContext context{*spec_, prompt_outputs_, services_.tokenizer, services_.system_fingerprint};
+  renderer_ = spec_->endpoint == Endpoint::kChat ? make_chat_renderer(context) : make_completion_renderer(context);
+}
+
+void Generation::on_events(std::vector<OutputEvent> events) {
+  std::string out;
+  for (OutputEvent& event : events) {
+    if (!exchange_) return;
+    on_event(std::move(event), &out);
+  }
+  if (!exchange_) return;
+  if (num_done_ == choices_.size()) {
+    complete(&out);
+  } else if (!out.empty()) {
+    send(std::move(out));
+  }
+}
+
+void Generation::on_event(OutputEvent event, std::string* out) {
+  const auto found = prompt_by_id_.find(event.request_id);
+  CHECK(found != prompt_by_id_.end()) << "an event of request " << event.request_id << " came to another's receiver";
+  CHECK(event.choice_idx >= 0 && event.choice_idx < spec_->sampling.n) << event.choice_idx;
+  const size_t prompt_idx = found->second;
+  if (event.finish_reason == FinishReason::kError) {
+    timings_[prompt_idx].on_ended(FinishReason::kError, services_.engine.clock().now_ns());
+    // What was made before the failure still goes out, in front of the error.
+    if (has_begun_ && !out->empty()) exchange_->write(std::move(*out));
+    fail(Status(StatusCode::kDeviceError,
+                event.error.empty() ? "The model failed while answering." : event.error, {}, "engine_error"));
+    return;
+  }
+  // Prompt log-probabilities come with choice 0; a streamed echo of the others must wait for them.
+  if (event.choice_idx == 0 && !has_prompt_output_[prompt_idx]) {
+    on_first_event_of_prompt(prompt_idx, &event);
+    apply(prompt_idx, std::move(event), out);
+    for (OutputEvent& held : std::exchange(held_back_[prompt_idx], {})) apply(prompt_idx, std::move(held), out);
+    return;
+  }
+  if (spec_->stream && spec_->echo && spec_->show_logprobs && !has_prompt_output_[prompt_idx]) {
+    held_back_[prompt_idx].push_back(std::move(event));
+    return;
+  }
+  apply(prompt_idx, std::move(event), out);
+}
+
+void Generation::on_first_event_of_prompt(size_t prompt_idx, OutputEvent* event) {
+  has_prompt_output_[prompt_idx] = true;
+  prompt_outputs_[prompt_idx].logprobs = std::move(event->prompt_logprobs);
+}
+
+void Generation::apply(size_t prompt_idx, OutputEvent event, std::string* out) {
+  const int32_t choice_idx = static_cast<int32_t>(prompt_idx) * spec_->sampling.n + event.choice_idx;
+  Choice& choice = choices_[static_cast<size_t>(choice_idx)];
+  if (choice.is_done) return;  // what the engine made before it heard of a stop string
+  if (event.choice_idx == 0 && event.num_cached_tokens > 0) {
+    prompt_outputs_[prompt_idx].num_cached_tokens = event.num_cached_tokens;
+  }
+  const int64_t now_ns = services_.engine.clock().now_ns();
+  ChoiceUpdate update = choice.text.append(&event);
+  timings_[prompt_idx].on_event(event, static_cast<int32_t>(update.token_ids.size()), now_ns);
+  if (spec_->echo_only) {
+    update = {.text = {}, .token_ids = {}, .logprobs = {}, .finish_reason = update.finish_reason, .stop_reason = {}};
+    if (update.finish_reason == FinishReason::kStop) update.finish_reason = FinishReason::kLength;
+  }
+  if (update.finish_reason) {
+    choice.is_done = true;
+    ++num_done_;
+    timings_[prompt_idx].on_choice_finished(event.choice_idx, *update.finish_reason, now_ns);
+    if (!event.finish_reason) services_.engine.finish(ids_[prompt_idx], event.choice_idx, FinishReason::kStop);
+  }
+  append_to(update.token_ids, &choice.whole.token_ids);
+  if (spec_->stream) {
+    if (!has_begun_) begin_stream(out);
+    renderer_->update(choice_idx, update, usage_of(static_cast<size_t>(choice_idx)), out);
+    return;
+  }
+  choice.whole.text += update.text;
+  append_to(std::move(update.logprobs), &choice.whole.logprobs);
+  choice.whole.finish_reason = update.finish_reason;
+  choice.whole.stop_reason = std::move(update.stop_reason);
+}
+
+// The header goes out with the first event and not before: what fails until then gets its own status.
+void Generation::begin_stream(std::string* out) {
+  has_begun_ = true;
+  http::HttpResponse response;
+  response.content_type = http::kSseContentType;
+  response.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+  exchange_->start_stream(std::move(response));
+  renderer_->begin(out);
+}
+
+Usage Generation::usage_of(size_t choice_idx) const {
+  const size_t prompt_idx = choice_idx / static_cast<size_t>(spec_->sampling.n);
+  return {.num_prompt_tokens = static_cast<int64_t>(spec_->prompts[prompt_idx].token_ids.size()),
+          .num_completion_tokens = static_cast<int64_t>(choices_[choice_idx].whole.token_ids.size()),
+          .num_cached_tokens = prompt_outputs_[prompt_idx].num_cached_tokens};
+}
+
+// A prompt counts once, however many choices it has.
+Usage Generation::total_usage() const {
+  Usage usage;
+  for (size_t i = 0; i < spec_->prompts.size(); ++i) {
+    usage.num_prompt_tokens += static_cast<int64_t>(spec_->prompts[i].token_ids.size());
+    usage.num_cached_tokens += prompt_outputs_[i].num_cached_tokens;
+  }
+  for (const Choice& choice : choices_) {
+    usage.num_completion_tokens += static_cast<int64_t>(choice.whole.token_ids.size());
+  }
+  return usage;
+}
+
+void Generation::send(std::string bytes) {
+  exchange_->write(std::move(bytes));
+  if (!is_paused_ && exchange_->buffered_bytes() > services_.pause_above_buffered_bytes) set_paused(true);
+}
+
+void Generation::complete(std::string* out) {
+  if (spec_->stream) {
+    renderer_->end(total_usage(), out);
+    exchange_->write(std::move(*out));
+    exchange_->finish_stream();
+  } else {
+    const Usage usage = total_usage();
+    std::vector<ChoiceUpdate> wholes;
+    wholes.reserve(choices_.size());
+    for (Choice& choice : choices_) wholes.push_back(std::move(choice.whole));
+    http::HttpResponse response;
+    response.body = renderer_->whole(wholes, usage);
+    exchange_->respond(std::move(response));
+  }
+  close();
+}
+
+void Generation::fail(const Status& status) {
+  http::HttpResponse response = http::error_response(status);
+  if (has_begun_) {
+    exchange_->write(http::sse_event(response.body));
+    exchange_->finish_stream();  // without [DONE]
+  } else {
+    exchange_->respond(std::move(response));
+  }
+  close();
+}
+
+void Generation::on_disconnect() {
+  is_abandoned_.store(true, std::memory_order_relaxed);
+  if (exchange_) close();
+}
+
+void Generation::on_drained() {
+  if (exchange_ && is_paused_) set_paused(false);
+}
+
+void Generation::set_paused(bool paused) {
+  is_paused_ = paused;
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    if (choices_[i].is_done) continue;
+    const auto n = static_cast<size_t>(spec_->sampling.n);
+    const auto choice_idx = static_cast<int32_t>(i % n);
+    if (paused) {
+      services_.engine.pause(ids_[i / n], choice_idx);
+    } else {
+      services_.engine.resume(ids_[i / n], choice_idx);
+    }
+  }
+}
+
+// The answer is given, or nobody wants it: what still runs is aborted at once.
+void Generation::close() {
+  if (num_done_ < choices_.size() || choices_.empty()) {
+    for (const RequestId id : ids_) services_.engine.abort(id);
+  }
+  for (GenerationTimings& timings : timings_) {
+    timings.on_ended(FinishReason::kAbort, services_.engine.clock().now_ns());
+  }
+  if (!ids_.empty()) sink_->forget(ids_);
+  exchange_.reset();
+}
+
+}  // namespace sextant::openai

@@ -1,0 +1,26 @@
+// json_reader: a request body as JSON, with limits on what a hostile body can cost. Errors say where.
+// Any thread. Must not know which fields exist.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/base/result.h"
+
+namespace sextant::openai {
+
+// Keeps the order of keys: chat templates show objects as the client wrote them.
+using Json = nlohmann::ordered_json;
+
+struct JsonLimits {
+  size_t max_depth = 64;          // nested arrays and objects
+  size_t max_values = 4'000'000;  // each may cost some 50 bytes
+};
+
+// Exactly one JSON value. Refused with line, column and byte: syntax errors, invalid UTF-8, numbers beyond a double,
+// NaN and infinities, keys that occur twice in one object, anything over the limits, text after the value.
+Result<Json> parse_json(std::string_view text, const JsonLimits& limits = {});
+
+}  // namespace sextant::openai
