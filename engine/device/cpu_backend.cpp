@@ -1,0 +1,276 @@
+// CpuBackend: each op of backend.h as calls of one instruction set's kernels on the pool's threads. An op is shared between
+// threads by rows of tokens or by panels of weights, never along a sum, so that results do not depend on their number.
+// All ops run on the engine's thread and are done when they return.
+#include "engine/device/cpu_backend.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "engine/base/check.h"
+#include "engine/device/cpu_attention.h"
+#include "engine/device/cpu_kv_cache.h"
+#include "engine/device/cpu_matrix.h"
+#include "engine/device/cpu_memory.h"
+#include "engine/device/thread_pool.h"
+#include "engine/device/usable_cpus.h"
+#include "kernels/cpu/kernel_table.h"
+
+namespace sextant {
+namespace {
+
+using kernels::cpu::KernelTable;
+
+// Elements of an elementwise op, and multiplications by a weight, below which waking the other threads is not worth it.
+constexpr int64_t kMinElementsToShare = 16384;
+constexpr int64_t kMinProductsToShare = 32768;
+constexpr int64_t kMaxThreads = 1024;
+
+void check_f32(const Tensor& t) { CHECK(t.dtype == DType::kFloat32 && t.row_stride >= t.cols) << "needs a float32 tensor"; }
+
+const CpuMatrix& cpu_matrix(const WeightMatrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const KernelTable& kernels, int num_threads)
+      : kernels_(kernels), pool_(num_threads), attention_(kernels, pool_), scratch_(static_cast<size_t>(pool_.num_threads())) {}
+
+  std::string description() const override {
+    return std::string("cpu (") + kernels::cpu::isa_name(kernels_.isa) + ", " + std::to_string(pool_.num_threads()) +
+           (pool_.num_threads() == 1 ? " thread)" : " threads)");
+  }
+
+  Status supports(const BackendNeeds& needs) const override {
+    for (const WeightType type : needs.weight_types) {
+      if (!panel_type_of(type)) {
+        return unsupported("the CPU backend does not compute with weights of type " + std::string(weight_type_name(type)));
+      }
+    }
+    const AttentionParams& attention = needs.attention;
+    RETURN_IF_ERROR(check_head_dim(attention.head_dim));
+    RETURN_IF_ERROR(check_kv_cache_dtype(needs.kv_cache_dtype));
+    if (attention.num_kv_heads < 1 || attention.num_heads < 1 || attention.num_heads % attention.num_kv_heads != 0) {
+      return unsupported("the number of query heads (" + std::to_string(attention.num_heads) +
+                         ") must be a multiple of the number of key and value heads (" + std::to_string(attention.num_kv_heads) + ")");
+    }
+    if (attention.sliding_window < 0 || attention.logit_softcap < 0) {
+      return unsupported("a sliding window and a soft-cap of attention scores cannot be negative");
+    }
+    return ok_status();
+  }
+
+  Result<std::unique_ptr<DeviceBuffer>> allocate(size_t bytes) override {
+    ASSIGN_OR_RETURN(std::unique_ptr<CpuBuffer> buffer, CpuBuffer::create(bytes));
+    return std::unique_ptr<DeviceBuffer>(std::move(buffer));
+  }
+
+  Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) override {
+    ASSIGN_OR_RETURN(std::unique_ptr<CpuMatrix> matrix, CpuMatrix::create(parts, pool_));
+    RETURN_IF_ERROR(grow_scratch(kernels::matmul_scratch_floats(matrix->cols())));
+    return std::unique_ptr<WeightMatrix>(std::move(matrix));
+  }
+
+  Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) override {
+    ASSIGN_OR_RETURN(std::unique_ptr<CpuKvCache> cache, CpuKvCache::create(layout));
+    return std::unique_ptr<KvCache>(std::move(cache));
+  }
+
+  int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs, const AttentionParams& attention) const override {
+    // A work item takes about 100 bytes; there are at most four per thread and sequence, and one per token and head.
+    const int64_t items = (max_num_batched_tokens + 4 * pool_.num_threads() * max_num_seqs) * std::max(attention.num_kv_heads, 1);
+    const int64_t scratch = std::max(scratch_floats_, CpuAttention::scratch_floats(attention)) * pool_.num_threads();
+    return (scratch + CpuAttention::max_partial_floats(pool_.num_threads())) * int64_t{sizeof(float)} + items * 100;
+  }
+
+  void plan(const AttentionBatch& batch, const AttentionParams& attention) override {
+    const Status grown = grow_scratch(CpuAttention::scratch_floats(attention));
+    CHECK(grown.ok()) << grown.message();
+    max_position_ = batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end());
+    attention_.plan(batch, attention);
+  }
+
+  void embed(const WeightMatrix& table, std::span<const int32_t> ids, Tensor out) override {
+    check_f32(out);
+    const CpuMatrix& matrix = cpu_matrix(table);
+    CHECK(out.cols == matrix.cols() && out.rows >= static_cast<int64_t>(ids.size())) << "embed: shape of out";
+    for_rows(static_cast<int64_t>(ids.size()), out.cols, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const int32_t id = ids[static_cast<size_t>(t)];
+        CHECK(id >= 0 && id < matrix.rows()) << "token id " << id << " of a table of " << matrix.rows();
+        matrix.read_row(id, out.f32() + t * out.row_stride);
+      }
+    });
+  }
+
+  void rms_norm(Tensor x, const float* weight, float eps, Tensor out) override {
+    check_f32(x);
+    check_f32(out);
+    for_rows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+      kernels_.rms_norm({nullptr, 0, x.f32() + begin * x.row_stride, x.row_stride, weight, eps,
+                         out.f32() + begin * out.row_stride, out.row_stride, end - begin, x.cols});
+    });
+  }
+
+  void add_rms_norm(Tensor residual, Tensor x, const float* weight, float eps, Tensor out) override {
+    check_f32(residual);
+    check_f32(x);
+    check_f32(out);
+    for_rows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+      kernels_.add_rms_norm({residual.f32() + begin * residual.row_stride, residual.row_stride, x.f32() + begin * x.row_stride,
+                             x.row_stride, weight, eps, out.f32() + begin * out.row_stride, out.row_stride, end - begin, x.cols});
+    });
+  }
+
+  void matmul(const WeightMatrix& w, Tensor x, Tensor out) override {
+    check_f32(x);
+    check_f32(out);
+    const CpuMatrix& matrix = cpu_matrix(w);
+    CHECK(x.cols == matrix.cols() && out.cols == matrix.rows() && out.rows == x.rows)
+        << "matmul of [" << x.rows << ", " << x.cols << "] and [" << matrix.rows() << ", " << matrix.cols() << "] to ["
+        << out.rows << ", " << out.cols << "]";
+    if (x.rows == 0) return;
+    if (pool_.num_threads() == 1 || x.rows * matrix.rows() * matrix.cols() < kMinProductsToShare) {
+      multiply_panels(matrix, 0, matrix.panel_begin().back(), x, out, scratch_at_[0]);
+      return;
+    }
+    pool_.run([&](int thread) {
+      const auto i = static_cast<size_t>(thread);
+      multiply_panels(matrix, matrix.panel_begin()[i], matrix.panel_begin()[i + 1], x, out, scratch_at_[i]);
+    });
+  }
+
+  void add_bias(Tensor x, const float* bias) override {
+    check_f32(x);
+    for_rows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+      kernels_.add_bias({x.f32() + begin * x.row_stride, x.row_stride, bias, 0, end - begin, x.cols});
+    });
+  }
+
+  void rope_and_cache(Tensor qkv, const RopeTable& rope, const AttentionParams& attention, KvCache& cache, int32_t layer) override {
+    check_f32(qkv);
+    const auto& kv = static_cast<const CpuKvCache&>(cache);
+    const AttentionBatch& batch = attention_.batch();
+    CHECK(kv.cells().head_dim == attention.head_dim && kv.cells().num_kv_heads == attention.num_kv_heads && layer < kv.num_layers())
+        << "rope_and_cache: another shape than the cache's";
+    CHECK_EQ(qkv.cols, int64_t{attention.num_heads + 2 * attention.num_kv_heads} * attention.head_dim);
+    CHECK(rope.rotary_dim <= attention.head_dim && max_position_ < rope.num_positions)
+        << "position " << max_position_ << " of a table of " << rope.num_positions;
+    for_rows(qkv.rows, qkv.cols, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t slot = batch.slot_mapping[static_cast<size_t>(t)];
+        CHECK(slot >= 0 && slot / kv.cells().block_size < kv.num_blocks()) << "slot " << slot << " is outside the cache";
+      }
+      kernels_.rope_and_cache({qkv.f32() + begin * qkv.row_stride, qkv.row_stride, end - begin, attention.num_heads, kv.cells(),
+                               rope.rotary_dim, rope.cos.data(), rope.sin.data(), batch.positions.data() + begin,
+                               batch.slot_mapping.data() + begin, kv.layer_data(layer), kv.is_bf16()});
+    });
+  }
+
+  void attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer, Tensor out) override {
+    check_f32(qkv);
+    check_f32(out);
+    const auto& kv = static_cast<const CpuKvCache&>(cache);
+    CHECK(out.cols == int64_t{attention.num_heads} * attention.head_dim && out.rows == qkv.rows) << "attention: shape of out";
+    CHECK(kv.cells().head_dim == attention.head_dim && kv.cells().num_kv_heads == attention.num_kv_heads && layer < kv.num_layers())
+        << "attention: another shape than the cache's";
+    attention_.run(qkv, attention, kv, layer, out, scratch_at_);
+  }
+
+  void silu_mul(Tensor gate_up, Tensor out) override {
+    check_f32(gate_up);
+    check_f32(out);
+    CHECK_EQ(gate_up.cols, 2 * out.cols);
+    for_rows(out.rows, gate_up.cols, [&](int64_t begin, int64_t end) {
+      kernels_.silu_mul({out.f32() + begin * out.row_stride, out.row_stride, gate_up.f32() + begin * gate_up.row_stride,
+                         gate_up.row_stride, end - begin, out.cols});
+    });
+  }
+
+  void add(Tensor x, Tensor y) override {
+    check_f32(x);
+    check_f32(y);
+    for_rows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+      kernels_.add({x.f32() + begin * x.row_stride, x.row_stride, y.f32() + begin * y.row_stride, y.row_stride, end - begin, x.cols});
+    });
+  }
+
+  void gather_rows(Tensor x, std::span<const int32_t> row_indices, Tensor out) override {
+    check_f32(x);
+    check_f32(out);
+    CHECK(out.cols == x.cols && out.rows >= static_cast<int64_t>(row_indices.size())) << "gather_rows: shape of out";
+    for (size_t r = 0; r < row_indices.size(); ++r) {
+      CHECK(row_indices[r] >= 0 && row_indices[r] < x.rows) << "row " << row_indices[r] << " of " << x.rows;
+      std::memcpy(out.f32() + static_cast<int64_t>(r) * out.row_stride, x.f32() + row_indices[r] * x.row_stride,
+                  static_cast<size_t>(x.cols) * sizeof(float));
+    }
+  }
+
+  void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) override {
+    pool_.parallel_for(n, grain, body);
+  }
+
+  Status synchronize() override { return ok_status(); }
+
+ private:
+  template <typename Body>
+  void for_rows(int64_t rows, int64_t cols, Body&& body) {
+    pool_.parallel_for(rows, std::max<int64_t>(1, kMinElementsToShare / 2 / std::max<int64_t>(cols, 1)), body);
+  }
+
+  void multiply_panels(const CpuMatrix& matrix, int64_t begin, int64_t end, const Tensor& x, const Tensor& out, float* scratch) {
+    for (const CpuMatrix::Run& run : matrix.runs()) {
+      const int64_t first = std::max<int64_t>(begin - run.first_panel, 0), last = std::min(end - run.first_panel, run.num_panels());
+      if (first >= last) continue;
+      kernels_.matmul({run.type, run.panels, run.rows, matrix.cols(), first, last, x.f32(), x.row_stride, x.rows,
+                       out.f32() + run.first_row, out.row_stride, scratch});
+    }
+  }
+
+  // One piece of memory per thread, so that threads do not share cache lines and pages stay with their thread.
+  Status grow_scratch(int64_t floats) {
+    if (floats <= scratch_floats_) return ok_status();
+    for (std::unique_ptr<CpuBuffer>& buffer : scratch_) {
+      ASSIGN_OR_RETURN(buffer, CpuBuffer::create(static_cast<size_t>(floats) * sizeof(float)));
+    }
+    scratch_at_.clear();
+    for (const std::unique_ptr<CpuBuffer>& buffer : scratch_) scratch_at_.push_back(static_cast<float*>(buffer->data()));
+    scratch_floats_ = floats;
+    return ok_status();
+  }
+
+  const KernelTable& kernels_;
+  ThreadPool pool_;
+  CpuAttention attention_;
+  std::vector<std::unique_ptr<CpuBuffer>> scratch_;
+  std::vector<float*> scratch_at_;
+  int64_t scratch_floats_ = 0;
+  int32_t max_position_ = 0;
+};
+
+Result<const KernelTable*> chosen_kernels() {
+  const char* name = std::getenv("SEXTANT_CPU_ISA");
+  if (name == nullptr || *name == '\0') return &kernels::cpu::best_kernel_table();
+  std::string available;
+  for (int i = 0; i < kernels::cpu::kNumIsas; ++i) {
+    const auto isa = static_cast<kernels::cpu::Isa>(i);
+    const KernelTable* table = kernels::cpu::kernel_table(isa);
+    if (table == nullptr) continue;
+    if (std::strcmp(name, kernels::cpu::isa_name(isa)) == 0) return table;
+    available += (available.empty() ? "" : ", ") + std::string(kernels::cpu::isa_name(isa));
+  }
+  return invalid_argument("SEXTANT_CPU_ISA is \"" + std::string(name) + "\"; this CPU has: " + available, "SEXTANT_CPU_ISA");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> make_cpu_backend(const DeviceConfig& config) {
+  ASSIGN_OR_RETURN(const KernelTable* kernels, chosen_kernels());
+  if (config.num_threads < 0 || config.num_threads > kMaxThreads) {
+    return invalid_argument("num_threads must be between 0 (all CPUs) and " + std::to_string(kMaxThreads) + "; it is " +
+                            std::to_string(config.num_threads), "num_threads");
+  }
+  const int num_threads = config.num_threads > 0 ? static_cast<int>(config.num_threads) : usable_cpus();
+  return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(*kernels, num_threads));
+}
+
+}  // namespace sextant

@@ -1,0 +1,129 @@
+// From a file's rows to panels; at load, on the loader's thread and the pool.
+#include "engine/device/cpu_matrix.h"
+
+#include <string>
+
+namespace sextant {
+namespace {
+
+using kernels::PanelType;
+
+constexpr int64_t kMaxCols = int64_t{1} << 24;
+constexpr int64_t kMaxRows = int64_t{1} << 40;
+
+Status check_part(const HostMatrix& part, int64_t cols) {
+  const std::string type(weight_type_name(part.type));
+  if (!panel_type_of(part.type)) return unsupported("the CPU backend does not compute with weights of type " + type);
+  const std::string shape = "a " + type + " matrix of " + std::to_string(part.rows) + " rows and " + std::to_string(part.cols) + " columns";
+  if (part.rows < 1 || part.rows > kMaxRows || part.cols < 1 || part.cols > kMaxCols) return unsupported("no room for " + shape);
+  if (part.cols != cols) return invalid_argument(shape + " cannot be stacked with one of " + std::to_string(cols) + " columns");
+  if (part.cols % block_geometry(part.type).elements != 0) {
+    return unsupported(shape + " does not have whole blocks: the columns must be a multiple of " +
+                       std::to_string(block_geometry(part.type).elements));
+  }
+  const auto bytes = encoded_bytes(part.type, static_cast<uint64_t>(part.rows), static_cast<uint64_t>(part.cols));
+  if (!bytes || *bytes != part.data.size()) {
+    return data_loss(shape + " takes " + (bytes ? std::to_string(*bytes) : "too many") + " bytes, not " +
+                     std::to_string(part.data.size()));
+  }
+  return ok_status();
+}
+
+}  // namespace
+
+std::optional<PanelType> panel_type_of(WeightType type) {
+  switch (type) {
+    case WeightType::kF32: return PanelType::kF32;
+    case WeightType::kF16: return PanelType::kF16;
+    case WeightType::kBF16: return PanelType::kBF16;
+    case WeightType::kQ8_0: return PanelType::kQ8_0;
+    case WeightType::kQ4_0: return PanelType::kQ4_0;
+    case WeightType::kQ4_1: return PanelType::kQ4_1;
+    default: return std::nullopt;
+  }
+}
+
+Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix> parts, ThreadPool& pool) {
+  if (parts.empty()) return invalid_argument("a weight matrix needs at least one part");
+  std::unique_ptr<CpuMatrix> matrix(new CpuMatrix);
+  matrix->cols_ = parts[0].cols;
+  std::vector<int64_t> offsets;
+  int64_t num_panels = 0;
+  for (const HostMatrix& part : parts) {
+    RETURN_IF_ERROR(check_part(part, matrix->cols_));
+    const PanelType type = *panel_type_of(part.type);
+    if (matrix->runs_.empty() || matrix->runs_.back().type != type) {
+      matrix->runs_.push_back({type, matrix->rows_, 0, 0, nullptr});
+    }
+    matrix->runs_.back().rows += part.rows;
+    matrix->rows_ += part.rows;
+  }
+  // Cannot overflow: the parts exist in memory, and panels round them up to 16 rows and 32 columns.
+  size_t size_bytes = 0;
+  for (Run& run : matrix->runs_) {
+    run.first_panel = num_panels;
+    num_panels += run.num_panels();
+    offsets.push_back(static_cast<int64_t>(size_bytes));
+    size_bytes += static_cast<size_t>(run.num_panels() * kernels::panel_bytes(run.type, matrix->cols_));
+    size_bytes = (size_bytes + 63) / 64 * 64;
+  }
+  ASSIGN_OR_RETURN(matrix->buffer_, CpuBuffer::create(size_bytes));
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    matrix->runs_[i].panels = static_cast<const uint8_t*>(matrix->buffer_->data()) + offsets[i];
+  }
+  matrix->pack(parts, pool);
+  matrix->split_between(pool.num_threads());
+  return matrix;
+}
+
+void CpuMatrix::pack(std::span<const HostMatrix> parts, ThreadPool& pool) {
+  size_t next_part = 0;
+  for (const Run& run : runs_) {
+    // Where each row of the run stands in the file.
+    std::vector<const uint8_t*> rows;
+    rows.reserve(static_cast<size_t>(run.rows));
+    for (; static_cast<int64_t>(rows.size()) < run.rows; ++next_part) {
+      const auto* data = reinterpret_cast<const uint8_t*>(parts[next_part].data.data());
+      for (int64_t r = 0; r < parts[next_part].rows; ++r) rows.push_back(data + r * kernels::file_row_bytes(run.type, cols_));
+    }
+    uint8_t* panels = static_cast<uint8_t*>(buffer_->data()) + (run.panels - static_cast<const uint8_t*>(buffer_->data()));
+    const int64_t panel_bytes = kernels::panel_bytes(run.type, cols_);
+    pool.parallel_for(run.num_panels(), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t panel = begin; panel < end; ++panel) {
+        const uint8_t* of_panel[kernels::kPanelRows] = {};
+        for (int64_t r = 0; r < kernels::kPanelRows && panel * kernels::kPanelRows + r < run.rows; ++r) {
+          of_panel[r] = rows[static_cast<size_t>(panel * kernels::kPanelRows + r)];
+        }
+        kernels::cpu::pack_panel(run.type, of_panel, cols_, panels + panel * panel_bytes);
+      }
+    });
+  }
+}
+
+void CpuMatrix::split_between(int num_threads) {
+  int64_t total = 0;
+  for (const Run& run : runs_) total += run.num_panels() * kernels::panel_block_bytes(run.type);
+  panel_begin_.assign(static_cast<size_t>(num_threads) + 1, runs_.back().first_panel + runs_.back().num_panels());
+  panel_begin_[0] = 0;
+  int64_t before = 0;  // bytes (per block of columns) of all runs so far
+  int thread = 1;
+  for (const Run& run : runs_) {
+    const int64_t bytes = kernels::panel_block_bytes(run.type), all = run.num_panels() * bytes;
+    for (; thread < num_threads && total * thread / num_threads < before + all; ++thread) {
+      panel_begin_[static_cast<size_t>(thread)] = run.first_panel + (total * thread / num_threads - before) / bytes;
+    }
+    before += all;
+  }
+}
+
+void CpuMatrix::read_row(int64_t row, float* out) const {
+  for (const Run& run : runs_) {
+    const int64_t at = row - run.first_row;
+    if (at >= run.rows) continue;
+    const uint8_t* panel = run.panels + at / kernels::kPanelRows * kernels::panel_bytes(run.type, cols_);
+    kernels::cpu::unpack_row(run.type, panel, static_cast<int>(at % kernels::kPanelRows), cols_, out);
+    return;
+  }
+}
+
+}  // namespace sextant

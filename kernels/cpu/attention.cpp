@@ -1,0 +1,326 @@
+// Attention over the paged cache (attention.h). Compiled once per instruction set.
+//
+// Per split of 256 positions: scores of all rows (lanes are 16 keys), softmax per row, then the weighted sum of values (lanes
+// are 16 elements of a value) and the merge into the rows' running state. Rows are taken a few at a time for the sake of
+// registers; which rows are neighbours never changes what is computed for one.
+#include "kernels/attention.h"
+
+#include "kernels/cpu/isa_entries.h"
+#include "kernels/cpu/simd_math.h"
+
+SEXTANT_DECLARE_ISA_ENTRIES(SEXTANT_ISA)
+
+namespace sextant::kernels::cpu::SEXTANT_ISA {
+namespace {
+
+// Rows at a time for scores; rows and vectors of a value at a time for the weighted sum.
+#if SEXTANT_ISA_LEVEL == 2
+constexpr int kScoreRows = 8, kValueRows = 4, kValueVectors = 4;
+#elif SEXTANT_ISA_LEVEL == 1
+constexpr int kScoreRows = 4, kValueRows = 3, kValueVectors = 2;
+#else
+constexpr int kScoreRows = 2, kValueRows = 1, kValueVectors = 2;
+#endif
+constexpr int kChunk = 8;  // elements of q between two address computations; head_dim is a multiple
+
+SEXTANT_INLINE int32_t min_of(int32_t a, int32_t b) { return a < b ? a : b; }
+SEXTANT_INLINE int32_t max_of(int32_t a, int32_t b) { return a > b ? a : b; }
+
+struct Range {  // positions begin <= j < end
+  int32_t begin, end;
+};
+
+// The part of split `split` that a row at `position` sees.
+SEXTANT_INLINE Range visible(int32_t position, int32_t window, int32_t split) {
+  const int32_t first = window > 0 ? max_of(0, position - window + 1) : 0;
+  return {max_of(first, split * kAttentionSplit), min_of(position + 1, (split + 1) * kAttentionSplit)};
+}
+
+SEXTANT_INLINE float exp_one(float x) {
+  float lane[16];
+  store(lane, exp_lanes(broadcast(x)));
+  return lane[0];
+}
+
+// The running state of a row: o [value_dim], m, l, as in a partial.
+struct RowState {
+  float* o;
+  int64_t value_dim;
+  float& m() const { return o[value_dim]; }
+  float& l() const { return o[value_dim + 1]; }
+};
+
+// Merges the partial `part` into `state`; l == 0 says "nothing yet".
+SEXTANT_INLINE void merge(RowState state, RowState part) {
+  if (part.l() == 0) return;
+  if (state.l() == 0) {
+    for (int64_t d = 0; d < state.value_dim; d += 16) store(state.o + d, load(part.o + d));
+    state.m() = part.m();
+    state.l() = part.l();
+    return;
+  }
+  const float m = state.m() > part.m() ? state.m() : part.m();
+  const float a = exp_one(state.m() - m), b = exp_one(part.m() - m);
+  const F32x16 av = broadcast(a), bv = broadcast(b);
+  for (int64_t d = 0; d < state.value_dim; d += 16) {
+    store(state.o + d, add(mul(load(state.o + d), av), mul(load(part.o + d), bv)));
+  }
+  state.m() = m;
+  state.l() = state.l() * a + part.l() * b;
+}
+
+SEXTANT_INLINE void finish(RowState state, float* out, int32_t head_dim) {
+  const F32x16 inverse = broadcast(1.0f / state.l());
+  for (int32_t d = 0; d < head_dim; d += 16) {
+    store_n(out + d, mul(load(state.o + d), inverse), min_of(16, head_dim - d));
+  }
+}
+
+// Scores of kRows rows with the 16 keys of a tile: q [head_dim / 8][kRows][8], keys [head_dim][16].
+template <int kRows, typename Element>
+void score_tile(const float* q, const Element* keys, int32_t head_dim, float scale, float softcap, float* scores) {
+  F32x16 sum[kRows];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) sum[r] = zero();
+  for (int32_t d = 0; d < head_dim; d += kChunk) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChunk; ++i) {
+      const F32x16 k = load_element16(keys + i * kKvTile);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) sum[r] = fma(k, broadcast(q[r * kChunk + i]), sum[r]);
+    }
+    q += kRows * kChunk;
+    keys += kChunk * kKvTile;
+  }
+  for (int r = 0; r < kRows; ++r) {
+    F32x16 s = mul(sum[r], broadcast(scale));
+    if (softcap > 0) s = mul(tanh_lanes(div(s, broadcast(softcap))), broadcast(softcap));
+    store(scores + r * kAttentionSplit, s);
+  }
+}
+
+// o[r][v * 16 ...] += sum over j in [begin, end) of p[r][j] * value[j], in the order of j; one cell's values.
+template <int kRows, int kVectors, typename Element>
+SEXTANT_INLINE void add_values(const Element* values, int64_t value_dim, const float* p, int32_t count, float* const* o) {
+  F32x16 sum[kRows][kVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = load(o[r] + v * 16);
+  }
+  for (int32_t j = 0; j < count; ++j) {
+    F32x16 value[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) value[v] = load_element16(values + j * value_dim + v * 16);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const F32x16 weight = broadcast(p[r * kAttentionSplit + j]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(weight, value[v], sum[r][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) store(o[r] + v * 16, sum[r][v]);
+  }
+}
+
+template <typename Element>
+class Tile {
+ public:
+  explicit Tile(const AttentionTileArgs& args)
+      : args_(args), rows_(args.num_tokens * args.group), value_dim_(args.layout.value_dim()),
+        cache_(static_cast<const Element*>(args.cache)) {
+    const int64_t state = value_dim_ + 16;  // m and l behind o; the rest keeps rows aligned
+    state_stride_ = state;
+    q_ = args.scratch;
+    scores_ = q_ + int64_t{rows_} * args.layout.head_dim;
+    states_ = scores_ + int64_t{rows_} * kAttentionSplit;
+    parts_ = states_ + rows_ * state;
+  }
+
+  void run() {
+    pack_queries();
+    for (int32_t r = 0; r < rows_; ++r) state(states_, r).l() = 0;
+    for (int32_t split = args_.split_begin; split < args_.split_end; ++split) {
+      compute_scores(split);
+      for (int32_t r = 0; r < rows_; ++r) softmax(split, r);
+      weigh_values(split);
+      if (args_.partials == nullptr) {
+        for (int32_t r = 0; r < rows_; ++r) merge(state(states_, r), state(parts_, r));
+      } else {
+        float* out = args_.partials + (split - args_.split_begin) * rows_ * (value_dim_ + 2);
+        for (int32_t r = 0; r < rows_; ++r) {
+          __builtin_memcpy(out + r * (value_dim_ + 2), parts_ + r * state_stride_,
+                           static_cast<size_t>(value_dim_ + 2) * sizeof(float));
+        }
+      }
+    }
+    if (args_.partials != nullptr) return;
+    for (int32_t r = 0; r < rows_; ++r) {
+      float* out = args_.out + r / args_.group * args_.out_stride + r % args_.group * args_.layout.head_dim;
+      finish(state(states_, r), out, args_.layout.head_dim);
+    }
+  }
+
+ private:
+  RowState state(float* base, int32_t row) const { return {base + row * state_stride_, value_dim_}; }
+  int32_t position(int32_t row) const { return args_.first_position + row / args_.group; }
+  Range range(int32_t row, int32_t split) const { return visible(position(row), args_.window, split); }
+  // Rows from `row` on that are computed together.
+  int32_t rows_from(int32_t row) const { return min_of(kScoreRows, rows_ - row); }
+
+  void pack_queries() {
+    const int32_t dim = args_.layout.head_dim;
+    for (int32_t first = 0; first < rows_; first += kScoreRows) {
+      const int32_t count = rows_from(first);
+      for (int32_t r = 0; r < count; ++r) {
+        const int32_t row = first + r;
+        const float* q = args_.q + row / args_.group * args_.q_stride + row % args_.group * dim;
+        float* out = q_ + int64_t{first} * dim + r * kChunk;
+        for (int32_t d = 0; d < dim; d += kChunk) __builtin_memcpy(out + d * count, q + d, kChunk * sizeof(float));
+      }
+    }
+  }
+
+  // Positions of the split that any of rows [first, first + count) sees; rows are in the order of position.
+  Range seen_by(int32_t first, int32_t count, int32_t split) const {
+    return {range(first, split).begin, range(first + count - 1, split).end};
+  }
+
+  void compute_scores(int32_t split) {
+    const KvCellLayout& layout = args_.layout;
+    const int32_t start = split * kAttentionSplit;
+    const Range all = seen_by(0, rows_, split);
+    for (int32_t tile = all.begin / kKvTile * kKvTile; tile < all.end; tile += kKvTile) {
+      const int64_t block = args_.block_table[tile / layout.block_size];
+      const Element* keys = cache_ + layout.key_offset(block, args_.kv_head, tile % layout.block_size);
+      for (int32_t first = 0; first < rows_; first += kScoreRows) {
+        const int32_t count = rows_from(first);
+        const Range seen = seen_by(first, count, split);
+        if (tile >= seen.end || tile + kKvTile <= seen.begin) continue;
+        const float* q = q_ + int64_t{first} * layout.head_dim;
+        float* scores = scores_ + int64_t{first} * kAttentionSplit + (tile - start);
+        unroll<kScoreRows>([&](auto i) {
+          constexpr int kRows = decltype(i)::value + 1;
+          if (count == kRows) score_tile<kRows>(q, keys, layout.head_dim, args_.scale, args_.softcap, scores);
+        });
+      }
+    }
+  }
+
+  // Turns a row's scores into weights exp(s - m), 0 where it sees nothing, and starts its part.
+  void softmax(int32_t split, int32_t row) {
+    const RowState part = state(parts_, row);
+    for (int64_t d = 0; d < value_dim_; d += 16) store(part.o + d, zero());
+    part.m() = -__builtin_inff();
+    part.l() = 0;
+    const Range seen = range(row, split);
+    if (seen.begin >= seen.end) return;
+    const int32_t start = split * kAttentionSplit;
+    float* scores = scores_ + int64_t{row} * kAttentionSplit;
+    const int32_t begin = seen.begin - start, end = seen.end - start;
+    const int32_t first_tile = begin / kKvTile * kKvTile;
+    const F32x16 nothing = broadcast(-__builtin_inff());
+    F32x16 top = nothing;
+    for (int32_t i = first_tile; i < end; i += kKvTile) {
+      F32x16 s = load(scores + i);
+      if (i < begin || i + kKvTile > end) {
+        s = select(lanes(max_of(0, begin - i), min_of(kKvTile, end - i)), s, nothing);
+        store(scores + i, s);
+      }
+      top = max(top, s);
+    }
+    const float m = reduce_max(top);
+    F32x16 sum = zero();
+    for (int32_t i = first_tile; i < end; i += kKvTile) {
+      const F32x16 p = exp_lanes(sub(load(scores + i), broadcast(m)));
+      store(scores + i, p);
+      sum = add(sum, p);
+    }
+    part.m() = m;
+    part.l() = reduce_add(sum);
+  }
+
+  void weigh_values(int32_t split) {
+    for (int32_t first = 0; first < rows_; first += kValueRows) {
+      const int32_t count = min_of(kValueRows, rows_ - first);
+      // What all of these rows see is done together; what only some see, before and after it, row by row.
+      Range together = range(first, split);
+      for (int32_t r = 1; r < count; ++r) {
+        const Range seen = range(first + r, split);
+        together = {max_of(together.begin, seen.begin), min_of(together.end, seen.end)};
+      }
+      if (together.begin >= together.end) {
+        for (int32_t r = 0; r < count; ++r) weigh<1>(first + r, range(first + r, split), split);
+        continue;
+      }
+      for (int32_t r = 0; r < count; ++r) weigh<1>(first + r, {range(first + r, split).begin, together.begin}, split);
+      unroll<kValueRows>([&](auto i) {
+        constexpr int kRows = decltype(i)::value + 1;
+        if (count == kRows) weigh<kRows>(first, together, split);
+      });
+      for (int32_t r = 0; r < count; ++r) weigh<1>(first + r, {together.end, range(first + r, split).end}, split);
+    }
+  }
+
+  template <int kRows>
+  void weigh(int32_t first, Range seen, int32_t split) {
+    const KvCellLayout& layout = args_.layout;
+    const float* p = scores_ + int64_t{first} * kAttentionSplit - split * kAttentionSplit;
+    for (int32_t j = seen.begin; j < seen.end;) {
+      const int32_t place = j % layout.block_size;
+      const int32_t count = min_of(layout.block_size - place, seen.end - j);
+      const Element* values = cache_ + layout.value_offset(args_.block_table[j / layout.block_size], args_.kv_head, place);
+      int32_t v = 0;
+      const int32_t vectors = static_cast<int32_t>(value_dim_ / 16);
+      for (; v + kValueVectors <= vectors; v += kValueVectors) weigh_vectors<kRows, kValueVectors>(first, values, p + j, count, v);
+      for (; v < vectors; ++v) weigh_vectors<kRows, 1>(first, values, p + j, count, v);
+      j += count;
+    }
+  }
+
+  template <int kRows, int kVectors>
+  void weigh_vectors(int32_t first, const Element* values, const float* p, int32_t count, int32_t v) {
+    float* o[kRows];
+    for (int r = 0; r < kRows; ++r) o[r] = parts_ + (first + r) * state_stride_ + v * 16;
+    add_values<kRows, kVectors>(values + v * 16, value_dim_, p, count, o);
+  }
+
+  const AttentionTileArgs& args_;
+  int32_t rows_;
+  int64_t value_dim_;
+  int64_t state_stride_;
+  const Element* cache_;
+  float* q_;       // per group of kScoreRows rows: [head_dim / 8][rows][8]
+  float* scores_;  // [rows][256]
+  float* states_;  // [rows][state_stride]
+  float* parts_;   // [rows][state_stride]
+};
+
+}  // namespace
+
+void attention_tile(const AttentionTileArgs& args) {
+  if (args.cache_is_bf16) {
+    Tile<uint16_t>(args).run();
+  } else {
+    Tile<float>(args).run();
+  }
+}
+
+void attention_merge(const AttentionMergeArgs& args) {
+  const int64_t value_dim = (args.head_dim + 15) / 16 * 16, stride = value_dim + 2;
+  const RowState state{args.scratch, value_dim};
+  for (int32_t r = 0; r < args.rows; ++r) {
+    state.l() = 0;
+    for (int32_t s = 0; s < args.num_splits; ++s) {
+      // A partial is read only, but a state is what merge takes.
+      const float* part = args.partials + (int64_t{s} * args.rows + r) * stride;
+      merge(state, RowState{const_cast<float*>(part), value_dim});
+    }
+    finish(state, args.out + r / args.group * args.out_stride + r % args.group * args.head_dim, args.head_dim);
+  }
+}
+
+}  // namespace sextant::kernels::cpu::SEXTANT_ISA

@@ -1,0 +1,66 @@
+// Which instruction sets this build has and this CPU can run.
+#include "kernels/cpu/kernel_table.h"
+
+#include "kernels/cpu/isa_entries.h"
+
+SEXTANT_DECLARE_ISA_ENTRIES(generic)
+#if defined(SEXTANT_KERNELS_X86)
+SEXTANT_DECLARE_ISA_ENTRIES(avx2)
+SEXTANT_DECLARE_ISA_ENTRIES(avx512)
+#endif
+
+namespace sextant::kernels::cpu {
+namespace {
+
+#define SEXTANT_ISA_TABLE(id, isa)                                                                           \
+  KernelTable {                                                                                              \
+    id, isa::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias, isa::silu_mul,               \
+        isa::rope_and_cache, isa::attention_tile, isa::attention_merge, isa::exp, isa::tanh                  \
+  }
+
+constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic);
+#if defined(SEXTANT_KERNELS_X86)
+constexpr KernelTable kAvx2Table = SEXTANT_ISA_TABLE(Isa::kAvx2, avx2);
+constexpr KernelTable kAvx512Table = SEXTANT_ISA_TABLE(Isa::kAvx512, avx512);
+
+// __builtin_cpu_supports also asks whether the operating system saves the registers.
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kGeneric: return "generic";
+    case Isa::kAvx2: return "avx2";
+    case Isa::kAvx512: return "avx512";
+  }
+  return "unknown";
+}
+
+const KernelTable* kernel_table(Isa isa) {
+  switch (isa) {
+    case Isa::kGeneric: return &kGenericTable;
+#if defined(SEXTANT_KERNELS_X86)
+    case Isa::kAvx2: return has_avx2() ? &kAvx2Table : nullptr;
+    case Isa::kAvx512: return has_avx512() ? &kAvx512Table : nullptr;
+#else
+    default: break;
+#endif
+  }
+  return nullptr;
+}
+
+const KernelTable& best_kernel_table() {
+  if (const KernelTable* table = kernel_table(Isa::kAvx512)) return *table;
+  if (const KernelTable* table = kernel_table(Isa::kAvx2)) return *table;
+  return kGenericTable;
+}
+
+}  // namespace sextant::kernels::cpu

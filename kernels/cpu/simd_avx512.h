@@ -1,0 +1,119 @@
+// F32x16 as one zmm register. Needs avx512f, bw, vl, dq. Included by simd.h only.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sextant::kernels::cpu::SEXTANT_ISA {
+namespace {
+
+struct F32x16 {
+  __m512 v;
+};
+struct U32x16 {
+  __m512i v;
+};
+struct Mask16 {
+  __mmask16 m;
+};
+
+SEXTANT_INLINE __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+
+SEXTANT_INLINE F32x16 zero() { return {_mm512_setzero_ps()}; }
+SEXTANT_INLINE F32x16 broadcast(float x) { return {_mm512_set1_ps(x)}; }
+SEXTANT_INLINE F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+SEXTANT_INLINE void store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
+// The first n lanes (0 <= n <= 16); the others read as 0 and are not written.
+SEXTANT_INLINE F32x16 load_n(const float* p, int n) { return {_mm512_maskz_loadu_ps(first_lanes(n), p)}; }
+SEXTANT_INLINE void store_n(float* p, F32x16 a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a.v); }
+
+SEXTANT_INLINE F32x16 add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+SEXTANT_INLINE F32x16 sub(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+SEXTANT_INLINE F32x16 mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+SEXTANT_INLINE F32x16 div(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+// a * b + c; rounded once where the instruction set has it.
+SEXTANT_INLINE F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// The second operand when either is NaN.
+SEXTANT_INLINE F32x16 max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+SEXTANT_INLINE F32x16 min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+SEXTANT_INLINE F32x16 abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
+SEXTANT_INLINE F32x16 negate(F32x16 a) {
+  return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f))};
+}
+// |a| with the sign of b.
+SEXTANT_INLINE F32x16 copy_sign(F32x16 a, F32x16 b) {
+  const __m512 sign = _mm512_set1_ps(-0.0f);
+  return {_mm512_or_ps(_mm512_andnot_ps(sign, a.v), _mm512_and_ps(sign, b.v))};
+}
+
+SEXTANT_INLINE Mask16 less(F32x16 a, F32x16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+// Lanes begin <= lane < end.
+SEXTANT_INLINE Mask16 lanes(int begin, int end) {
+  return {static_cast<__mmask16>(first_lanes(end) & ~first_lanes(begin))};
+}
+SEXTANT_INLINE F32x16 select(Mask16 m, F32x16 a, F32x16 b) { return {_mm512_mask_blend_ps(m.m, b.v, a.v)}; }
+
+// Both add and compare lanes i with i+8, then i+4, i+2, i+1.
+SEXTANT_INLINE float reduce_add(F32x16 a) {
+  __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  q = _mm_add_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_add_ss(q, _mm_movehdup_ps(q)));
+}
+SEXTANT_INLINE float reduce_max(F32x16 a) {
+  __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m128 q = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  q = _mm_max_ps(q, _mm_movehl_ps(q, q));
+  return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+
+// round(a * scale) to the nearest integer for |a * scale| < 2^21, as a float, and 2 to that power (for -126..127).
+SEXTANT_INLINE F32x16 round_scaled(F32x16 a, F32x16 scale, F32x16* pow2) {
+  const __m512 magic = _mm512_set1_ps(12582912.0f);  // 1.5 * 2^23: the sum's low mantissa bits are the integer
+  const __m512 sum = _mm512_fmadd_ps(a.v, scale.v, magic);
+  const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(sum), 23);
+  pow2->v = _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f800000)));
+  return {_mm512_sub_ps(sum, magic)};
+}
+
+SEXTANT_INLINE F32x16 load_f16(const void* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
+}
+SEXTANT_INLINE F32x16 load_bf16(const void* p) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+SEXTANT_INLINE F32x16 load_i8(const void* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
+}
+// Round to nearest even; NaN becomes a quiet NaN.
+SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i lsb = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(lsb, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  const __m512i out = _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(out));
+}
+
+SEXTANT_INLINE U32x16 load_u32(const void* p) { return {_mm512_loadu_si512(p)}; }
+// Nibble kIndex of each lane as a number 0..15, or as two's complement -8..7. vpermps looks at the low four bits of each
+// index only, so one shift and one look-up make a float.
+template <int kIndex>
+__attribute__((always_inline)) inline F32x16 nibble_unsigned(U32x16 u) {
+  const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return {_mm512_permutexvar_ps(kIndex == 0 ? u.v : _mm512_srli_epi32(u.v, 4 * kIndex), table)};
+}
+template <int kIndex>
+__attribute__((always_inline)) inline F32x16 nibble_signed(U32x16 u) {
+  const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
+  return {_mm512_permutexvar_ps(kIndex == 0 ? u.v : _mm512_srli_epi32(u.v, 4 * kIndex), table)};
+}
+
+SEXTANT_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+}  // namespace
+}  // namespace sextant::kernels::cpu::SEXTANT_ISA

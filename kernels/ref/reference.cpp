@@ -1,0 +1,150 @@
+// Scalar and obvious (reference.h).
+#include "kernels/ref/reference.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace sextant::kernels::ref {
+namespace {
+
+uint16_t u16_at(const uint8_t* p) {
+  uint16_t h;
+  std::memcpy(&h, p, 2);
+  return h;
+}
+
+}  // namespace
+
+float f32_of_f16(uint16_t h) {
+  const int exponent = h >> 10 & 31, fraction = h & 1023;
+  const double sign = h & 0x8000 ? -1 : 1;
+  if (exponent == 31) return fraction != 0 ? std::nanf("") : static_cast<float>(sign * INFINITY);
+  const double value = exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+  return static_cast<float>(sign * value);
+}
+
+uint16_t f16_of_f32(float x) {
+  const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
+  if (std::isnan(x)) return sign | 0x7e00;
+  const double a = std::fabs(static_cast<double>(x));
+  if (a >= 65520) return sign | 0x7c00;
+  int exponent = 0;
+  std::frexp(a, &exponent);                                  // a < 2^exponent
+  const int unit = std::max(exponent - 11, -24);             // exponent of the last kept bit
+  const double units = std::nearbyint(std::ldexp(a, -unit));  // ties to even
+  // Adding the fraction to the exponent field carries into it when rounding reached the next power of two.
+  if (unit == -24 && units < 1024) return static_cast<uint16_t>(sign | static_cast<uint16_t>(units));
+  return static_cast<uint16_t>(sign | (((unit + 25) << 10) + static_cast<int>(units) - 1024));
+}
+
+float f32_of_bf16(uint16_t h) { return std::bit_cast<float>(uint32_t{h} << 16); }
+
+uint16_t bf16_of_f32(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  if (std::isnan(x)) return static_cast<uint16_t>(bits >> 16 | 0x40);
+  const uint32_t below = bits & 0xffff, kept = bits >> 16;
+  const bool up = below > 0x8000 || (below == 0x8000 && (kept & 1) != 0);
+  return static_cast<uint16_t>(kept + (up ? 1 : 0));
+}
+
+std::vector<double> dequantize_row(PanelType type, const uint8_t* row, int64_t cols) {
+  std::vector<double> out(static_cast<size_t>(cols));
+  for (int64_t k = 0; k < cols; ++k) {
+    double& value = out[static_cast<size_t>(k)];
+    const int64_t b = k / 32, i = k % 32;
+    switch (type) {
+      case PanelType::kF32: {
+        float x;
+        std::memcpy(&x, row + k * 4, 4);
+        value = x;
+        break;
+      }
+      case PanelType::kF16: value = f32_of_f16(u16_at(row + k * 2)); break;
+      case PanelType::kBF16: value = f32_of_bf16(u16_at(row + k * 2)); break;
+      case PanelType::kQ8_0: {
+        const uint8_t* block = row + b * 34;
+        value = static_cast<double>(f32_of_f16(u16_at(block))) * static_cast<int8_t>(block[2 + i]);
+        break;
+      }
+      case PanelType::kQ4_0: {
+        const uint8_t* block = row + b * 18;
+        const int q = i < 16 ? block[2 + i] & 15 : block[2 + i - 16] >> 4;
+        value = static_cast<double>(f32_of_f16(u16_at(block))) * (q - 8);
+        break;
+      }
+      case PanelType::kQ4_1: {
+        const uint8_t* block = row + b * 20;
+        const int q = i < 16 ? block[4 + i] & 15 : block[4 + i - 16] >> 4;
+        value = static_cast<double>(f32_of_f16(u16_at(block))) * q + f32_of_f16(u16_at(block + 2));
+        break;
+      }
+    }
+  }
+  return out;
+}
+
+MatmulResult matmul(std::span<const float> x, std::span<const double> w, int64_t tokens, int64_t rows, int64_t cols) {
+  MatmulResult result;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t n = 0; n < rows; ++n) {
+      double sum = 0, magnitude = 0;
+      for (int64_t k = 0; k < cols; ++k) {
+        const double product = x[static_cast<size_t>(t * cols + k)] * w[static_cast<size_t>(n * cols + k)];
+        sum += product;
+        magnitude += std::fabs(product);
+      }
+      result.out.push_back(sum);
+      result.magnitude.push_back(magnitude);
+    }
+  }
+  return result;
+}
+
+std::vector<double> rms_norm(std::span<const float> x, std::span<const float> weight, double eps) {
+  double squares = 0;
+  for (const float v : x) squares += static_cast<double>(v) * v;
+  const double scale = 1 / std::sqrt(squares / static_cast<double>(x.size()) + eps);
+  std::vector<double> out(x.size());
+  for (size_t i = 0; i < x.size(); ++i) out[i] = x[i] * scale * weight[i];
+  return out;
+}
+
+double silu(double x) { return x / (1 + std::exp(-x)); }
+
+void rope(std::span<double> head, int64_t position, int64_t rotary_dim, double theta) {
+  const auto half = static_cast<size_t>(rotary_dim / 2);
+  for (size_t i = 0; i < half; ++i) {
+    const double angle = static_cast<double>(position) * std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
+    const double a = head[i], b = head[i + half];
+    head[i] = a * std::cos(angle) - b * std::sin(angle);
+    head[i + half] = b * std::cos(angle) + a * std::sin(angle);
+  }
+}
+
+std::vector<double> attention(std::span<const double> q, std::span<const double> keys, std::span<const double> values,
+                              int64_t position, const AttentionProblem& problem) {
+  const size_t dim = q.size();
+  const int64_t first = problem.window > 0 ? std::max<int64_t>(0, position - problem.window + 1) : 0;
+  std::vector<double> scores;
+  for (int64_t j = first; j <= position; ++j) {
+    double score = 0;
+    for (size_t d = 0; d < dim; ++d) score += q[d] * keys[static_cast<size_t>(j) * dim + d];
+    score *= problem.scale;
+    if (problem.softcap > 0) score = std::tanh(score / problem.softcap) * problem.softcap;
+    scores.push_back(score);
+  }
+  const double top = *std::max_element(scores.begin(), scores.end());
+  double total = 0;
+  std::vector<double> out(dim, 0.0);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    const double p = std::exp(scores[i] - top);
+    total += p;
+    for (size_t d = 0; d < dim; ++d) out[d] += p * values[(static_cast<size_t>(first) + i) * dim + d];
+  }
+  for (double& v : out) v /= total;
+  return out;
+}
+
+}  // namespace sextant::kernels::ref

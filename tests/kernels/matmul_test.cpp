@@ -1,0 +1,124 @@
+// Matrix products on every instruction set and weight type against fp64, and their bitwise invariance.
+#include "kernels/matmul.h"
+
+#include <cmath>
+#include <tuple>
+
+#include "tests/kernels/op_test_support.h"
+
+namespace sextant::kernels {
+namespace {
+
+class MatmulTest : public testing::TestWithParam<std::tuple<const cpu::KernelTable*, PanelType>>, public SeededTest {
+ protected:
+  const cpu::KernelTable& kernels() const { return *std::get<0>(GetParam()); }
+  PanelType type() const { return std::get<1>(GetParam()); }
+
+  // x with row stride x_stride; out poisoned, so that an element not written is seen.
+  std::vector<float> multiply(const RandomMatrix& w, const std::vector<float>& x, int64_t x_stride, int64_t tokens,
+                              int64_t out_stride, int64_t panel_step) {
+    std::vector<float> out(static_cast<size_t>(tokens * out_stride), NAN);
+    Scratch scratch(matmul_scratch_floats(w.cols));
+    for (int64_t p = 0; p < num_panels(w.rows); p += panel_step) {
+      kernels().matmul({w.type, w.panels.data(), w.rows, w.cols, p, std::min(p + panel_step, num_panels(w.rows)), x.data(), x_stride,
+                        tokens, out.data(), out_stride, scratch.data()});
+    }
+    return out;
+  }
+};
+
+// Error of one output against exact arithmetic, with u = 2^-24 and M = sum |x w| (for kQ4_1 the parts d q x and m x counted
+// separately: w' = |d q| + |m|). A block's chain of 32 fma (or multiply-add: one rounding more each) makes at most 33 u per product;
+// the block sum's product with d one; the total's chain one per block (two for kQ4_1); x sums at most 5 levels plus the product.
+// Hence |error| <= (33 + 5 + 2 + 2 * blocks) u M', and doubled for second-order terms and the reference's own rounding.
+double tolerance(const RandomMatrix& w, const std::vector<float>& x, int64_t t, int64_t n) {
+  double magnitude = 0;
+  const int64_t row_bytes = file_row_bytes(w.type, w.cols);
+  for (int64_t k = 0; k < w.cols; ++k) {
+    double size = std::fabs(w.values[static_cast<size_t>(n * w.cols + k)]);
+    if (w.type == PanelType::kQ4_1) {
+      const uint8_t* block = w.file.data() + n * row_bytes + k / 32 * 20;
+      uint16_t h;
+      std::memcpy(&h, block + 2, 2);
+      const double m = ref::f32_of_f16(h);
+      size = std::fabs(w.values[static_cast<size_t>(n * w.cols + k)] - m) + std::fabs(m);
+    }
+    magnitude += std::fabs(x[static_cast<size_t>(t * w.cols + k)]) * size;
+  }
+  return 2 * (40.0 + 2.0 * static_cast<double>(num_panel_blocks(w.cols))) * kEpsilon * magnitude;
+}
+
+TEST_P(MatmulTest, AgreesWithReference) {
+  for (int round = 0; round < 12; ++round) {
+    const int64_t cols = has_blocks(type()) ? 32 * uniform(1, 9) : uniform(1, 300);
+    const int64_t rows = uniform(1, 100), tokens = round == 0 ? 97 : uniform(1, 30);
+    const RandomMatrix w = random_matrix(type(), rows, cols, *this);
+    const std::vector<float> x = normals(tokens * cols);
+    const std::vector<float> out = multiply(w, x, cols, tokens, rows, num_panels(rows));
+    const ref::MatmulResult expected = ref::matmul(x, w.values, tokens, rows, cols);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t n = 0; n < rows; ++n) {
+        const auto i = static_cast<size_t>(t * rows + n);
+        ASSERT_NEAR(out[i], expected.out[i], tolerance(w, x, t, n))
+            << "token " << t << " row " << n << " of T " << tokens << " N " << rows << " K " << cols << " seed " << seed();
+      }
+    }
+  }
+}
+
+TEST_P(MatmulTest, RowIsTheSameAloneAndAtEveryPlaceOfEveryBatch) {
+  const int64_t cols = has_blocks(type()) ? 96 : 101, rows = 75;
+  const RandomMatrix w = random_matrix(type(), rows, cols, *this);
+  const std::vector<float> row = normals(cols);
+  const std::vector<float> alone = multiply(w, row, cols, 1, rows, num_panels(rows));
+  for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 47, 48, 49, 61}) {
+    for (int64_t place = 0; place < tokens; place += tokens > 17 ? 5 : 1) {
+      std::vector<float> x = normals(tokens * cols);
+      std::copy(row.begin(), row.end(), x.begin() + place * cols);
+      // Neighbours that are not numbers must not matter either.
+      for (int64_t t = 0; t < tokens; ++t) {
+        if (t != place && t % 3 == 0) x[static_cast<size_t>(t * cols)] = NAN;
+      }
+      const std::vector<float> out = multiply(w, x, cols, tokens, rows, num_panels(rows));
+      ASSERT_EQ(std::memcmp(out.data() + place * rows, alone.data(), static_cast<size_t>(rows) * 4), 0)
+          << "place " << place << " of " << tokens << " seed " << seed();
+    }
+  }
+}
+
+TEST_P(MatmulTest, PanelRangesAndStridesDoNotMatter) {
+  const int64_t cols = has_blocks(type()) ? 64 : 77, rows = 150, tokens = 14, x_stride = cols + 5, out_stride = rows + 3;
+  const RandomMatrix w = random_matrix(type(), rows, cols, *this);
+  const std::vector<float> x = normals(tokens * x_stride);
+  const std::vector<float> whole = multiply(w, x, x_stride, tokens, out_stride, num_panels(rows));
+  for (int64_t step : {1, 2, 3, 7}) {
+    const std::vector<float> out = multiply(w, x, x_stride, tokens, out_stride, step);
+    for (int64_t t = 0; t < tokens; ++t) {
+      ASSERT_EQ(std::memcmp(out.data() + t * out_stride, whole.data() + t * out_stride, static_cast<size_t>(rows) * 4), 0) << step;
+      for (int64_t n = rows; n < out_stride; ++n) {
+        ASSERT_TRUE(std::isnan(out[static_cast<size_t>(t * out_stride + n)])) << "wrote past the row";
+      }
+    }
+  }
+}
+
+TEST_P(MatmulTest, UnpackedRowIsExact) {
+  if (std::get<0>(GetParam())->isa != cpu::Isa::kGeneric) GTEST_SKIP() << "neutral code: tested once";
+  const int64_t cols = has_blocks(type()) ? 160 : 131, rows = 37;
+  const RandomMatrix w = random_matrix(type(), rows, cols, *this);
+  for (int64_t n = 0; n < rows; ++n) {
+    std::vector<float> out(static_cast<size_t>(cols), NAN);
+    cpu::unpack_row(type(), w.panels.data() + n / kPanelRows * panel_bytes(type(), cols), static_cast<int>(n % kPanelRows), cols, out.data());
+    for (int64_t k = 0; k < cols; ++k) {
+      ASSERT_EQ(out[static_cast<size_t>(k)], static_cast<float>(w.values[static_cast<size_t>(n * cols + k)])) << n << ", " << k << " seed " << seed();
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MatmulTest, testing::Combine(testing::ValuesIn(available_tables()), testing::ValuesIn(all_types())),
+                         [](const auto& test) {
+                           return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) + "_" + type_name(std::get<1>(test.param));
+                         });
+
+}  // namespace
+}  // namespace sextant::kernels

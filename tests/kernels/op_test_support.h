@@ -1,0 +1,135 @@
+// What the op tests share: the instruction sets of this CPU, seeded random numbers, random matrices in a file's encoding.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/ref/reference.h"
+
+namespace sextant::kernels {
+
+inline constexpr double kEpsilon = 0x1p-24;  // unit roundoff of fp32
+
+inline std::vector<const cpu::KernelTable*> available_tables() {
+  std::vector<const cpu::KernelTable*> tables;
+  for (int i = 0; i < cpu::kNumIsas; ++i) {
+    if (const cpu::KernelTable* table = cpu::kernel_table(static_cast<cpu::Isa>(i))) tables.push_back(table);
+  }
+  return tables;
+}
+
+inline std::string type_name(PanelType type) {
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"};
+  return kNames[static_cast<int>(type)];
+}
+
+inline std::vector<PanelType> all_types() {
+  return {PanelType::kF32, PanelType::kF16, PanelType::kBF16, PanelType::kQ8_0, PanelType::kQ4_0, PanelType::kQ4_1};
+}
+
+inline bool has_blocks(PanelType type) {
+  return type == PanelType::kQ8_0 || type == PanelType::kQ4_0 || type == PanelType::kQ4_1;
+}
+
+// Seeds come from SEXTANT_TEST_SEED or chance; the one in use is in the output of a failing test.
+class SeededTest {
+ public:
+  SeededTest() {
+    const char* given = std::getenv("SEXTANT_TEST_SEED");
+    seed_ = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+    random_.seed(seed_);
+    std::cout << "seed " << seed_ << " (repeat with SEXTANT_TEST_SEED=" << seed_ << ")\n";
+  }
+
+  uint64_t seed() const { return seed_; }
+  std::mt19937_64& random() { return random_; }
+  int64_t uniform(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random_); }
+  float normal() { return std::normal_distribution<float>()(random_); }
+  std::vector<float> normals(int64_t n) {
+    std::vector<float> out(static_cast<size_t>(n));
+    for (float& x : out) x = normal();
+    return out;
+  }
+
+ private:
+  uint64_t seed_ = 0;
+  std::mt19937_64 random_;
+};
+
+// A random matrix as a file holds it, its exact numbers, and its panels.
+struct RandomMatrix {
+  PanelType type;
+  int64_t rows;
+  int64_t cols;
+  std::vector<uint8_t> file;
+  std::vector<double> values;
+  std::vector<uint8_t> panels;
+};
+
+inline void append_u16(std::vector<uint8_t>& out, uint16_t h) {
+  out.push_back(static_cast<uint8_t>(h));
+  out.push_back(static_cast<uint8_t>(h >> 8));
+}
+
+inline std::vector<uint8_t> random_file_row(PanelType type, int64_t cols, SeededTest& random) {
+  std::vector<uint8_t> row;
+  if (!has_blocks(type)) {
+    for (int64_t k = 0; k < cols; ++k) {
+      const float x = random.normal();
+      if (type == PanelType::kF32) {
+        uint8_t bytes[4];
+        std::memcpy(bytes, &x, 4);
+        row.insert(row.end(), bytes, bytes + 4);
+      } else {
+        append_u16(row, type == PanelType::kF16 ? ref::f16_of_f32(x) : ref::bf16_of_f32(x));
+      }
+    }
+    return row;
+  }
+  for (int64_t b = 0; b < cols / kPanelBlock; ++b) {
+    append_u16(row, ref::f16_of_f32(random.normal() * 0.1f));
+    if (type == PanelType::kQ4_1) append_u16(row, ref::f16_of_f32(random.normal()));
+    for (int i = 0; i < (type == PanelType::kQ8_0 ? 32 : 16); ++i) row.push_back(static_cast<uint8_t>(random.uniform(0, 255)));
+  }
+  return row;
+}
+
+inline RandomMatrix random_matrix(PanelType type, int64_t rows, int64_t cols, SeededTest& random) {
+  RandomMatrix m{type, rows, cols, {}, {}, {}};
+  const int64_t row_bytes = file_row_bytes(type, cols);
+  for (int64_t n = 0; n < rows; ++n) {
+    const std::vector<uint8_t> row = random_file_row(type, cols, random);
+    EXPECT_EQ(static_cast<int64_t>(row.size()), row_bytes);
+    m.file.insert(m.file.end(), row.begin(), row.end());
+    const std::vector<double> values = ref::dequantize_row(type, row.data(), cols);
+    m.values.insert(m.values.end(), values.begin(), values.end());
+  }
+  m.panels.assign(static_cast<size_t>(num_panels(rows) * panel_bytes(type, cols)), 0xff);
+  for (int64_t p = 0; p < num_panels(rows); ++p) {
+    const uint8_t* of_panel[kPanelRows] = {};
+    for (int64_t r = 0; r < kPanelRows && p * kPanelRows + r < rows; ++r) {
+      of_panel[r] = m.file.data() + (p * kPanelRows + r) * row_bytes;
+    }
+    cpu::pack_panel(type, of_panel, cols, m.panels.data() + p * panel_bytes(type, cols));
+  }
+  return m;
+}
+
+// Memory aligned to 64 bytes.
+class Scratch {
+ public:
+  explicit Scratch(int64_t floats) : memory_(static_cast<size_t>(floats) + 16, NAN) {}
+  float* data() { return memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64 / sizeof(float); }
+
+ private:
+  std::vector<float> memory_;
+};
+
+}  // namespace sextant::kernels
