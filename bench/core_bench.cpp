@@ -1,7 +1,6 @@
-// What the engine's decisions cost: schedule() + update() of one decode step, admission of prompts, and blocks.
-// The aim is under 20 microseconds for a step of 256 running sequences.
+// What the engine's decisions cost: schedule() + update() of one decode step, admission of prompts, and
+// blocks. The aim is under 20 microseconds for a step of 256 running sequences.
 #include <benchmark/benchmark.h>
-
 #include <chrono>
 #include <memory>
 #include <utility>
@@ -31,7 +30,8 @@ Scheduler::Options make_options(int32_t num_blocks, int64_t num_seqs) {
 std::shared_ptr<const Request> make_request(RequestId request_id, int32_t num_prompt, int64_t max_tokens) {
   auto request = std::make_shared<Request>();
   request->request_id = request_id;
-  for (int32_t i = 0; i < num_prompt; ++i) request->prompt_token_ids.push_back(static_cast<int32_t>(request_id) * 1000 + i);
+  for (int32_t i = 0; i < num_prompt; ++i)
+    request->prompt_token_ids.push_back(static_cast<int32_t>(request_id) * 1000 + i);
   request->sampling.max_tokens = max_tokens;
   return request;
 }
@@ -52,11 +52,12 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Steady decode: one token for each of N sequences per step, a new block for one in 16 of them. Timed: schedule(),
-// update() and take_events(); the worker's part (making the output) is not.
+// Steady decode: one token for each of N sequences per step, a new block for one in 16 of them. Timed:
+// schedule(), update() and take_events(); the worker's part (making the output) is not.
 void decode_step(benchmark::State& state) {
   const int64_t num_sequences = state.range(0);
-  constexpr int64_t kNumSteps = 1024;  // then a fresh scheduler, so that tables stay as long as those of real requests
+  constexpr int64_t kNumSteps =
+      1024;  // then a fresh scheduler, so that tables stay as long as those of real requests
   const int64_t num_blocks = num_sequences * (kNumSteps / kBlockSize + 4) + 1;
   std::unique_ptr<Scheduler> scheduler;
   std::vector<SequenceEvent> events;
@@ -90,7 +91,8 @@ void decode_step(benchmark::State& state) {
 }
 BENCHMARK(decode_step)->Arg(1)->Arg(64)->Arg(256)->UseManualTime()->Unit(benchmark::kMicrosecond);
 
-// A request of N prompt tokens from add() to its only token; the prefix cache is cold (0) or holds the prompt (1).
+// A request of N prompt tokens from add() to its only token; the prefix cache is cold (0) or holds the prompt
+// (1).
 void request_life(benchmark::State& state) {
   const int32_t num_prompt = static_cast<int32_t>(state.range(0));
   const bool cached = state.range(1) != 0;
@@ -110,7 +112,12 @@ void request_life(benchmark::State& state) {
     state.SetIterationTime(seconds_since(start));
   }
 }
-BENCHMARK(request_life)->Args({512, 0})->Args({512, 1})->Args({8192, 0})->Args({8192, 1})->UseManualTime()
+BENCHMARK(request_life)
+    ->Args({512, 0})
+    ->Args({512, 1})
+    ->Args({8192, 0})
+    ->Args({8192, 1})
+    ->UseManualTime()
     ->Unit(benchmark::kMicrosecond);
 
 // One block taken and given back, N at a time, without contents (0) or leaving cached contents behind (1).

@@ -1,5 +1,6 @@
-// BlockPool: the block ids of one cache group, how many references each has, and the free ones in the order in which they
-// are given out again. Knows nothing of tokens or contents. One thread (the engine's). Only KvCacheManager uses it.
+// BlockPool: the block ids of one cache group, how many references each has, and the free ones in the order
+// in which they are given out again. Knows nothing of tokens or contents. One thread (the engine's). Only
+// KvCacheManager uses it.
 #pragma once
 
 #include <cstdint>
@@ -26,15 +27,17 @@ class BlockPool {
   BlockId allocate();
   // One more reference; a free block leaves the free list.
   void acquire(BlockId block_id);
-  // One reference less. The last one returns the block: to the end of the free list when its contents are worth keeping
-  // (so that the least recently used are overwritten first), else to the front. True when it became free.
+  // One reference less. The last one returns the block: to the end of the free list when its contents are
+  // worth keeping (so that the least recently used are overwritten first), else to the front. True when it
+  // became free.
   bool release(BlockId block_id, bool keep_contents);
 
   // `num_references[id]` as the owner counts them.
   Status check_integrity(std::span<const int32_t> num_references) const;
 
  private:
-  // The free list is doubly linked through the blocks themselves, closed over the null block, which is its head.
+  // The free list is doubly linked through the blocks themselves, closed over the null block, which is its
+  // head.
   struct Block {
     int32_t num_references = 0;
     BlockId previous = kNullBlock;

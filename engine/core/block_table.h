@@ -1,5 +1,6 @@
-// BlockTable: the physical blocks of one sequence in one cache group; entry i holds tokens [i, i+1) * block_size.
-// Grows at the end only, so a worker that was sent its beginning needs only what was appended since.
+// BlockTable: the physical blocks of one sequence in one cache group; entry i holds tokens [i, i+1) *
+// block_size. Grows at the end only, so a worker that was sent its beginning needs only what was appended
+// since.
 #pragma once
 
 #include <cstdint>

@@ -96,10 +96,11 @@ void KvCacheManager::fork(const SequenceBlocks& from, int32_t num_blocks, Sequen
     }
   }
   to.num_blocks = num_blocks;
-  to.hashes.assign(from.hashes.begin(),
-                   from.hashes.begin() + std::min<int64_t>(num_blocks, static_cast<int64_t>(from.hashes.size())));
-  // The chain of entries is known to `from` only at its own end. When that is where the fork ends, it is handed on; else
-  // `to` starts over and finds the entries again.
+  to.hashes.assign(
+      from.hashes.begin(),
+      from.hashes.begin() + std::min<int64_t>(num_blocks, static_cast<int64_t>(from.hashes.size())));
+  // The chain of entries is known to `from` only at its own end. When that is where the fork ends, it is
+  // handed on; else `to` starts over and finds the entries again.
   if (from.num_published == num_blocks) {
     to.num_published = num_blocks;
     to.parents = from.parents;
@@ -134,7 +135,8 @@ void KvCacheManager::free(SequenceBlocks& blocks) {
   for (size_t g = 0; g < groups_.size(); ++g) {
     for (int32_t i = blocks.num_blocks - 1; i >= 0; --i) {
       const BlockId block_id = blocks.tables[g][i];
-      groups_[g].pool.release(block_id, enable_prefix_caching_ && groups_[g].prefix_cache->contains(block_id));
+      groups_[g].pool.release(block_id,
+                              enable_prefix_caching_ && groups_[g].prefix_cache->contains(block_id));
     }
     blocks.tables[g].clear();
     blocks.parents[g] = 0;
@@ -153,9 +155,9 @@ Status KvCacheManager::check_integrity(std::span<const SequenceBlocks* const> ho
     std::vector<int32_t> num_references(static_cast<size_t>(num_total_blocks()) + 1);
     for (const SequenceBlocks* holder : holders) {
       if (holder->tables[g].size() != holder->num_blocks || holder->num_published > holder->num_blocks) {
-        return internal_error("a block table of " + std::to_string(holder->tables[g].size()) + " blocks counts " +
-                              std::to_string(holder->num_blocks) + ", " + std::to_string(holder->num_published) +
-                              " of them published");
+        return internal_error("a block table of " + std::to_string(holder->tables[g].size()) +
+                              " blocks counts " + std::to_string(holder->num_blocks) + ", " +
+                              std::to_string(holder->num_published) + " of them published");
       }
       for (const BlockId block_id : holder->tables[g].block_ids()) {
         if (block_id <= kNullBlock || block_id > num_total_blocks()) {
@@ -165,7 +167,8 @@ Status KvCacheManager::check_integrity(std::span<const SequenceBlocks* const> ho
       }
     }
     RETURN_IF_ERROR(groups_[g].pool.check_integrity(num_references));
-    if (groups_[g].pool.num_free() != num_free_blocks()) return internal_error("cache groups differ in free blocks");
+    if (groups_[g].pool.num_free() != num_free_blocks())
+      return internal_error("cache groups differ in free blocks");
     if (groups_[g].prefix_cache) RETURN_IF_ERROR(groups_[g].prefix_cache->check_integrity());
   }
   return ok_status();

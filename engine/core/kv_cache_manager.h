@@ -1,11 +1,13 @@
-// KvCacheManager: the only door to the blocks of the KV cache: looks up prefixes, allocates, forks, publishes and frees.
-// One thread (the engine's). Knows tokens and blocks, not requests, policies or devices.
+// KvCacheManager: the only door to the blocks of the KV cache: looks up prefixes, allocates, forks, publishes
+// and frees. One thread (the engine's). Knows tokens and blocks, not requests, policies or devices.
 //
 // Three things hold because steps run in the order in which they are scheduled, and all of them:
-// - A full block may be published as soon as the step that computes its last token is scheduled and its tokens are known.
-//   A sequence that finds it is scheduled in a later step, which runs when the contents are there. So publish() is called
-//   after a step is complete: nobody finds in a step what the same step computes.
-// - A published or shared block is never written again. A sequence writes at its num_computed_tokens and beyond; what it
+// - A full block may be published as soon as the step that computes its last token is scheduled and its
+// tokens are known.
+//   A sequence that finds it is scheduled in a later step, which runs when the contents are there. So
+//   publish() is called after a step is complete: nobody finds in a step what the same step computes.
+// - A published or shared block is never written again. A sequence writes at its num_computed_tokens and
+// beyond; what it
 //   took from others are full blocks below that.
 // - The last token of a sequence is always computed, never taken: its logits choose the next one.
 #pragma once
@@ -27,10 +29,11 @@ namespace sextant {
 struct SequenceBlocks {
   std::vector<BlockTable> tables;
   int32_t num_blocks = 0;
-  // Of its first full blocks, as far as they were asked for. Tokens are only ever appended, so they outlive the blocks.
+  // Of its first full blocks, as far as they were asked for. Tokens are only ever appended, so they outlive
+  // the blocks.
   std::vector<BlockHash> hashes;
-  // The first num_published blocks are findable, as these blocks or as others with equal contents; parents holds, per
-  // group, the entry of the last of them.
+  // The first num_published blocks are findable, as these blocks or as others with equal contents; parents
+  // holds, per group, the entry of the last of them.
   int32_t num_published = 0;
   std::vector<PrefixCache::EntryId> parents;
 };
@@ -45,14 +48,14 @@ struct PrefixTokens {
 struct PrefixMatch {
   int32_t num_blocks = 0;
   int32_t num_free = 0;  // of these, not held by any sequence: taking them leaves that many fewer to allocate
-  std::vector<std::vector<BlockId>> block_ids;            // per group
+  std::vector<std::vector<BlockId>> block_ids;             // per group
   std::vector<std::vector<PrefixCache::EntryId>> entries;  // likewise
 };
 
 class KvCacheManager {
  public:
   struct Options {
-    KvCacheSpec spec;  // full groups only
+    KvCacheSpec spec;        // full groups only
     int32_t num_blocks = 0;  // of each group, with the null block
     bool enable_prefix_caching = true;
   };
@@ -79,7 +82,8 @@ class KvCacheManager {
   void publish(SequenceBlocks& blocks, const PrefixTokens& tokens, int32_t num_full_blocks);
   // What the sequence holds, in other hands; the sequence is empty then.
   SequenceBlocks detach(SequenceBlocks& blocks) const;
-  // Gives everything back; later blocks are reused before earlier ones, so that a chain is eaten from its end.
+  // Gives everything back; later blocks are reused before earlier ones, so that a chain is eaten from its
+  // end.
   void free(SequenceBlocks& blocks);
 
   // Forgets cached contents. Blocks stay with their holders.

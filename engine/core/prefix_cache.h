@@ -1,12 +1,12 @@
-// PrefixCache: finds the block of one cache group that already holds given tokens after a given beginning. Full blocks
-// form chains: an entry is named by its tokens and the entry before it, the first by its root: the SHA-256 of all that
-// must be equal beside the tokens (model, KV dtype, adapter, salt, tenant). A 128-bit hash finds the candidate; its tokens
-// and its predecessor are then compared, so that a collision, even a wanted one, can cost a hit but never yield the keys
-// and values of other tokens. One thread (the engine's). Does not know references or the free list: KvCacheManager calls
-// remove() before a block is overwritten.
+// PrefixCache: finds the block of one cache group that already holds given tokens after a given beginning.
+// Full blocks form chains: an entry is named by its tokens and the entry before it, the first by its root:
+// the SHA-256 of all that must be equal beside the tokens (model, KV dtype, adapter, salt, tenant). A 128-bit
+// hash finds the candidate; its tokens and its predecessor are then compared, so that a collision, even a
+// wanted one, can cost a hit but never yield the keys and values of other tokens. One thread (the engine's).
+// Does not know references or the free list: KvCacheManager calls remove() before a block is overwritten.
 //
-// The predecessor is compared by its entry id, which is never reused. When it was evicted, its successors cannot be
-// found any more; whoever computes those tokens again publishes its own block in their place.
+// The predecessor is compared by its entry id, which is never reused. When it was evicted, its successors
+// cannot be found any more; whoever computes those tokens again publishes its own block in their place.
 #pragma once
 
 #include <array>
@@ -52,8 +52,8 @@ class PrefixCache {
   int32_t size() const { return num_entries_; }
 
   // These two are the only changes: what listens for stored and removed blocks listens here.
-  // Makes `block_id` findable and returns its entry; when another block with these contents is findable already, that
-  // one's entry (the block then stays out of the cache).
+  // Makes `block_id` findable and returns its entry; when another block with these contents is findable
+  // already, that one's entry (the block then stays out of the cache).
   EntryId publish(BlockId block_id, const Key& key);
   void remove(BlockId block_id);  // ignores blocks that are not in the cache
   void clear();
@@ -76,10 +76,10 @@ class PrefixCache {
   bool same_contents(BlockId block_id, const Key& key) const;
 
   int32_t block_size_;
-  std::vector<Entry> entries_;       // by block id
-  std::vector<int32_t> token_ids_;   // by block id, block_size each
-  std::vector<PrefixRoot> roots_;    // by block id; meant for first blocks only
-  std::vector<BlockId> buckets_;     // a power of two
+  std::vector<Entry> entries_;      // by block id
+  std::vector<int32_t> token_ids_;  // by block id, block_size each
+  std::vector<PrefixRoot> roots_;   // by block id; meant for first blocks only
+  std::vector<BlockId> buckets_;    // a power of two
   EntryId last_entry_id_ = 0;
   int32_t num_entries_ = 0;
 };

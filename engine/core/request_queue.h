@@ -1,6 +1,6 @@
-// RequestQueue: sequences that wait for a place in the batch, in the order of the policy: by priority (the same for all
-// under fcfs), then arrival, then id. A preempted one comes back to where it was: before all that arrived after it.
-// One thread (the engine's). Does not own the sequences.
+// RequestQueue: sequences that wait for a place in the batch, in the order of the policy: by priority (the
+// same for all under fcfs), then arrival, then id. A preempted one comes back to where it was: before all
+// that arrived after it. One thread (the engine's). Does not own the sequences.
 #pragma once
 
 #include <set>
@@ -13,7 +13,9 @@ class RequestQueue {
  public:
   bool empty() const { return sequences_.empty(); }
   size_t size() const { return sequences_.size(); }
-  bool contains(const Sequence& sequence) const { return sequences_.contains(const_cast<Sequence*>(&sequence)); }
+  bool contains(const Sequence& sequence) const {
+    return sequences_.contains(const_cast<Sequence*>(&sequence));
+  }
   Sequence& front() const { return **sequences_.begin(); }
   void push(Sequence& sequence);
   void remove(Sequence& sequence);

@@ -16,7 +16,9 @@ int32_t narrow(int64_t value) {
   return static_cast<int32_t>(value);
 }
 
-bool earlier(const Sequence* a, const Sequence* b) { return a->precedence < b->precedence; }
+bool earlier(const Sequence* a, const Sequence* b) {
+  return a->precedence < b->precedence;
+}
 
 }  // namespace
 
@@ -41,17 +43,20 @@ Status Scheduler::add(std::shared_ptr<const Request> request) {
   const int64_t num_prompt = static_cast<int64_t>(request->prompt_token_ids.size());
   if (num_prompt == 0) return invalid_argument("the prompt is empty; it needs at least one token", "prompt");
   if (num_prompt >= options_.max_model_len) {
-    return invalid_argument("the prompt has " + std::to_string(num_prompt) + " tokens, which leaves no room for output in a context of " +
+    return invalid_argument("the prompt has " + std::to_string(num_prompt) +
+                                " tokens, which leaves no room for output in a context of " +
                                 std::to_string(options_.max_model_len),
                             "prompt", "context_length_exceeded");
   }
   if (!options_.scheduler.enable_chunked_prefill && num_prompt > max_num_batched_tokens_) {
-    return invalid_argument("the prompt has " + std::to_string(num_prompt) + " tokens; without chunked prefill at most " +
-                                std::to_string(max_num_batched_tokens_) + " (max_num_batched_tokens) can be computed",
-                            "prompt");
+    return invalid_argument(
+        "the prompt has " + std::to_string(num_prompt) + " tokens; without chunked prefill at most " +
+            std::to_string(max_num_batched_tokens_) + " (max_num_batched_tokens) can be computed",
+        "prompt");
   }
   if (sampling.n < 1 || sampling.n > SamplingParams::kMaxN || sampling.max_tokens < 1) {
-    return invalid_argument("n must be from 1 to " + std::to_string(SamplingParams::kMaxN) + " and max_tokens at least 1", "n");
+    return invalid_argument(
+        "n must be from 1 to " + std::to_string(SamplingParams::kMaxN) + " and max_tokens at least 1", "n");
   }
   // The last token chosen is reported but needs no keys and values.
   const int64_t max_output = std::min(sampling.max_tokens, options_.max_model_len - num_prompt);
@@ -59,19 +64,22 @@ Status Scheduler::add(std::shared_ptr<const Request> request) {
   if (num_blocks > manager_.num_total_blocks()) {
     return invalid_argument("the request needs up to " + std::to_string(num_blocks) + " KV cache blocks (" +
                                 std::to_string(num_prompt) + " prompt and " + std::to_string(max_output) +
-                                " output tokens); the whole cache has " + std::to_string(manager_.num_total_blocks()) +
+                                " output tokens); the whole cache has " +
+                                std::to_string(manager_.num_total_blocks()) +
                                 ". Ask for fewer tokens, or give the server more kv_cache_memory_bytes",
                             "max_tokens");
   }
   const int64_t num_places = std::max<int64_t>(0, max_num_seqs_ - static_cast<int64_t>(running_.size()));
   if (num_unstarted_requests_ >= options_.scheduler.max_num_queued_reqs + num_places) {
-    return unavailable("the queue is full: " + std::to_string(num_unstarted_requests_) + " requests wait (max_num_queued_reqs is " +
+    return unavailable("the queue is full: " + std::to_string(num_unstarted_requests_) +
+                       " requests wait (max_num_queued_reqs is " +
                        std::to_string(options_.scheduler.max_num_queued_reqs) + "); try again later");
   }
 
   auto owned = std::make_unique<SequenceGroup>();
   SequenceGroup& group = *owned;
-  CHECK(groups_.emplace(request->request_id, std::move(owned)).second) << "request id " << request->request_id << " is in use";
+  CHECK(groups_.emplace(request->request_id, std::move(owned)).second)
+      << "request id " << request->request_id << " is in use";
   group.request = std::move(request);
   if (options_.cache.enable_prefix_caching) {
     const std::string parts[] = {options_.cache_root, group.request->cache_salt, group.request->tenant};
@@ -79,7 +87,8 @@ Status Scheduler::add(std::shared_ptr<const Request> request) {
   }
   group.stop_token_ids = sampling.stop_token_ids;
   if (!sampling.ignore_eos) {
-    group.stop_token_ids.insert(group.stop_token_ids.end(), options_.eos_token_ids.begin(), options_.eos_token_ids.end());
+    group.stop_token_ids.insert(group.stop_token_ids.end(), options_.eos_token_ids.begin(),
+                                options_.eos_token_ids.end());
   }
   std::ranges::sort(group.stop_token_ids);
   group.num_shared_blocks = narrow((num_prompt - 1) / manager_.block_size());
@@ -88,11 +97,15 @@ Status Scheduler::add(std::shared_ptr<const Request> request) {
   for (int32_t i = 0; i < sampling.n; ++i) {
     Sequence& sequence = group.sequences[static_cast<size_t>(i)];
     sequence.sequence_id = next_sequence_id_++;
+    sequence.request_id = group.request->request_id;
     sequence.choice_idx = i;
-    sequence.precedence = {by_priority_ ? group.request->priority : 0, group.request->arrival_ns, sequence.sequence_id};
+    sequence.precedence = {by_priority_ ? group.request->priority : 0, group.request->arrival_ns,
+                           sequence.sequence_id};
     sequence.group = &group;
     sequence.prompt = group.request->prompt_token_ids;
     sequence.max_output_tokens = narrow(max_output);
+    sequence.min_output_tokens = sampling.min_tokens;
+    sequence.stop_token_ids = group.stop_token_ids;
     sequence.blocks = manager_.make_sequence_blocks();
     sequence.state = SequenceState::kWaitingForPrompt;
   }
@@ -107,7 +120,7 @@ void Scheduler::abort(RequestId request_id) {
   if (group == nullptr) return;
   // From the last choice, so that none is made leader only to be ended next.
   for (auto sequence = group->sequences.rbegin(); sequence != group->sequences.rend(); ++sequence) {
-    if (sequence->unfinished()) end_sequence(*sequence, FinishReason::kAbort, make_event(*sequence));
+    if (sequence->unfinished()) end_sequence(*sequence, FinishReason::kAbort, emit_event(*sequence));
   }
   delete_ended_groups();
 }
@@ -115,17 +128,18 @@ void Scheduler::abort(RequestId request_id) {
 void Scheduler::finish(RequestId request_id, int32_t choice_idx, FinishReason reason) {
   Sequence* sequence = find_unfinished(request_id, choice_idx);
   if (sequence == nullptr) return;
-  end_sequence(*sequence, reason, make_event(*sequence));
+  end_sequence(*sequence, reason, emit_event(*sequence));
   delete_ended_groups();
 }
 
 void Scheduler::finish_all(FinishReason reason) {
   std::vector<SequenceGroup*> groups;
   for (const auto& [request_id, group] : groups_) groups.push_back(group.get());
-  std::ranges::sort(groups, {}, [](const SequenceGroup* group) { return group->sequences.front().sequence_id; });
+  std::ranges::sort(groups, {},
+                    [](const SequenceGroup* group) { return group->sequences.front().sequence_id; });
   for (SequenceGroup* group : groups) {
     for (auto sequence = group->sequences.rbegin(); sequence != group->sequences.rend(); ++sequence) {
-      if (sequence->unfinished()) end_sequence(*sequence, reason, make_event(*sequence));
+      if (sequence->unfinished()) end_sequence(*sequence, reason, emit_event(*sequence));
     }
   }
   delete_ended_groups();
@@ -157,9 +171,13 @@ void Scheduler::resume(RequestId request_id, int32_t choice_idx) {
   enqueue(*sequence);
 }
 
-bool Scheduler::has_work() const { return num_unfinished_ > 0 || num_in_flight_ > 0 || !finished_unsent_.empty(); }
+bool Scheduler::has_work() const {
+  return num_unfinished_ > 0 || num_in_flight_ > 0 || !finished_unsent_.empty();
+}
 
-int32_t Scheduler::num_steps_in_flight() const { return num_in_flight_; }
+int32_t Scheduler::num_steps_in_flight() const {
+  return num_in_flight_;
+}
 
 void Scheduler::take_events(std::vector<SequenceEvent>& events) {
   events.clear();
@@ -168,8 +186,9 @@ void Scheduler::take_events(std::vector<SequenceEvent>& events) {
 
 SchedulerStats Scheduler::stats() const {
   SchedulerStats stats;
-  stats.num_running = static_cast<int64_t>(running_.size()) +
-                      std::ranges::count_if(paused_, [](const Sequence* sequence) { return sequence->holds_blocks(); });
+  stats.num_running =
+      static_cast<int64_t>(running_.size()) +
+      std::ranges::count_if(paused_, [](const Sequence* sequence) { return sequence->holds_blocks(); });
   stats.num_waiting = num_unfinished_ - stats.num_running;
   stats.num_blocks_total = manager_.num_total_blocks();
   stats.num_blocks_used = stats.num_blocks_total - manager_.num_free_blocks();
@@ -192,7 +211,8 @@ SequenceGroup* Scheduler::find_group(RequestId request_id) {
 
 Sequence* Scheduler::find_unfinished(RequestId request_id, int32_t choice_idx) {
   SequenceGroup* group = find_group(request_id);
-  if (group == nullptr || choice_idx < 0 || choice_idx >= static_cast<int32_t>(group->sequences.size())) return nullptr;
+  if (group == nullptr || choice_idx < 0 || choice_idx >= static_cast<int32_t>(group->sequences.size()))
+    return nullptr;
   Sequence& sequence = group->sequences[static_cast<size_t>(choice_idx)];
   return sequence.unfinished() ? &sequence : nullptr;
 }
@@ -209,13 +229,15 @@ void Scheduler::choose_leader(SequenceGroup& group) {
   }
 }
 
-// The leader's prompt is scheduled as far as siblings share it: they take those blocks by reference and queue up.
+// The leader's prompt is scheduled as far as siblings share it: they take those blocks by reference and queue
+// up.
 void Scheduler::release_siblings(SequenceGroup& group, const Sequence* forked_from) {
   group.leader = nullptr;
   for (Sequence& sequence : group.sequences) {
     if (sequence.state != SequenceState::kWaitingForPrompt) continue;
     manager_.fork(forked_from->blocks, group.num_shared_blocks, sequence.blocks);
     sequence.num_computed = group.num_shared_blocks * manager_.block_size();
+    sequence.num_cached_tokens = forked_from->num_cached_tokens;
     enqueue(sequence);
   }
 }
@@ -239,7 +261,8 @@ void Scheduler::take_out(Sequence& sequence) {
       return;
     case SequenceState::kRunning: {
       const auto it = std::lower_bound(running_.begin(), running_.end(), &sequence, earlier);
-      CHECK(it != running_.end() && *it == &sequence) << "sequence " << sequence.sequence_id << " is not running";
+      CHECK(it != running_.end() && *it == &sequence)
+          << "sequence " << sequence.sequence_id << " is not running";
       running_.erase(it);
       return;
     }
@@ -252,8 +275,8 @@ void Scheduler::take_out(Sequence& sequence) {
   }
 }
 
-// `event` is its last: it gets the reason, the rest is the caller's.
-void Scheduler::end_sequence(Sequence& sequence, FinishReason reason, SequenceEvent event) {
+// `event` is its last, queued already: it gets the reason, the rest is the caller's.
+void Scheduler::end_sequence(Sequence& sequence, FinishReason reason, SequenceEvent& event) {
   SequenceGroup& group = *sequence.group;
   publish(sequence);
   take_out(sequence);
@@ -261,13 +284,12 @@ void Scheduler::end_sequence(Sequence& sequence, FinishReason reason, SequenceEv
   sequence.state = SequenceState::kFinished;
   if (sequence.first_scheduled_step != 0) finished_unsent_.push_back(sequence.sequence_id);
   event.finish_reason = reason;
-  events_.push_back(std::move(event));
   --num_unfinished_;
   --group.num_unfinished;
   if (group.leader == &sequence) choose_leader(group);
   if (group.num_unfinished > 0) return;
   if (!group.started) --num_unstarted_requests_;
-  const auto it = groups_.find(group.request->request_id);
+  const auto it = groups_.find(sequence.request_id);
   ended_groups_.push_back(std::move(it->second));
   groups_.erase(it);
 }
@@ -281,12 +303,12 @@ void Scheduler::delete_ended_groups() {
   });
 }
 
-SequenceEvent Scheduler::make_event(const Sequence& sequence) const {
-  SequenceEvent event;
-  event.request_id = sequence.group->request->request_id;
+SequenceEvent& Scheduler::emit_event(const Sequence& sequence) {
+  SequenceEvent& event = events_.emplace_back();
+  event.request_id = sequence.request_id;
   event.sequence_id = sequence.sequence_id;
   event.choice_idx = sequence.choice_idx;
-  event.num_cached_tokens = sequence.group->num_cached_tokens;
+  event.num_cached_tokens = sequence.num_cached_tokens;
   event.num_preemptions = sequence.num_preemptions;
   event.first_scheduled_step = sequence.first_scheduled_step;
   return event;

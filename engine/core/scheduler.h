@@ -1,22 +1,26 @@
-// Scheduler: decides what each step computes. There is no prefill phase and no decode phase: a step gives every sequence
-// some tokens from one budget, running sequences first (each at least one), then waiting ones in the order of the policy.
-// One thread (the engine's). Pure: no device, text, JSON, clock or threads.
+// Scheduler: decides what each step computes. There is no prefill phase and no decode phase: a step gives
+// every sequence some tokens from one budget, running sequences first (each at least one), then waiting ones
+// in the order of the policy. One thread (the engine's). Pure: no device, text, JSON, clock or threads.
 //
 //   while (scheduler.has_work()) {
-//     auto step = scheduler.schedule();            // may run before the update() of up to max_steps_in_flight-1 steps
-//     give it to the worker if it has sequences or finished_sequences;
-//     if (!step->empty()) scheduler.update(*step, output);       // in the order of schedule(); empty ones not at all
-//     scheduler.take_events(events);
+//     auto step = scheduler.schedule();            // may run before the update() of up to
+//     max_steps_in_flight-1 steps give it to the worker if it has sequences or finished_sequences; if
+//     (!step->empty()) scheduler.update(*step, output);       // in the order of schedule(); empty ones not
+//     at all scheduler.take_events(events);
 //   }
 //
 // Contract with the engine and the worker:
-// - Steps run in the order they were scheduled, all of them. Everything about blocks rests on that (kv_cache_manager.h).
+// - Steps run in the order they were scheduled, all of them. Everything about blocks rests on that
+// (kv_cache_manager.h).
 // - At most max_steps_in_flight steps are between schedule() and update().
-// - schedule() that returns an empty step while none is in flight will go on doing so until add(), abort(), finish(),
+// - schedule() that returns an empty step while none is in flight will go on doing so until add(), abort(),
+// finish(),
 //   resume() or pause() is called: the engine can sleep.
-// - A step without sequences may still carry finished_sequences; the worker drops their state then. has_work() stays true
+// - A step without sequences may still carry finished_sequences; the worker drops their state then.
+// has_work() stays true
 //   until such a step was handed out.
-// - A sequence's first step lists it in new_sequences: that is when it was first scheduled (the core has no clock).
+// - A sequence's first step lists it in new_sequences: that is when it was first scheduled (the core has no
+// clock).
 #pragma once
 
 #include <cstdint>
@@ -39,27 +43,30 @@ namespace sextant {
 
 // What became of one choice of a request. Exactly one event per choice has a finish_reason: its last.
 struct SequenceEvent {
+  SequenceEvent() {}  // user-provided: else vectors of events first clear the bytes, a tenth of a step's time
   RequestId request_id = 0;
   SequenceId sequence_id = 0;
   int32_t choice_idx = 0;
-  int32_t num_cached_tokens = 0;     // prompt tokens of the request found in the prefix cache; the same in all events
-  int32_t num_preemptions = 0;       // of this sequence so far
-  std::vector<int32_t> new_token_ids;             // a stop token that ended the sequence is the last of them
-  std::vector<PositionLogprobs> logprobs;         // one per new token, when asked for
-  std::vector<PositionLogprobs> prompt_logprobs;  // all prompt positions but the first, with the first token of choice 0
+  int32_t num_cached_tokens =
+      0;  // prompt tokens of the request found in the prefix cache; the same in all events
+  int32_t num_preemptions = 0;             // of this sequence so far
+  std::vector<int32_t> new_token_ids;      // a stop token that ended the sequence is the last of them
+  std::vector<PositionLogprobs> logprobs;  // one per new token, when asked for
+  std::vector<PositionLogprobs>
+      prompt_logprobs;  // all prompt positions but the first, with the first token of choice 0
   std::optional<FinishReason> finish_reason;
-  std::optional<int32_t> stop_token_id;           // the eos or stop token that ended it, when one did
-  uint64_t first_scheduled_step = 0;              // step_id of its first step; 0: never scheduled
+  std::optional<int32_t> stop_token_id;  // the eos or stop token that ended it, when one did
+  uint64_t first_scheduled_step = 0;     // step_id of its first step; 0: never scheduled
 };
 
 struct SchedulerStats {
-  int64_t num_running = 0;           // sequences that hold a place in the batch, or paused ones that hold blocks
-  int64_t num_waiting = 0;           // the other unfinished ones
-  int64_t num_blocks_used = 0;       // by sequences; free blocks with cached contents do not count
-  int64_t num_blocks_total = 0;      // without the null block
-  uint64_t prefix_cache_queries = 0; // prompt tokens looked up; each request once
-  uint64_t prefix_cache_hits = 0;    // of these, found
-  uint64_t num_preemptions = 0;      // running sequences that lost their blocks
+  int64_t num_running = 0;       // sequences that hold a place in the batch, or paused ones that hold blocks
+  int64_t num_waiting = 0;       // the other unfinished ones
+  int64_t num_blocks_used = 0;   // by sequences; free blocks with cached contents do not count
+  int64_t num_blocks_total = 0;  // without the null block
+  uint64_t prefix_cache_queries = 0;  // prompt tokens looked up; each request once
+  uint64_t prefix_cache_hits = 0;     // of these, found
+  uint64_t num_preemptions = 0;       // running sequences that lost their blocks
 };
 
 class Scheduler {
@@ -67,44 +74,47 @@ class Scheduler {
   struct Options {
     SchedulerConfig scheduler;
     CacheConfig cache;
-    int64_t max_model_len = 0;           // prompt + output tokens of one sequence
-    KvCacheSpec spec;                    // block_size and groups; the core ignores shapes and dtypes
-    int32_t num_blocks = 0;              // of the device's cache, with the null block 0: one less can be used
+    int64_t max_model_len = 0;  // prompt + output tokens of one sequence
+    KvCacheSpec spec;           // block_size and groups; the core ignores shapes and dtypes
+    int32_t num_blocks = 0;     // of the device's cache, with the null block 0: one less can be used
     std::vector<int32_t> eos_token_ids;
-    std::string cache_root;              // model revision, KV dtype, adapter: separates prefix caches
+    std::string cache_root;  // model revision, KV dtype, adapter: separates prefix caches
   };
   explicit Scheduler(Options options);
   ~Scheduler();
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
-  // Sequence ids are given out here, n consecutive ones per request. Errors: kUnavailable when max_num_queued_reqs
-  // requests wait beyond those that a place in the batch is free for; kInvalidArgument for a prompt that is empty, leaves
-  // no room for an output token within max_model_len, exceeds a step without chunked prefill, or for a request that needs
-  // more blocks than there are.
+  // Sequence ids are given out here, n consecutive ones per request. Errors: kUnavailable when
+  // max_num_queued_reqs requests wait beyond those that a place in the batch is free for; kInvalidArgument
+  // for a prompt that is empty, leaves no room for an output token within max_model_len, exceeds a step
+  // without chunked prefill, or for a request that needs more blocks than there are.
   Status add(std::shared_ptr<const Request> request);
 
-  // These ignore ids that are unknown or ended. Terminal events are queued at once; tokens still in flight are dropped.
-  // Blocks return when the last step that names them was updated: with up to 2 steps in flight that is before the second
-  // schedule() from here, with k before the k-th.
+  // These ignore ids that are unknown or ended. Terminal events are queued at once; tokens still in flight
+  // are dropped. Blocks return when the last step that names them was updated: with up to 2 steps in flight
+  // that is before the second schedule() from here, with k before the k-th.
   void abort(RequestId request_id);
   void finish(RequestId request_id, int32_t choice_idx, FinishReason reason);
-  // A paused sequence gets no tokens and gives up its place in the batch. It keeps its blocks until others need them.
-  // While the choice that computes the prompt is paused, its siblings wait for it.
+  // A paused sequence gets no tokens and gives up its place in the batch. It keeps its blocks until others
+  // need them. While the choice that computes the prompt is paused, its siblings wait for it.
   void pause(RequestId request_id, int32_t choice_idx);
   void resume(RequestId request_id, int32_t choice_idx);
   // Ends every unfinished sequence, for shutdown.
   void finish_all(FinishReason reason);
-  // The device failed: ends all with kError, forgets the steps in flight (they get no update()) and the prefix cache.
+  // The device failed: ends all with kError, forgets the steps in flight (they get no update()) and the
+  // prefix cache.
   void fail_all();
 
   std::shared_ptr<const SchedulerOutput> schedule();
   // Folds a step's outcome in. `output` is consumed: its vectors end up in the events.
   void update(const SchedulerOutput& step, ModelOutput output);
-  // Replaces `events` by those queued since the last call; give the same vector again and its memory is reused.
+  // Replaces `events` by those queued since the last call; give the same vector again and its memory is
+  // reused.
   void take_events(std::vector<SequenceEvent>& events);
 
-  // Unfinished sequences (paused ones too), steps in flight, or finished sequences that the worker was not told of.
+  // Unfinished sequences (paused ones too), steps in flight, or finished sequences that the worker was not
+  // told of.
   bool has_work() const;
   int32_t num_steps_in_flight() const;
   SchedulerStats stats() const;
@@ -116,7 +126,8 @@ class Scheduler {
  private:
   struct StepInFlight {
     uint64_t step_id = 0;
-    std::vector<Sequence*> sequences;  // as in SchedulerOutput::sequences; finished ones are kept alive for it
+    std::vector<Sequence*>
+        sequences;  // as in SchedulerOutput::sequences; finished ones are kept alive for it
   };
   // Blocks that a finished or preempted sequence left while steps in flight still name them.
   struct DeferredBlocks {
@@ -131,9 +142,9 @@ class Scheduler {
   void choose_leader(SequenceGroup& group);
   void enqueue(Sequence& sequence);
   void take_out(Sequence& sequence);
-  void end_sequence(Sequence& sequence, FinishReason reason, SequenceEvent event);
+  void end_sequence(Sequence& sequence, FinishReason reason, SequenceEvent& event);
   void delete_ended_groups();
-  SequenceEvent make_event(const Sequence& sequence) const;
+  SequenceEvent& emit_event(const Sequence& sequence);
 
   // scheduler_blocks.cpp: who has blocks, and who must give them up
   int32_t make_room(Sequence& sequence, int32_t num_tokens);
@@ -166,7 +177,8 @@ class Scheduler {
   std::vector<Sequence*> paused_;
   std::vector<DeferredBlocks> deferred_;
   std::vector<SequenceId> finished_unsent_;  // the worker knows them and was not told that they ended
-  std::vector<SequenceGroup*> forking_;      // scratch of schedule(): their prompt's shared blocks are scheduled now
+  std::vector<SequenceGroup*>
+      forking_;  // scratch of schedule(): their prompt's shared blocks are scheduled now
   std::vector<SequenceEvent> events_;
 
   std::vector<StepInFlight> ring_;  // max_steps_in_flight

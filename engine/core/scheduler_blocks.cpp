@@ -1,8 +1,8 @@
 // Who holds blocks, and who gives them up when they run out.
 //
-// No livelock: blocks go to the running sequence of highest precedence first, and it can take those of every other one.
-// When it finds none, they are on their way from steps in flight, and nobody behind it gets any in between. A request
-// that would not fit alone was refused by add().
+// No livelock: blocks go to the running sequence of highest precedence first, and it can take those of every
+// other one. When it finds none, they are on their way from steps in flight, and nobody behind it gets any in
+// between. A request that would not fit alone was refused by add().
 #include <algorithm>
 #include <utility>
 
@@ -11,11 +11,12 @@
 
 namespace sextant {
 
-// Blocks for up to num_tokens more tokens of a running sequence, preempting others as needed; how many it got room for.
-// 0: it must wait for steps in flight, or was preempted itself.
+// Blocks for up to num_tokens more tokens of a running sequence, preempting others as needed; how many it got
+// room for. 0: it must wait for steps in flight, or was preempted itself.
 int32_t Scheduler::make_room(Sequence& sequence, int32_t num_tokens) {
   while (true) {
-    const int64_t capacity = (int64_t{sequence.blocks.num_blocks} + manager_.num_free_blocks()) * manager_.block_size();
+    const int64_t capacity =
+        (int64_t{sequence.blocks.num_blocks} + manager_.num_free_blocks()) * manager_.block_size();
     const int32_t fit = static_cast<int32_t>(std::min<int64_t>(num_tokens, capacity - sequence.num_computed));
     if (fit > 0) {
       CHECK(manager_.allocate(sequence.blocks, int64_t{sequence.num_computed} + fit));
@@ -23,18 +24,20 @@ int32_t Scheduler::make_room(Sequence& sequence, int32_t num_tokens) {
     }
     if (!deferred_.empty()) return 0;
     if (reclaim_from_idle(sequence)) continue;
-    // Those before `sequence` in running_ are in this step already; the last is `sequence` itself or behind it.
+    // Those before `sequence` in running_ are in this step already; the last is `sequence` itself or behind
+    // it.
     preempt(*running_.back());
     if (sequence.state != SequenceState::kRunning) return 0;
   }
 }
 
-// Takes the blocks of one sequence that has no place in the batch: a paused one of any precedence (its client does not
-// read), else the last of those that wait behind `before`. False when there is none.
+// Takes the blocks of one sequence that has no place in the batch: a paused one of any precedence (its client
+// does not read), else the last of those that wait behind `before`. False when there is none.
 bool Scheduler::reclaim_from_idle(const Sequence& before) {
   Sequence* victim = nullptr;
   for (Sequence* sequence : paused_) {
-    if (sequence->holds_blocks() && (victim == nullptr || victim->precedence < sequence->precedence)) victim = sequence;
+    if (sequence->holds_blocks() && (victim == nullptr || victim->precedence < sequence->precedence))
+      victim = sequence;
   }
   if (victim == nullptr) {
     victim = queue_.last_holder();

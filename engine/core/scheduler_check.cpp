@@ -37,12 +37,15 @@ Status Scheduler::check_integrity() const {
       num_paused += paused;
       num_running += running;
       if (queue_.contains(sequence) != queued) return violated(sequence, "and the queue disagree");
-      if ((std::ranges::count(paused_, &sequence) == 1) != paused) return violated(sequence, "and the paused ones disagree");
-      if ((std::ranges::count(running_, &sequence) == 1) != running) return violated(sequence, "and the running ones disagree");
+      if ((std::ranges::count(paused_, &sequence) == 1) != paused)
+        return violated(sequence, "and the paused ones disagree");
+      if ((std::ranges::count(running_, &sequence) == 1) != running)
+        return violated(sequence, "and the running ones disagree");
       if (paused != (sequence.pause_requested && sequence.state != SequenceState::kWaitingForPrompt)) {
         return violated(sequence, "is not in the state that pause() or resume() asked for");
       }
-      if (sequence.state == SequenceState::kWaitingForPrompt && (group->leader == nullptr || sequence.holds_blocks())) {
+      if (sequence.state == SequenceState::kWaitingForPrompt &&
+          (group->leader == nullptr || sequence.holds_blocks())) {
         return violated(sequence, "waits for a prompt that nobody computes");
       }
       if (running && !sequence.holds_blocks()) return violated(sequence, "runs without blocks");
@@ -57,16 +60,19 @@ Status Scheduler::check_integrity() const {
                                       std::to_string(sequence.num_pending) + " pending, " +
                                       std::to_string(sequence.num_computed) + " computed tokens");
       }
-      if (sequence.num_blocks_sent > sequence.blocks.num_blocks) return violated(sequence, "sent blocks it does not hold");
+      if (sequence.num_blocks_sent > sequence.blocks.num_blocks)
+        return violated(sequence, "sent blocks it does not hold");
     }
     if (num_unfinished_in_group == 0 || num_unfinished_in_group != group->num_unfinished) {
-      return internal_error("request " + std::to_string(request_id) + " counts its unfinished choices wrongly");
+      return internal_error("request " + std::to_string(request_id) +
+                            " counts its unfinished choices wrongly");
     }
     num_unfinished += num_unfinished_in_group;
   }
   for (const DeferredBlocks& deferred : deferred_) {
     holders.push_back(&deferred.blocks);
-    if (deferred.release_step <= last_updated_step_) return internal_error("blocks were not returned after their last step");
+    if (deferred.release_step <= last_updated_step_)
+      return internal_error("blocks were not returned after their last step");
   }
   if (queue_.size() != num_queued || paused_.size() != num_paused || running_.size() != num_running) {
     return internal_error("a list holds sequences that have ended");
@@ -74,7 +80,8 @@ Status Scheduler::check_integrity() const {
   if (!std::ranges::is_sorted(running_, {}, [](const Sequence* sequence) { return sequence->precedence; })) {
     return internal_error("running sequences are out of order");
   }
-  if (static_cast<int64_t>(running_.size()) > max_num_seqs_) return internal_error("more than max_num_seqs are running");
+  if (static_cast<int64_t>(running_.size()) > max_num_seqs_)
+    return internal_error("more than max_num_seqs are running");
   if (num_unfinished != num_unfinished_ || num_unstarted != num_unstarted_requests_) {
     return internal_error("unfinished or unstarted requests are counted wrongly");
   }

@@ -8,7 +8,8 @@
 namespace sextant {
 
 std::shared_ptr<const SchedulerOutput> Scheduler::schedule() {
-  CHECK_LT(num_in_flight_, static_cast<int32_t>(ring_.size())) << "more steps in flight than max_steps_in_flight";
+  CHECK_LT(num_in_flight_, static_cast<int32_t>(ring_.size()))
+      << "more steps in flight than max_steps_in_flight";
   auto step = std::make_shared<SchedulerOutput>();
   step->step_id = last_step_id_ + 1;
   const size_t num_expected = std::min(running_.size() + queue_.size(), static_cast<size_t>(max_num_seqs_));
@@ -26,15 +27,17 @@ std::shared_ptr<const SchedulerOutput> Scheduler::schedule() {
   int32_t budget = max_num_batched_tokens_;
   const uint64_t num_preemptions = num_preemptions_;
   const bool all_served = schedule_running(*step, record, budget);
-  // After a shortage nobody new comes in to take what the running ones lack; unless the engine would stand still.
+  // After a shortage nobody new comes in to take what the running ones lack; unless the engine would stand
+  // still.
   const bool stands_still = record.sequences.empty() && num_in_flight_ == 0;
-  if (stands_still || (all_served && num_preemptions == num_preemptions_)) schedule_waiting(*step, record, budget);
+  if (stands_still || (all_served && num_preemptions == num_preemptions_))
+    schedule_waiting(*step, record, budget);
   close_step(*step, record);
   return step;
 }
 
-// Every running sequence gets a token, long ones what is left of the budget: a prompt does not hold up the others. False
-// when one found no block; from there on nobody got any.
+// Every running sequence gets a token, long ones what is left of the budget: a prompt does not hold up the
+// others. False when one found no block; from there on nobody got any.
 bool Scheduler::schedule_running(SchedulerOutput& step, StepInFlight& record, int32_t& budget) {
   bool all_served = true;
   for (size_t i = 0; i < running_.size(); ++i) {  // make_room() may shorten it behind i
@@ -65,8 +68,8 @@ void Scheduler::schedule_waiting(SchedulerOutput& step, StepInFlight& record, in
   }
 }
 
-// Moves the front of the queue into the batch when the blocks for all its tokens so far can be had (so that prompts do
-// not start only to evict each other halfway). The number of tokens to compute now; 0: not yet.
+// Moves the front of the queue into the batch when the blocks for all its tokens so far can be had (so that
+// prompts do not start only to evict each other halfway). The number of tokens to compute now; 0: not yet.
 int32_t Scheduler::admit(Sequence& sequence, uint64_t step_id, int32_t budget) {
   SequenceGroup& group = *sequence.group;
   if (!sequence.holds_blocks() && sequence.last_scheduled_step > last_updated_step_) return 0;
@@ -82,8 +85,8 @@ int32_t Scheduler::admit(Sequence& sequence, uint64_t step_id, int32_t budget) {
     const int32_t num_computed = sequence.num_computed + match.num_blocks * manager_.block_size();
     num_tokens = sequence.num_tokens() - num_computed;
     if (num_tokens > budget) {
-      // Without chunked prefill a prompt waits for a step with room for all of it. What a preempted sequence computes
-      // again may exceed any step, and is split all the same.
+      // Without chunked prefill a prompt waits for a step with room for all of it. What a preempted sequence
+      // computes again may exceed any step, and is split all the same.
       if (!options_.scheduler.enable_chunked_prefill && num_tokens <= max_num_batched_tokens_) return 0;
       num_tokens = budget;
     }
@@ -94,8 +97,9 @@ int32_t Scheduler::admit(Sequence& sequence, uint64_t step_id, int32_t budget) {
   }
   queue_.remove(sequence);
   sequence.state = SequenceState::kRunning;
-  const auto behind = std::upper_bound(running_.begin(), running_.end(), &sequence,
-                                       [](const Sequence* a, const Sequence* b) { return a->precedence < b->precedence; });
+  const auto behind =
+      std::upper_bound(running_.begin(), running_.end(), &sequence,
+                       [](const Sequence* a, const Sequence* b) { return a->precedence < b->precedence; });
   running_.insert(behind, &sequence);
   if (match.num_blocks > 0) {
     manager_.take(sequence.blocks, match);
@@ -105,7 +109,7 @@ int32_t Scheduler::admit(Sequence& sequence, uint64_t step_id, int32_t budget) {
     group.started = true;
     --num_unstarted_requests_;
     if (options_.cache.enable_prefix_caching && !group.wants_prompt_logprobs()) {
-      group.num_cached_tokens = sequence.num_computed;
+      sequence.num_cached_tokens = sequence.num_computed;
       prefix_cache_queries_ += static_cast<uint64_t>(sequence.num_prompt());
       prefix_cache_hits_ += static_cast<uint64_t>(sequence.num_computed);
     }
@@ -122,16 +126,17 @@ void Scheduler::place(Sequence& sequence, int32_t num_tokens, SchedulerOutput& s
   }
   const int32_t begin = sequence.num_computed;
   const int32_t end = begin + num_tokens;
-  ScheduledSequence scheduled;
+  const bool samples = end == sequence.num_tokens();
+  const bool last_token_on_device = end > sequence.num_known();
+  ScheduledSequence& scheduled = step.sequences.emplace_back();  // written in place: it is in the hot loop
   scheduled.sequence_id = sequence.sequence_id;
   scheduled.num_computed_tokens = begin;
   scheduled.num_scheduled_tokens = num_tokens;
   scheduled.token_offset = step.num_tokens();
   scheduled.num_prompt_tokens = sequence.num_prompt();
   scheduled.restarts_block_table = sequence.num_blocks_sent == 0;
-  scheduled.samples = end == sequence.num_tokens();
-  scheduled.last_token_on_device = end > sequence.num_known();
-  step.sequences.push_back(scheduled);
+  scheduled.samples = samples;
+  scheduled.last_token_on_device = last_token_on_device;
   record.sequences.push_back(&sequence);
 
   const int32_t num_prompt = sequence.num_prompt();
@@ -139,28 +144,36 @@ void Scheduler::place(Sequence& sequence, int32_t num_tokens, SchedulerOutput& s
     step.token_ids.insert(step.token_ids.end(), sequence.prompt.begin() + begin,
                           sequence.prompt.begin() + std::min(end, num_prompt));
   }
-  if (scheduled.last_token_on_device) {
+  if (last_token_on_device) {
     CHECK_EQ(num_tokens, 1);
     step.token_ids.push_back(0);
+  } else if (begin >= num_prompt && num_tokens == 1) {
+    step.token_ids.push_back(sequence.output[static_cast<size_t>(begin - num_prompt)]);
   } else if (end > num_prompt) {
-    step.token_ids.insert(step.token_ids.end(), sequence.output.begin() + (std::max(begin, num_prompt) - num_prompt),
+    step.token_ids.insert(step.token_ids.end(),
+                          sequence.output.begin() + (std::max(begin, num_prompt) - num_prompt),
                           sequence.output.begin() + (end - num_prompt));
   }
   for (size_t g = 0; g < step.new_blocks.size(); ++g) {
     NewBlocks& new_blocks = step.new_blocks[g];
-    const auto block_ids = sequence.blocks.tables[g].block_ids();
-    new_blocks.block_ids.insert(new_blocks.block_ids.end(), block_ids.begin() + sequence.num_blocks_sent, block_ids.end());
+    if (sequence.num_blocks_sent < sequence.blocks.num_blocks) {
+      const auto block_ids =
+          sequence.blocks.tables[g].block_ids().subspan(static_cast<size_t>(sequence.num_blocks_sent));
+      new_blocks.block_ids.insert(new_blocks.block_ids.end(), block_ids.begin(), block_ids.end());
+    }
     new_blocks.offsets.push_back(static_cast<int32_t>(new_blocks.block_ids.size()));
   }
   sequence.num_blocks_sent = sequence.blocks.num_blocks;
   sequence.num_computed = end;
   sequence.last_scheduled_step = step.step_id;
-  if (scheduled.samples) {
+  if (samples) {
     sequence.last_sampled_step = step.step_id;
     ++sequence.num_pending;
   }
+  if (begin >= num_prompt) return;
   SequenceGroup& group = *sequence.group;
-  if (group.leader == &sequence && end >= group.num_shared_blocks * manager_.block_size()) forking_.push_back(&group);
+  if (group.leader == &sequence && end >= group.num_shared_blocks * manager_.block_size())
+    forking_.push_back(&group);
 }
 
 // Only now, with the step complete, may others find or share what it computes (kv_cache_manager.h).
@@ -205,35 +218,37 @@ void Scheduler::update(const SchedulerOutput& step, ModelOutput output) {
 }
 
 void Scheduler::take_token(Sequence& sequence, SequenceOutput& output) {
-  CHECK_EQ(output.token_ids.size(), size_t{1}) << "sequence " << sequence.sequence_id << " was to choose one token";
-  SequenceGroup& group = *sequence.group;
-  const SamplingParams& sampling = group.request->sampling;
+  CHECK_EQ(output.token_ids.size(), size_t{1})
+      << "sequence " << sequence.sequence_id << " was to choose one token";
   const int32_t token_id = output.token_ids.front();
   sequence.output.push_back(token_id);
   --sequence.num_pending;
   const int64_t num_output = static_cast<int64_t>(sequence.output.size());
 
-  SequenceEvent event = make_event(sequence);
+  SequenceEvent& event = emit_event(sequence);
   event.new_token_ids = std::move(output.token_ids);
   event.logprobs = std::move(output.logprobs);
-  if (sequence.choice_idx == 0 && num_output == 1) event.prompt_logprobs = std::move(group.prompt_logprobs);
-  if (num_output >= sampling.min_tokens && std::ranges::binary_search(group.stop_token_ids, token_id)) {
+  if (num_output == 1 && sequence.choice_idx == 0)
+    event.prompt_logprobs = std::move(sequence.group->prompt_logprobs);
+  if (num_output >= sequence.min_output_tokens &&
+      std::ranges::binary_search(sequence.stop_token_ids, token_id)) {
     event.stop_token_id = token_id;
-    end_sequence(sequence, FinishReason::kStop, std::move(event));
+    end_sequence(sequence, FinishReason::kStop, event);
   } else if (num_output >= sequence.max_output_tokens) {
-    end_sequence(sequence, FinishReason::kLength, std::move(event));
-  } else {
-    events_.push_back(std::move(event));
+    end_sequence(sequence, FinishReason::kLength, event);
   }
 }
 
-// Row p tells about prompt token p + 1. After a preemption rows come again; what is known already is passed over.
-void Scheduler::take_prompt_logprobs(Sequence& sequence, const ScheduledSequence& scheduled, SequenceOutput& output) {
+// Row p tells about prompt token p + 1. After a preemption rows come again; what is known already is passed
+// over.
+void Scheduler::take_prompt_logprobs(Sequence& sequence, const ScheduledSequence& scheduled,
+                                     SequenceOutput& output) {
   SequenceGroup& group = *sequence.group;
   if (sequence.choice_idx != 0 || !group.wants_prompt_logprobs() || !sequence.output.empty()) return;
   for (size_t row = 0; row < output.prompt_logprobs.size(); ++row) {
     const size_t position = static_cast<size_t>(scheduled.num_computed_tokens) + row;
-    if (position == group.prompt_logprobs.size()) group.prompt_logprobs.push_back(std::move(output.prompt_logprobs[row]));
+    if (position == group.prompt_logprobs.size())
+      group.prompt_logprobs.push_back(std::move(output.prompt_logprobs[row]));
   }
 }
 

@@ -1,5 +1,6 @@
-// Sequence: one token stream of a request (one choice), where it stands and which blocks it holds; and the group of the
-// n sequences of one request. Plain state with the arithmetic that belongs to it; Scheduler alone changes it. One thread.
+// Sequence: one token stream of a request (one choice), where it stands and which blocks it holds; and the
+// group of the n sequences of one request. Plain state with the arithmetic that belongs to it; Scheduler
+// alone changes it. One thread.
 #pragma once
 
 #include <compare>
@@ -32,28 +33,34 @@ struct Precedence {
 
 struct SequenceGroup;
 
-// Token positions: [0, num_known()) have ids here; num_pending more were chosen by steps in flight and are known only on
-// the device. [0, num_computed) have keys and values, counting scheduled steps, all of which run before any later one.
+// Token positions: [0, num_known()) have ids here; num_pending more were chosen by steps in flight and are
+// known only on the device. [0, num_computed) have keys and values, counting scheduled steps, all of which
+// run before any later one.
 struct Sequence {
   SequenceId sequence_id = 0;
+  RequestId request_id = 0;
   int32_t choice_idx = 0;
-  Precedence precedence;
-  SequenceGroup* group = nullptr;
   SequenceState state = SequenceState::kWaiting;
   bool pause_requested = false;
 
-  std::span<const int32_t> prompt;  // the request's
-  std::vector<int32_t> output;
-  int32_t max_output_tokens = 0;    // max_tokens and max_model_len together
+  int32_t max_output_tokens = 0;  // max_tokens and max_model_len together
   int32_t num_computed = 0;
   int32_t num_pending = 0;
-
-  SequenceBlocks blocks;
-  int32_t num_blocks_sent = 0;      // to the worker, since it last restarted the table
+  int32_t num_blocks_sent = 0;  // to the worker, since it last restarted the table
+  int32_t num_preemptions = 0;
+  int32_t num_cached_tokens = 0;      // the request's: what its first choice to start found
   uint64_t first_scheduled_step = 0;  // step ids begin at 1; 0: none
   uint64_t last_scheduled_step = 0;
   uint64_t last_sampled_step = 0;
-  int32_t num_preemptions = 0;
+
+  std::span<const int32_t> prompt;  // the request's
+  std::vector<int32_t> output;
+  std::span<const int32_t> stop_token_ids;  // the group's
+  int64_t min_output_tokens = 0;            // before a stop token counts
+
+  SequenceBlocks blocks;
+  Precedence precedence;
+  SequenceGroup* group = nullptr;
 
   int32_t num_prompt() const { return static_cast<int32_t>(prompt.size()); }
   int32_t num_known() const { return num_prompt() + static_cast<int32_t>(output.size()); }
@@ -62,8 +69,8 @@ struct Sequence {
   bool holds_blocks() const { return blocks.num_blocks > 0; }
   // Every output token that it may have was chosen, if not yet reported: there is nothing left to compute.
   bool at_limit() const { return num_tokens() - num_prompt() >= max_output_tokens; }
-  // Tokens that step `step_id` may compute. One chosen by a step in flight can be taken on the device from the step just
-  // before only; else the sequence sits out until the host knows it.
+  // Tokens that step `step_id` may compute. One chosen by a step in flight can be taken on the device from
+  // the step just before only; else the sequence sits out until the host knows it.
   int32_t num_schedulable(uint64_t step_id) const {
     if (num_pending > 0 && (at_limit() || last_sampled_step + 1 != step_id)) return 0;
     return num_tokens() - num_computed;
@@ -74,20 +81,21 @@ struct Sequence {
 // The sequences of one request. They live as long as it does, so that steps in flight can point to them.
 struct SequenceGroup {
   std::shared_ptr<const Request> request;
-  std::vector<Sequence> sequences;     // by choice
+  std::vector<Sequence> sequences;  // by choice
   PrefixRoot root = {};
   std::vector<int32_t> stop_token_ids;  // sorted; eos tokens too unless ignored
   int32_t num_unfinished = 0;
   // The choice that computes the prompt for those in kWaitingForPrompt; none once they have forked it.
   Sequence* leader = nullptr;
-  int32_t num_shared_blocks = 0;       // full prompt blocks that siblings take from the leader
-  bool started = false;                // a sequence of it was scheduled
-  int32_t num_cached_tokens = 0;
+  int32_t num_shared_blocks = 0;                  // full prompt blocks that siblings take from the leader
+  bool started = false;                           // a sequence of it was scheduled
   std::vector<PositionLogprobs> prompt_logprobs;  // of choice 0, until its first token
 
   bool wants_prompt_logprobs() const { return request->sampling.prompt_logprobs.has_value(); }
 };
 
-inline PrefixTokens Sequence::prefix_tokens() const { return {group->root, prompt, output}; }
+inline PrefixTokens Sequence::prefix_tokens() const {
+  return {group->root, prompt, output};
+}
 
 }  // namespace sextant
