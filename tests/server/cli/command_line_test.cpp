@@ -14,6 +14,7 @@ struct Seen {
   int num_runs = 0;
   int64_t number = 0;
   std::string word;
+  bool flag = false;
   std::vector<std::string> bad_flags;
 };
 
@@ -26,7 +27,7 @@ class ProbeVerb final : public Verb {
   void declare(CLI::App& app) override {
     app.add_option("word", seen_.word, "a word");
     app.add_option("--number", seen_.number, "a number");
-    app.add_flag("--print-config", "print");
+    app.add_flag("--print-config", seen_.flag, "print");
   }
   int run(const std::vector<Status>& bad_flags) override {
     ++seen_.num_runs;
