@@ -30,6 +30,7 @@ uint16_t f16_of_f32(float x) {
   if (std::isnan(x)) return sign | 0x7e00;
   const double a = std::fabs(static_cast<double>(x));
   if (a >= 65520) return sign | 0x7c00;
+  if (a == 0) return sign;
   int exponent = 0;
   std::frexp(a, &exponent);                                  // a < 2^exponent
   const int unit = std::max(exponent - 11, -24);             // exponent of the last kept bit

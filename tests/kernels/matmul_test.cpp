@@ -102,19 +102,6 @@ TEST_P(MatmulTest, PanelRangesAndStridesDoNotMatter) {
   }
 }
 
-TEST_P(MatmulTest, UnpackedRowIsExact) {
-  if (std::get<0>(GetParam())->isa != cpu::Isa::kGeneric) GTEST_SKIP() << "neutral code: tested once";
-  const int64_t cols = has_blocks(type()) ? 160 : 131, rows = 37;
-  const RandomMatrix w = random_matrix(type(), rows, cols, *this);
-  for (int64_t n = 0; n < rows; ++n) {
-    std::vector<float> out(static_cast<size_t>(cols), NAN);
-    cpu::unpack_row(type(), w.panels.data() + n / kPanelRows * panel_bytes(type(), cols), static_cast<int>(n % kPanelRows), cols, out.data());
-    for (int64_t k = 0; k < cols; ++k) {
-      ASSERT_EQ(out[static_cast<size_t>(k)], static_cast<float>(w.values[static_cast<size_t>(n * cols + k)])) << n << ", " << k << " seed " << seed();
-    }
-  }
-}
-
 INSTANTIATE_TEST_SUITE_P(All, MatmulTest, testing::Combine(testing::ValuesIn(available_tables()), testing::ValuesIn(all_types())),
                          [](const auto& test) {
                            return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) + "_" + type_name(std::get<1>(test.param));
