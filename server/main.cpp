@@ -1,8 +1,11 @@
-// The program `sextant`: its verbs, each defined in server/cli/.
+// The program `sextant`: its verbs, each defined in a file of server/cli/.
 #include <memory>
 #include <vector>
 
+#include "server/cli/chat.h"
 #include "server/cli/command_line.h"
+#include "server/cli/models.h"
+#include "server/cli/pull.h"
 #include "server/cli/serve.h"
 #include "server/cli/version.h"
 
@@ -10,6 +13,9 @@ int main(int argc, char** argv) {
   using namespace sextant::cli;
   std::vector<std::unique_ptr<Verb>> verbs;
   verbs.push_back(make_serve_verb());
+  verbs.push_back(make_pull_verb());
+  verbs.push_back(make_chat_verb());
+  verbs.push_back(make_models_verb());
   verbs.push_back(make_version_verb());
   return run_command_line(argc, argv, verbs);
 }

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "engine/format/hub.h"
 #include "server/cli/log_sink.h"
 #include "server/cli/model_location.h"
 
@@ -36,7 +37,9 @@ class ServeVerb final : public Verb {
     const Environment environment = [](const char* variable) { return std::getenv(variable); };
     for (Status& error : resolve_serve_options(arguments_, environment, options_)) errors.push_back(std::move(error));
     if (errors.empty() && !options_.print_config) {
-      Result<std::string> path = locate_model(options_.engine.model.model);
+      const Result<PullOptions> cache = pull_options_from_environment();
+      const std::string cache_directory = cache.ok() ? cache->cache_directory : "";
+      Result<std::string> path = locate_model(options_.engine.model.model, cache_directory);
       if (path.ok()) {
         if (options_.engine.model.served_model_name.empty()) {
           options_.engine.model.served_model_name = default_model_name(options_.engine.model.model);
