@@ -3,12 +3,11 @@
 //
 // Three things hold because steps run in the order in which they are scheduled, and all of them:
 // - A full block may be published as soon as the step that computes its last token is scheduled and its
-// tokens are known.
-//   A sequence that finds it is scheduled in a later step, which runs when the contents are there. So
-//   publish() is called after a step is complete: nobody finds in a step what the same step computes.
-// - A published or shared block is never written again. A sequence writes at its num_computed_tokens and
-// beyond; what it
-//   took from others are full blocks below that.
+//   tokens are known. A sequence that finds it is scheduled in a later step, which runs when the contents are
+//   there. So publish() is called after a step is complete: nobody finds in a step what that step computes.
+// - A published or shared block is never written again while it is held or findable: a sequence writes at its
+//   num_computed and beyond; what it took from others, or published, are full blocks below that. A block that
+//   was given back is written by steps scheduled later only, and leaves the prefix cache first.
 // - The last token of a sequence is always computed, never taken: its logits choose the next one.
 #pragma once
 

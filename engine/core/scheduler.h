@@ -3,24 +3,22 @@
 // in the order of the policy. One thread (the engine's). Pure: no device, text, JSON, clock or threads.
 //
 //   while (scheduler.has_work()) {
-//     auto step = scheduler.schedule();            // may run before the update() of up to
-//     max_steps_in_flight-1 steps give it to the worker if it has sequences or finished_sequences; if
-//     (!step->empty()) scheduler.update(*step, output);       // in the order of schedule(); empty ones not
-//     at all scheduler.take_events(events);
+//     auto step = scheduler.schedule();
+//     // The worker gets every step that has sequences or finished_sequences.
+//     if (!step->empty()) scheduler.update(*step, output);
+//     scheduler.take_events(events);
 //   }
 //
 // Contract with the engine and the worker:
-// - Steps run in the order they were scheduled, all of them. Everything about blocks rests on that
-// (kv_cache_manager.h).
-// - At most max_steps_in_flight steps are between schedule() and update().
-// - schedule() that returns an empty step while none is in flight will go on doing so until add(), abort(),
-// finish(),
-//   resume() or pause() is called: the engine can sleep.
-// - A step without sequences may still carry finished_sequences; the worker drops their state then.
-// has_work() stays true
-//   until such a step was handed out.
+// - Steps run in the order they were scheduled, all of them (kv_cache_manager.h rests on that), and are
+//   updated in that order; steps without sequences are not updated.
+// - schedule() may run before the update() of up to max_steps_in_flight - 1 steps.
+// - When schedule() returns a step without sequences while none is in flight, it will go on doing so until
+//   add(), abort(), finish(), pause() or resume() is called: the engine can sleep.
+// - A step without sequences may still carry finished_sequences, whose state the worker drops then.
+//   has_work() stays true until they were handed out.
 // - A sequence's first step lists it in new_sequences: that is when it was first scheduled (the core has no
-// clock).
+//   clock).
 #pragma once
 
 #include <cstdint>
@@ -47,13 +45,12 @@ struct SequenceEvent {
   RequestId request_id = 0;
   SequenceId sequence_id = 0;
   int32_t choice_idx = 0;
-  int32_t num_cached_tokens =
-      0;  // prompt tokens of the request found in the prefix cache; the same in all events
+  int32_t num_cached_tokens = 0;           // of the request's prompt, found in the prefix cache
   int32_t num_preemptions = 0;             // of this sequence so far
   std::vector<int32_t> new_token_ids;      // a stop token that ended the sequence is the last of them
   std::vector<PositionLogprobs> logprobs;  // one per new token, when asked for
-  std::vector<PositionLogprobs>
-      prompt_logprobs;  // all prompt positions but the first, with the first token of choice 0
+  // Of all prompt positions but the first; comes with the first token of choice 0.
+  std::vector<PositionLogprobs> prompt_logprobs;
   std::optional<FinishReason> finish_reason;
   std::optional<int32_t> stop_token_id;  // the eos or stop token that ended it, when one did
   uint64_t first_scheduled_step = 0;     // step_id of its first step; 0: never scheduled
@@ -126,8 +123,7 @@ class Scheduler {
  private:
   struct StepInFlight {
     uint64_t step_id = 0;
-    std::vector<Sequence*>
-        sequences;  // as in SchedulerOutput::sequences; finished ones are kept alive for it
+    std::vector<Sequence*> sequences;  // as in the SchedulerOutput; finished ones are kept alive for it
   };
   // Blocks that a finished or preempted sequence left while steps in flight still name them.
   struct DeferredBlocks {
@@ -177,8 +173,7 @@ class Scheduler {
   std::vector<Sequence*> paused_;
   std::vector<DeferredBlocks> deferred_;
   std::vector<SequenceId> finished_unsent_;  // the worker knows them and was not told that they ended
-  std::vector<SequenceGroup*>
-      forking_;  // scratch of schedule(): their prompt's shared blocks are scheduled now
+  std::vector<SequenceGroup*> forking_;      // in schedule(): whose shared blocks this step completes
   std::vector<SequenceEvent> events_;
 
   std::vector<StepInFlight> ring_;  // max_steps_in_flight
