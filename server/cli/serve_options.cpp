@@ -1,31 +1,16 @@
 #include "server/cli/serve_options.h"
 
-#include <fstream>
 #include <iterator>
 
 #include <boost/asio/ip/address.hpp>
+
+#include "engine/format/json_file.h"
 
 namespace sextant::cli {
 namespace {
 
 // A config file is a page, not a disk.
 constexpr size_t kMaxConfigBytes = 1 << 20;
-
-Result<std::string> read_config_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text;
-  if (file) {
-    text.resize(kMaxConfigBytes + 1);
-    file.read(text.data(), static_cast<std::streamsize>(text.size()));
-    text.resize(static_cast<size_t>(file.gcount()));
-  }
-  // A folder opens, but cannot be read from.
-  if (!file.eof() && text.size() <= kMaxConfigBytes) return invalid_argument(path + ": cannot be read", "config");
-  if (text.size() > kMaxConfigBytes) {
-    return invalid_argument(path + ": larger than 1 MiB: that is no config file", "config");
-  }
-  return text;
-}
 
 void append(std::vector<Status>& errors, std::vector<Status> more) {
   errors.insert(errors.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
@@ -96,7 +81,7 @@ std::vector<Status> resolve_serve_options(const ServeArguments& arguments, const
   options.print_config = arguments.print_config;
   const std::vector<Setting> settings = options.settings();
   if (!arguments.config_path.empty()) {
-    Result<std::string> text = read_config_file(arguments.config_path);
+    Result<std::string> text = read_text_file(arguments.config_path, kMaxConfigBytes);
     if (text.ok()) {
       append(errors, apply_config_text(settings, *text, arguments.config_path));
     } else {

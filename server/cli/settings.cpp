@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "engine/base/nearest.h"
+#include "engine/format/json_file.h"
 
 namespace sextant::cli {
 namespace {
@@ -168,19 +169,15 @@ std::vector<Status> apply_flags(std::span<const Setting> settings, const GivenFl
 
 std::vector<Status> apply_config_text(std::span<const Setting> settings, std::string_view json_text,
                                       const std::string& source) {
-  nlohmann::json document;
-  try {
-    document = nlohmann::json::parse(json_text);
-  } catch (const nlohmann::json::exception& error) {
-    return {invalid_argument(source + ": not JSON: " + error.what(), "config")};
-  }
-  if (!document.is_object()) {
-    return {invalid_argument(source + ": must hold one JSON object of settings, as --print-config prints it", "config")};
+  const Result<nlohmann::json> document = parse_json(json_text, source);
+  if (!document.ok()) return {document.status()};
+  if (!document->is_object()) {
+    return {invalid_argument(source + ": must hold one JSON object of settings, as --print-config prints it")};
   }
   std::vector<std::string> keys;
   for (const Setting& setting : settings) keys.push_back(setting.key);
   std::vector<Status> errors;
-  for (const auto& [name, value] : document.items()) {
+  for (const auto& [name, value] : document->items()) {
     std::string key = name;
     std::replace(key.begin(), key.end(), '-', '_');
     const Setting* setting = find(settings, key);

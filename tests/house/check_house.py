@@ -80,6 +80,7 @@ PARTS = [
     ("cli", r"server/cli/"),
     ("server", r"server/"),
     ("bench/kernels", r"bench/kernels/"),
+    ("bench/core", r"bench/core(/|_bench\.cpp$)"),
     ("bench/engine", r"bench/engine/"),
     ("bench", r"bench/"),
     ("advisor", r"advisor/"),
@@ -114,6 +115,7 @@ MAY_INCLUDE = {
     "cli": ENGINE_FACE + ["config", "text", "format", "base", "http", "openai", "gateway", "server"],
     "bench": ["base", "text"],
     "bench/kernels": ["kernels", "device", "core", "config", "base"],
+    "bench/core": ["core", "config", "base"],
     "bench/engine": ["engine", "core", "config", "base", "bench"],
     "advisor": ["facts", "base"],
     "deploy": ["advisor", "base"],
@@ -242,7 +244,7 @@ def check_beast(tree):
 
 # --- paths of one machine, hosts of one network -----------------------------------------------------------------------
 
-MACHINE_PATHS = "|".join(["/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/[a-z]", "/Us" + "ers/[a-z]"])
+MACHINE_PATHS = "|".join(["/wo" + "rk/", "/ro" + "ot/", "/ho" + r"me/(?!user\b)[a-z]", "/Us" + "ers/[a-z]"])
 REGISTRY_HOSTS = "|".join(["pkg" + r"\.dev", "arti" + "factory", "jf" + r"rog\.", "--(extra-)?index" + "-url",
                            "[a-z0-9]" + r"\.internal\b", r"\b(10|192\.168)(\.[0-9]+){2,3}" + ":[0-9]+"])
 
@@ -299,7 +301,10 @@ def check_readmes(tree):
             if word.startswith("build/"):
                 continue
             for candidate in expand_braces(word.rstrip("/")):
-                if not any(glob.glob(os.path.join(glob.escape(str(start)), candidate)) for start in (base, tree.root)):
+                # A stem names its header and source: `engine/config`.
+                spellings = [candidate] if looks_like_file else [candidate, candidate + ".*"]
+                starts = [glob.escape(str(start)) for start in (base, tree.root)]
+                if not any(glob.glob(os.path.join(start, name)) for start in starts for name in spellings):
                     yield f"{readme}: names `{candidate}`, which does not exist"
 
 

@@ -1,11 +1,11 @@
 #include "server/cli/serve_options.h"
 
-#include <cstdio>
-#include <filesystem>
-#include <fstream>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "tests/support/scratch_directory.h"
 
 namespace sextant::cli {
 namespace {
@@ -16,13 +16,7 @@ const Environment kNoEnvironment = [](const char*) { return nullptr; };
 
 class ServeOptionsTest : public testing::Test {
  protected:
-  ~ServeOptionsTest() override { std::filesystem::remove(config_path_); }
-
-  void write_config(const std::string& text) {
-    config_path_ = testing::TempDir() + "serve_options_" + std::to_string(getpid()) + ".json";
-    std::ofstream(config_path_) << text;
-    arguments_.config_path = config_path_;
-  }
+  void write_config(const std::string& text) { arguments_.config_path = directory_.write("config.json", text); }
   std::vector<Status> resolve(const Environment& environment = kNoEnvironment) {
     return resolve_serve_options(arguments_, environment, options_);
   }
@@ -34,7 +28,7 @@ class ServeOptionsTest : public testing::Test {
 
   ServeArguments arguments_;
   ServeOptions options_;
-  std::string config_path_;
+  ScratchDirectory directory_;
 };
 
 TEST_F(ServeOptionsTest, TheModelIsEnough) {
@@ -112,7 +106,7 @@ TEST_F(ServeOptionsTest, WhatIsPrintedReadsBackTheSame) {
   ServeOptions read;
   write_config(printed);
   ServeArguments from_file;
-  from_file.config_path = config_path_;
+  from_file.config_path = arguments_.config_path;
   from_file.print_config = true;
   EXPECT_TRUE(resolve_serve_options(from_file, kNoEnvironment, read).empty());
   EXPECT_EQ(to_json(read.settings()).dump(), printed);

@@ -1,8 +1,11 @@
 #include "server/gateway/gate.h"
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+
+#include "tests/support/fake_exchange.h"
 
 namespace sextant {
 namespace {
@@ -17,26 +20,7 @@ TEST(EqualInConstantTime, IsEquality) {
   EXPECT_FALSE(equal_in_constant_time(std::string(1, '\0'), ""));
 }
 
-class FakeExchange final : public http::Exchange {
- public:
-  FakeExchange(boost::asio::io_context& io, http::HttpRequest request) : io_(io), request_(std::move(request)) {}
-  const http::HttpRequest& request() const override { return request_; }
-  boost::asio::any_io_executor executor() override { return io_.get_executor(); }
-  void respond(http::HttpResponse response) override { response_ = std::move(response); }
-  void start_stream(http::HttpResponse) override {}
-  void write(std::string) override {}
-  void finish_stream() override {}
-  void abort_stream() override {}
-  size_t buffered_bytes() const override { return 0; }
-  void on_drained(std::function<void()>) override {}
-  void on_disconnect(std::function<void()>) override {}
-
-  http::HttpResponse response_{.status = 0, .headers = {}, .content_type = {}, .body = {}};
-
- private:
-  boost::asio::io_context& io_;
-  http::HttpRequest request_;
-};
+using testing_support::FakeExchange;
 
 class GateTest : public testing::Test {
  protected:
@@ -61,8 +45,11 @@ class GateTest : public testing::Test {
     request.path = path;
     if (!authorization.empty()) request.headers.push_back({"authorization", authorization});
     auto exchange = std::make_shared<FakeExchange>(io_, std::move(request));
-    (*front_.find(method, path).handler)(exchange);
-    return exchange->response_;
+    boost::asio::post(exchange->executor(), [&] { (*front_.find(method, path).handler)(exchange); });
+    io_.restart();
+    io_.run();
+    EXPECT_TRUE(exchange->response);
+    return exchange->response.value_or(http::HttpResponse{});
   }
   static std::string error_message(const http::HttpResponse& response) {
     return nlohmann::json::parse(response.body)["error"]["message"];
