@@ -1,4 +1,4 @@
-// A trie over the contents. Leftmost, then longest, without overlaps, as Hugging Face's tokenizers match.
+// A trie over the contents. Leftmost, then longest, contents without overlaps, as Hugging Face's tokenizers match.
 #include "engine/text/added_tokens.h"
 
 #include <algorithm>
@@ -63,17 +63,18 @@ int32_t AddedTokenMatcher::child(int32_t node, uint8_t byte) const {
   return c;
 }
 
-std::optional<AddedTokenMatcher::Match> AddedTokenMatcher::find(std::string_view text, size_t from) const {
+std::optional<AddedTokenMatcher::Match> AddedTokenMatcher::find(std::string_view text, size_t from,
+                                                                size_t done) const {
   if (tokens_.empty()) return std::nullopt;
   for (size_t begin = from; begin < text.size(); ++begin) {
     if (roots_[static_cast<uint8_t>(text[begin])] < 0) continue;
-    if (std::optional<Match> match = match_at(text, begin, from)) return match;
+    if (std::optional<Match> match = match_at(text, begin, done)) return match;
   }
   return std::nullopt;
 }
 
 std::optional<AddedTokenMatcher::Match> AddedTokenMatcher::match_at(std::string_view text, size_t begin,
-                                                                    size_t from) const {
+                                                                    size_t done) const {
   int32_t longest = -1;
   int32_t node = roots_[static_cast<uint8_t>(text[begin])];
   for (size_t i = begin + 1;; ++i) {
@@ -84,10 +85,11 @@ std::optional<AddedTokenMatcher::Match> AddedTokenMatcher::match_at(std::string_
   }
   if (longest < 0) return std::nullopt;
   const AddedToken& token = tokens_[static_cast<size_t>(longest)];
-  Match match{begin, begin + token.content.size(), token.id};
+  const size_t content_end = begin + token.content.size();
+  Match match{begin, content_end, content_end, &token};
   if (token.single_word && (is_word_before(text, match.begin) || is_word_at(text, match.end))) return std::nullopt;
-  while (token.lstrip && match.begin > from) {
-    const Utf8Char c = char_before(text.substr(from), match.begin - from);
+  while (token.lstrip && match.begin > done) {
+    const Utf8Char c = char_before(text.substr(done), match.begin - done);
     if (c.kind != Utf8Char::Kind::kValid || !is_unicode_space(c.code_point)) break;
     match.begin -= c.length;
   }

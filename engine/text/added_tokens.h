@@ -31,12 +31,26 @@ class AddedTokenMatcher {
 
   struct Match {
     size_t begin = 0, end = 0;  // with the white space taken along
-    int32_t id = -1;
+    size_t content_end = 0;     // where to look for the next one
+    const AddedToken* token = nullptr;
   };
-  bool empty() const { return tokens_.empty(); }
-  // The first match at or after `from`, of several there the longest. `from` is where the previous match ended:
-  // white space before it belongs to others.
-  std::optional<Match> find(std::string_view text, size_t from) const;
+  // The first match at or after `from`, of several there the longest. Text before `done` belongs to earlier matches:
+  // white space is not taken from it.
+  std::optional<Match> find(std::string_view text, size_t from, size_t done) const;
+
+  // Cuts `text` at its added tokens and hands the parts on in order: add_token(token) and add_text(part). Special tokens count as text unless `allow_special`.
+  template <typename AddToken, typename AddText>
+  void split(std::string_view text, bool allow_special, const AddToken& add_token, const AddText& add_text) const {
+    size_t from = 0, done = 0;
+    while (const std::optional<Match> match = find(text, from, done)) {
+      from = match->content_end;
+      if (match->token->special && !allow_special) continue;
+      if (match->begin > done) add_text(text.substr(done, match->begin - done));
+      add_token(*match->token);
+      done = match->end;
+    }
+    if (done < text.size()) add_text(text.substr(done));
+  }
 
  private:
   struct Node {
@@ -46,7 +60,7 @@ class AddedTokenMatcher {
     uint8_t byte = 0;
   };
   int32_t child(int32_t node, uint8_t byte) const;
-  std::optional<Match> match_at(std::string_view text, size_t begin, size_t from) const;
+  std::optional<Match> match_at(std::string_view text, size_t begin, size_t done) const;
 
   std::vector<AddedToken> tokens_;
   std::vector<Node> nodes_;

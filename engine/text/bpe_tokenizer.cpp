@@ -10,26 +10,17 @@ namespace sextant {
 class BpeTokenizer::Encoding {
  public:
   Encoding(const BpeTokenizer& tokenizer, bool allow_special, std::vector<int32_t>* out)
-      : tokenizer_(tokenizer),
-        matchers_(allow_special ? tokenizer.matchers_ : tokenizer.matchers_not_special_),
-        allow_special_(allow_special),
-        session_(tokenizer.pre_tokenizer_),
-        out_(out) {}
+      : tokenizer_(tokenizer), allow_special_(allow_special), session_(tokenizer.pre_tokenizer_), out_(out) {}
 
   void add(std::string_view text) {
-    split_off_added(matchers_.raw, text, [this](std::string_view part) { add_raw(part); });
+    split_off_added(tokenizer_.raw_matcher_, text, [this](std::string_view part) { add_raw(part); });
   }
 
  private:
   template <typename AddText>
   void split_off_added(const AddedTokenMatcher& matcher, std::string_view text, const AddText& add_text) {
-    size_t done = 0;
-    while (const auto match = matcher.find(text, done)) {
-      add_text(text.substr(done, match->begin - done));
-      out_->push_back(match->id);
-      done = match->end;
-    }
-    add_text(text.substr(done));
+    matcher.split(
+        text, allow_special_, [this](const AddedToken& token) { out_->push_back(token.id); }, add_text);
   }
 
   void add_raw(std::string_view text) {
@@ -50,7 +41,7 @@ class BpeTokenizer::Encoding {
       normalized = tokenizer_.normalizer_.normalize(text);
       text = normalized;
     }
-    split_off_added(matchers_.normalized, text, [this](std::string_view part) { add_normalized(part); });
+    split_off_added(tokenizer_.normalized_matcher_, text, [this](std::string_view part) { add_normalized(part); });
   }
 
   void add_normalized(std::string_view text) {
@@ -71,7 +62,6 @@ class BpeTokenizer::Encoding {
   }
 
   const BpeTokenizer& tokenizer_;
-  const Matchers& matchers_;
   bool allow_special_;
   PreTokenizer::Session session_;
   std::vector<int32_t>* out_;
@@ -114,29 +104,23 @@ BpeTokenizer::BpeTokenizer(BpeTokenizerSpec spec, BpeModel model, TextNormalizer
     : model_(std::move(model)),
       normalizer_(std::move(normalizer)),
       pre_tokenizer_(std::move(pre_tokenizer)),
-      matchers_(make_matchers(spec.added_tokens, true)),
-      matchers_not_special_(make_matchers(spec.added_tokens, false)),
+      raw_matcher_(select_added(spec.added_tokens, false)),
+      normalized_matcher_(select_added(spec.added_tokens, true)),
       prefix_ids_(std::move(spec.prefix_ids)),
       suffix_ids_(std::move(spec.suffix_ids)),
       bos_token_id_(spec.bos_token_id),
       eos_token_ids_(std::move(spec.eos_token_ids)),
       chat_template_(std::move(spec.chat_template)) {}
 
-BpeTokenizer::Matchers BpeTokenizer::make_matchers(const std::vector<AddedToken>& tokens, bool with_special) const {
-  std::vector<AddedToken> raw, normalized;
+std::vector<AddedToken> BpeTokenizer::select_added(const std::vector<AddedToken>& tokens, bool normalized) const {
+  std::vector<AddedToken> selected;
   for (AddedToken token : tokens) {
-    if (token.special && !with_special) continue;
-    if (token.normalized && !normalizer_.empty()) {
-      token.content = normalizer_.normalize(token.content);
-      if (token.content.empty() || token.content.size() > kMaxAddedTokenBytes) continue;  // can never be met
-      normalized.push_back(std::move(token));
-    } else if (token.normalized) {
-      normalized.push_back(std::move(token));
-    } else {
-      raw.push_back(std::move(token));
-    }
+    if (token.normalized != normalized) continue;
+    if (normalized && !normalizer_.empty()) token.content = normalizer_.normalize(token.content);
+    if (token.content.empty() || token.content.size() > kMaxAddedTokenBytes) continue;  // can never be met
+    selected.push_back(std::move(token));
   }
-  return {AddedTokenMatcher(std::move(raw)), AddedTokenMatcher(std::move(normalized))};
+  return selected;
 }
 
 std::vector<int32_t> BpeTokenizer::encode(std::string_view text, const EncodeOptions& options) const {

@@ -45,21 +45,16 @@ class BpeTokenizer final : public Tokenizer {
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens) const override;
 
  private:
-  // Added tokens are looked for twice: before normalisation and after.
-  struct Matchers {
-    AddedTokenMatcher raw;
-    AddedTokenMatcher normalized;
-  };
   class Encoding;
 
   BpeTokenizer(BpeTokenizerSpec spec, BpeModel model, TextNormalizer normalizer, PreTokenizer pre_tokenizer);
-  Matchers make_matchers(const std::vector<AddedToken>& tokens, bool with_special) const;
+  std::vector<AddedToken> select_added(const std::vector<AddedToken>& tokens, bool normalized) const;
 
   BpeModel model_;
   TextNormalizer normalizer_;
   PreTokenizer pre_tokenizer_;
-  Matchers matchers_;              // with special tokens
-  Matchers matchers_not_special_;
+  // Added tokens are looked for twice: before normalisation and after.
+  AddedTokenMatcher raw_matcher_, normalized_matcher_;
   std::vector<int32_t> prefix_ids_, suffix_ids_;
   std::optional<int32_t> bos_token_id_;
   std::vector<int32_t> eos_token_ids_;

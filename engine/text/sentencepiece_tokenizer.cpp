@@ -112,15 +112,13 @@ Status SentencePieceTokenizer::add_tokens(const TokenizerConfig& config) {
     token.special = token.special || added.special;
     added_tokens_.push_back(added);
   }
-  std::vector<AddedToken> all, not_special;
+  std::vector<AddedToken> matched;
   for (AddedToken& token : added_tokens_) {
     if (token.content.size() > kMaxAddedTokenBytes || token.content.empty()) continue;
     token.special = tokens_[static_cast<size_t>(token.id)].special;
-    all.push_back(token);
-    if (!token.special) not_special.push_back(token);
+    matched.push_back(token);
   }
-  matcher_.emplace(std::move(all));
-  matcher_not_special_.emplace(std::move(not_special));
+  matcher_.emplace(std::move(matched));
   return ok_status();
 }
 
@@ -149,14 +147,14 @@ Status SentencePieceTokenizer::set_special_ids(const TokenizerConfig& config) {
 std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   std::vector<int32_t> ids;
   if (options.add_special_tokens && add_bos_) ids.push_back(*bos_token_id_);
-  const AddedTokenMatcher& matcher = options.parse_special_tokens ? *matcher_ : *matcher_not_special_;
-  size_t done = 0;
-  while (const auto match = matcher.find(text, done)) {
-    encode_text(text.substr(done, match->begin - done), done == 0, &ids);
-    ids.push_back(match->id);
-    done = match->end;
-  }
-  encode_text(text.substr(done), done == 0, &ids);
+  bool is_first = true;
+  matcher_->split(
+      text, options.parse_special_tokens,
+      [&](const AddedToken& token) {
+        ids.push_back(token.id);
+        is_first = false;
+      },
+      [&](std::string_view part) { encode_text(part, is_first, &ids); });
   if (options.add_special_tokens && add_eos_) ids.push_back(eos_token_ids_.front());
   return ids;
 }

@@ -56,7 +56,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   bool strips_all_leading_spaces_ = false;
   std::vector<Token> tokens_;  // by id: the pieces, then added tokens
   std::vector<AddedToken> added_tokens_;
-  std::optional<AddedTokenMatcher> matcher_, matcher_not_special_;
+  std::optional<AddedTokenMatcher> matcher_;
   bool add_bos_ = false, add_eos_ = false;
   std::optional<int32_t> bos_token_id_;
   std::vector<int32_t> eos_token_ids_;

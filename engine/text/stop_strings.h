@@ -36,7 +36,8 @@ class StopStrings {
   std::vector<Progress> stops_;
   bool include_stop_in_output_;
   bool done_ = false;
-  std::string held_;
+  std::string held_;  // from held_begin_ on
+  size_t held_begin_ = 0;
 };
 
 }  // namespace sextant
