@@ -37,7 +37,7 @@ std::shared_ptr<const SchedulerOutput> Scheduler::schedule() {
 }
 
 // Every running sequence gets a token, long ones what is left of the budget: a prompt does not hold up the
-// others. False when one found no block; from there on nobody got any.
+// others. False when one found no block.
 bool Scheduler::schedule_running(SchedulerOutput& step, StepInFlight& record, int32_t& budget) {
   bool all_served = true;
   for (size_t i = 0; i < running_.size(); ++i) {  // make_room() may shorten it behind i
@@ -46,7 +46,7 @@ bool Scheduler::schedule_running(SchedulerOutput& step, StepInFlight& record, in
     if (num_tokens == 0) continue;
     num_tokens = std::min(num_tokens, budget - static_cast<int32_t>(running_.size() - i - 1));
     const int32_t room = sequence.blocks.num_blocks * manager_.block_size() - sequence.num_computed;
-    if (num_tokens > room) num_tokens = all_served ? make_room(sequence, num_tokens) : room;
+    if (num_tokens > room) num_tokens = make_room(sequence, num_tokens);
     if (num_tokens == 0) {
       all_served = false;
       continue;

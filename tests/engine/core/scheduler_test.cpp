@@ -683,6 +683,72 @@ TEST(Scheduler, UnderPriorityTheLeastImportantIsPreempted) {
   EXPECT_EQ(harness.terminal(important).num_preemptions, 0);
 }
 
+// Blocks of a preempted sequence come with the update of its last step; until then nobody else is preempted.
+TEST(Scheduler, WithStepsInFlightAShortageCostsOneSequenceNotAll) {
+  Scheduler::Options options = make_options();
+  options.num_blocks = 10;
+  options.cache.enable_prefix_caching = false;
+  options.scheduler.max_steps_in_flight = 2;
+  Harness harness(options);
+  // 3 blocks each; the first is the first to need a fourth.
+  const RequestId first = harness.add({.num_prompt = 11, .max_tokens = 4});
+  const RequestId second = harness.add({.num_prompt = 9, .max_tokens = 4, .first_token = 50});
+  const RequestId third = harness.add({.num_prompt = 9, .max_tokens = 4, .first_token = 100});
+  harness.schedule();
+  harness.schedule();
+  harness.update();
+  EXPECT_EQ(lengths(*harness.schedule()), (std::vector<int32_t>{1})) << "the second has room";
+  EXPECT_EQ(harness.scheduler.stats().num_preemptions, 1u);
+  harness.update();
+  EXPECT_EQ(lengths(*harness.schedule()), (std::vector<int32_t>{1, 1}));
+  while (!harness.in_flight.empty()) harness.update();
+  harness.run_to_end();
+  EXPECT_EQ(harness.terminal(first).num_preemptions, 0);
+  EXPECT_EQ(harness.terminal(second).num_preemptions, 0);
+  EXPECT_EQ(harness.terminal(third).num_preemptions, 1);
+}
+
+// The last one running gives way to one that waits before it and holds the rest; and the engine does not
+// stand still.
+TEST(Scheduler, TheOnlyRunningOneGivesWayToAnEarlierHolder) {
+  Scheduler::Options options = make_options();
+  options.num_blocks = 11;
+  options.cache.enable_prefix_caching = false;
+  options.scheduler.max_num_seqs = 1;
+  Harness harness(options);
+  const RequestId early = harness.add({.num_prompt = 14, .max_tokens = 8});
+  harness.turn();
+  harness.scheduler.pause(early, 0);
+  const RequestId late = harness.add({.num_prompt = 20, .max_tokens = 16, .first_token = 50});
+  harness.turn();
+  harness.scheduler.resume(early, 0);
+  while (harness.scheduler.stats().num_running + harness.scheduler.stats().num_waiting > 0) {
+    ASSERT_FALSE(harness.turn()->empty());
+  }
+  EXPECT_EQ(harness.terminal(early).num_preemptions, 0);
+  EXPECT_EQ(harness.terminal(late).num_preemptions, 1);
+}
+
+TEST(Scheduler, OfPausedSequencesTheLatestLosesItsBlocks) {
+  Scheduler::Options options = make_options();
+  options.num_blocks = 11;
+  options.cache.enable_prefix_caching = false;
+  Harness harness(options);
+  const RequestId first = harness.add({.num_prompt = 14, .max_tokens = 4});
+  const RequestId second = harness.add({.num_prompt = 14, .max_tokens = 4, .first_token = 50});
+  harness.turn();
+  harness.scheduler.pause(first, 0);
+  harness.scheduler.pause(second, 0);
+  const RequestId third = harness.add({.num_prompt = 22, .max_tokens = 1, .first_token = 100});
+  harness.turn();
+  harness.terminal(third);
+  harness.scheduler.resume(first, 0);
+  harness.scheduler.resume(second, 0);
+  harness.run_to_end();
+  EXPECT_EQ(harness.terminal(first).num_preemptions, 0);
+  EXPECT_EQ(harness.terminal(second).num_preemptions, 1);
+}
+
 TEST(Scheduler, FailAllEndsEverythingAndForgetsTheCache) {
   Scheduler::Options options = make_options();
   options.scheduler.max_steps_in_flight = 2;
