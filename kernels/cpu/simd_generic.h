@@ -8,6 +8,9 @@
 namespace sextant::kernels::cpu::SEXTANT_ISA {
 namespace {
 
+// Unrolled, because a vector whose part is chosen at run time lives in memory.
+#define SEXTANT_QUARTERS _Pragma("GCC unroll 4") for (int i = 0; i < 4; ++i)
+
 typedef float F32x4 __attribute__((vector_size(16)));
 typedef int32_t I32x4 __attribute__((vector_size(16)));
 typedef uint32_t U32x4 __attribute__((vector_size(16)));
@@ -30,10 +33,12 @@ SEXTANT_INLINE F32x16 zero() { return {}; }
 SEXTANT_INLINE F32x16 broadcast(float x) { return {{all(x), all(x), all(x), all(x)}}; }
 SEXTANT_INLINE F32x16 load(const float* p) {
   F32x16 out;
-  __builtin_memcpy(&out, p, 64);
+  SEXTANT_QUARTERS __builtin_memcpy(&out.q[i], p + 4 * i, 16);
   return out;
 }
-SEXTANT_INLINE void store(float* p, F32x16 x) { __builtin_memcpy(p, &x, 64); }
+SEXTANT_INLINE void store(float* p, F32x16 x) {
+  SEXTANT_QUARTERS __builtin_memcpy(p + 4 * i, &x.q[i], 16);
+}
 SEXTANT_INLINE F32x16 load_n(const float* p, int n) {
   float lane[16] = {};
   for (int i = 0; i < n; ++i) lane[i] = p[i];
@@ -48,7 +53,7 @@ SEXTANT_INLINE void store_n(float* p, F32x16 x, int n) {
 #define SEXTANT_BINARY(name, expression)                     \
   SEXTANT_INLINE F32x16 name(F32x16 x, F32x16 y) {           \
     F32x16 out;                                              \
-    for (int i = 0; i < 4; ++i) {                            \
+    SEXTANT_QUARTERS {                            \
       const F32x4 a = x.q[i], b = y.q[i];                    \
       out.q[i] = expression;                                 \
     }                                                        \
@@ -64,24 +69,24 @@ SEXTANT_BINARY(copy_sign, (F32x4)(((I32x4)a & 0x7fffffff) | ((I32x4)b & INT32_MI
 #undef SEXTANT_BINARY
 SEXTANT_INLINE F32x16 fma(F32x16 x, F32x16 y, F32x16 z) {
   F32x16 out;
-  for (int i = 0; i < 4; ++i) out.q[i] = x.q[i] * y.q[i] + z.q[i];
+  SEXTANT_QUARTERS out.q[i] = x.q[i] * y.q[i] + z.q[i];
   return out;
 }
 SEXTANT_INLINE F32x16 abs(F32x16 x) { return copy_sign(x, zero()); }
 SEXTANT_INLINE F32x16 negate(F32x16 x) {
   F32x16 out;
-  for (int i = 0; i < 4; ++i) out.q[i] = -x.q[i];
+  SEXTANT_QUARTERS out.q[i] = -x.q[i];
   return out;
 }
 
 SEXTANT_INLINE Mask16 less(F32x16 x, F32x16 y) {
   Mask16 out;
-  for (int i = 0; i < 4; ++i) out.q[i] = x.q[i] < y.q[i];
+  SEXTANT_QUARTERS out.q[i] = x.q[i] < y.q[i];
   return out;
 }
 SEXTANT_INLINE Mask16 lanes(int begin, int end) {
   Mask16 out;
-  for (int i = 0; i < 4; ++i) {
+  SEXTANT_QUARTERS {
     const I32x4 lane = I32x4{0, 1, 2, 3} + 4 * i;
     out.q[i] = (lane >= begin) & (lane < end);
   }
@@ -89,7 +94,7 @@ SEXTANT_INLINE Mask16 lanes(int begin, int end) {
 }
 SEXTANT_INLINE F32x16 select(Mask16 m, F32x16 x, F32x16 y) {
   F32x16 out;
-  for (int i = 0; i < 4; ++i) out.q[i] = choose(m.q[i], x.q[i], y.q[i]);
+  SEXTANT_QUARTERS out.q[i] = choose(m.q[i], x.q[i], y.q[i]);
   return out;
 }
 
@@ -107,7 +112,7 @@ SEXTANT_INLINE float reduce_max(F32x16 x) {
 SEXTANT_INLINE F32x16 round_scaled(F32x16 x, F32x16 scale, F32x16* pow2) {
   const F32x4 magic = all(12582912.0f);
   F32x16 out;
-  for (int i = 0; i < 4; ++i) {
+  SEXTANT_QUARTERS {
     const F32x4 sum = x.q[i] * scale.q[i] + magic;
     pow2->q[i] = (F32x4)(((U32x4)sum << 23) + 0x3f800000u);
     out.q[i] = sum - magic;
@@ -123,35 +128,39 @@ SEXTANT_INLINE F32x4 widen_f16(U32x4 h) {
   return (F32x4)((U32x4)value | ((h & 0x8000u) << 16));
 }
 SEXTANT_INLINE U32x16 load_u16(const void* p) {
-  uint16_t lane[16];
-  __builtin_memcpy(lane, p, 32);
+  typedef uint16_t U16x4 __attribute__((vector_size(8)));
   U32x16 out;
-  for (int i = 0; i < 4; ++i) out.q[i] = U32x4{lane[4 * i], lane[4 * i + 1], lane[4 * i + 2], lane[4 * i + 3]};
+  SEXTANT_QUARTERS {
+    U16x4 half;
+    __builtin_memcpy(&half, static_cast<const uint8_t*>(p) + 8 * i, 8);
+    out.q[i] = __builtin_convertvector(half, U32x4);
+  }
   return out;
 }
 SEXTANT_INLINE F32x16 load_f16(const void* p) {
   const U32x16 h = load_u16(p);
   F32x16 out;
-  for (int i = 0; i < 4; ++i) out.q[i] = widen_f16(h.q[i]);
+  SEXTANT_QUARTERS out.q[i] = widen_f16(h.q[i]);
   return out;
 }
 SEXTANT_INLINE F32x16 load_bf16(const void* p) {
   const U32x16 h = load_u16(p);
   F32x16 out;
-  for (int i = 0; i < 4; ++i) out.q[i] = (F32x4)(h.q[i] << 16);
+  SEXTANT_QUARTERS out.q[i] = (F32x4)(h.q[i] << 16);
   return out;
 }
 SEXTANT_INLINE F32x16 load_i8(const void* p) {
-  int8_t lane[16];
-  __builtin_memcpy(lane, p, 16);
+  typedef int8_t I8x4 __attribute__((vector_size(4)));
   F32x16 out;
-  for (int i = 0; i < 4; ++i) {
-    out.q[i] = __builtin_convertvector((I32x4{lane[4 * i], lane[4 * i + 1], lane[4 * i + 2], lane[4 * i + 3]}), F32x4);
+  SEXTANT_QUARTERS {
+    I8x4 byte;
+    __builtin_memcpy(&byte, static_cast<const uint8_t*>(p) + 4 * i, 4);
+    out.q[i] = __builtin_convertvector(__builtin_convertvector(byte, I32x4), F32x4);
   }
   return out;
 }
 SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 x) {
-  for (int i = 0; i < 4; ++i) {
+  SEXTANT_QUARTERS {
     const U32x4 bits = (U32x4)x.q[i];
     const U32x4 rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
     const U32x4 out = (U32x4)choose(x.q[i] != x.q[i], (I32x4)(bits | 0x400000u), (I32x4)rounded) >> 16;
@@ -161,19 +170,19 @@ SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 x) {
 
 SEXTANT_INLINE U32x16 load_u32(const void* p) {
   U32x16 out;
-  __builtin_memcpy(&out, p, 64);
+  SEXTANT_QUARTERS __builtin_memcpy(&out.q[i], static_cast<const uint8_t*>(p) + 16 * i, 16);
   return out;
 }
 template <int kIndex>
 __attribute__((always_inline)) inline F32x16 nibble_unsigned(U32x16 u) {
   F32x16 out;
-  for (int i = 0; i < 4; ++i) out.q[i] = __builtin_convertvector((I32x4)((u.q[i] >> (4 * kIndex)) & 15u), F32x4);
+  SEXTANT_QUARTERS out.q[i] = __builtin_convertvector((I32x4)((u.q[i] >> (4 * kIndex)) & 15u), F32x4);
   return out;
 }
 template <int kIndex>
 __attribute__((always_inline)) inline F32x16 nibble_signed(U32x16 u) {
   F32x16 out;
-  for (int i = 0; i < 4; ++i) out.q[i] = __builtin_convertvector((I32x4)(u.q[i] << (28 - 4 * kIndex)) >> 28, F32x4);
+  SEXTANT_QUARTERS out.q[i] = __builtin_convertvector((I32x4)(u.q[i] << (28 - 4 * kIndex)) >> 28, F32x4);
   return out;
 }
 
