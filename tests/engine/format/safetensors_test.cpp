@@ -9,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/gguf_builder.h"
+#include "tests/support/memory_file.h"
 #include "tests/support/scratch_directory.h"
 
 namespace sextant {
@@ -112,11 +113,11 @@ TEST_F(SafetensorsTest, RefusesFilesThatAreSomethingElse) {
 
 TEST_F(SafetensorsTest, EveryPrefixIsAnError) {
   const std::string bytes = safetensors(kValidHeader, std::string(28, 'x'));
-  const std::string path = scratch_.write("model.safetensors", bytes);
-  ASSERT_TRUE(SafetensorsSource::open(path).ok());
+  MemoryFile memory(bytes);
+  ASSERT_TRUE(SafetensorsSource::open(memory.path()).ok());
   for (size_t length = bytes.size(); length-- > 0;) {
-    ASSERT_EQ(::truncate(path.c_str(), static_cast<off_t>(length)), 0);
-    const auto source = SafetensorsSource::open(path);
+    ASSERT_TRUE(memory.truncate(length));
+    const auto source = SafetensorsSource::open(memory.path());
     ASSERT_FALSE(source.ok()) << "the first " << length << " bytes were accepted";
     ASSERT_EQ(source.status().code(), StatusCode::kDataLoss) << source.status().message();
   }
@@ -127,10 +128,12 @@ TEST_F(SafetensorsTest, AnyKindOfDamageGivesAFileOrAnError) {
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
   const std::string valid = safetensors(kValidHeader, std::string(28, 'x'));
-  for (int round = 0; round < 2000; ++round) {
+  MemoryFile memory;
+  for (int round = 0; round < 10000; ++round) {
     std::string bytes = valid;
     for (uint32_t i = 0; i <= random() % 4; ++i) bytes[random() % bytes.size()] = static_cast<char>(random());
-    const auto source = SafetensorsSource::open(scratch_.write("model.safetensors", bytes));
+    ASSERT_TRUE(memory.write(bytes));
+    const auto source = SafetensorsSource::open(memory.path());
     if (!source.ok()) continue;
     for (const TensorInfo& info : (*source)->tensors()) {
       std::vector<std::byte> data(info.num_bytes);

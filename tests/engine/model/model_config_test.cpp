@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/support/gguf_builder.h"
+#include "tests/support/memory_file.h"
 #include "tests/support/scratch_directory.h"
 
 namespace sextant {
@@ -385,10 +386,12 @@ TEST_F(ModelConfigGguf, DamagedFilesGiveAConfigOrAnError) {
                                 .tensor("token_embd.weight", {64, 4}, 0, rows(4))
                                 .tensor("rope_freqs.weight", {8}, 0, std::string(32, '\x3f')).build();
   const size_t header_bytes = valid.size() - rows(4).size() - 32;
+  MemoryFile memory;
   for (int round = 0; round < 2000; ++round) {
     std::string bytes = valid;
     for (uint32_t i = 0; i <= random() % 3; ++i) bytes[random() % header_bytes] = static_cast<char>(random());
-    const auto file = GgufFile::open(scratch_.write("model.gguf", bytes));
+    ASSERT_TRUE(memory.write(bytes));
+    const auto file = GgufFile::open(memory.path());
     if (!file.ok()) continue;
     const Result<ModelConfig> config = model_config_from_gguf(**file);
     if (!config.ok()) continue;
