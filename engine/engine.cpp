@@ -90,11 +90,14 @@ Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& open
     inputs.kv_cache_bytes = static_cast<uint64_t>(config.cache.kv_cache_memory_bytes);
   } else {
     // No more than could ever be used, and no more than the CPU's share of a machine that does other things too.
-    const uint64_t usable = inputs.kv_bytes_per_token * static_cast<uint64_t>(scheduler.max_num_seqs) * static_cast<uint64_t>(max_model_len);
+    // In whole blocks, and the null block.
+    const int64_t blocks_per_seq = (max_model_len - 1) / config.cache.block_size + 1;
+    const uint64_t usable = inputs.kv_bytes_per_token *
+                            static_cast<uint64_t>((scheduler.max_num_seqs * blocks_per_seq + 1) * config.cache.block_size);
     const uint64_t spent = inputs.weights_bytes + inputs.workspace_bytes;
     const uint64_t left = inputs.available_bytes > spent ? inputs.available_bytes - spent : 0;
     const uint64_t cap = std::max(static_cast<uint64_t>(config.cache.cpu_kv_cache_limit_bytes),
-                                  inputs.kv_bytes_per_token * static_cast<uint64_t>(max_model_len + config.cache.block_size));
+                                  inputs.kv_bytes_per_token * static_cast<uint64_t>((blocks_per_seq + 1) * config.cache.block_size));
     inputs.kv_cache_bytes = std::min({usable, left, cap});
   }
   return plan_memory(inputs);

@@ -25,7 +25,7 @@ def test_help_lists_verbs_with_examples():
 
 
 def test_bad_input_is_exit_2_and_all_at_once():
-    started = sextant("serve", "--max-model-length", "5", "--port", "99999", "--dtype", "int1", "--num-io-threads", "x")
+    started = sextant("serve", "--max-model-length=5", "--port", "99999", "--dtype", "int1", "--num-io-threads", "x")
     assert started.returncode == 2
     assert "did you mean --max-model-len?" in started.stderr
     for flag in ("--port must be", "--dtype must be", "--num-io-threads must be", "--model is required"):
