@@ -1,7 +1,7 @@
-// Downloads one file so that it can be trusted when it is there: into "<name>.incomplete", resumed where it stopped,
-// checked for length and SHA-256, then renamed. What arrived stays on disk when a download fails or is cancelled.
-// Blocks the calling thread. Callers hold a FileLock on the directory: two downloads of one file would write into each
-// other.
+// Downloads one file so that it can be trusted when it is there: into "<name>.incomplete", resumed where it
+// stopped, checked for length and SHA-256, then renamed. What arrived stays on disk when a download fails or
+// is cancelled. Blocks the calling thread. Callers hold a FileLock on the directory: two downloads of one
+// file would write into each other.
 #pragma once
 
 #include <chrono>
@@ -17,12 +17,12 @@
 namespace sextant {
 
 struct TransferOptions {
-  std::string token;         // empty: none
-  std::string token_origin;  // the only host that gets it
-  int max_attempts = 5;      // in a row that bring no byte
+  std::string token;                             // empty: none
+  std::string token_origin;                      // the only host that gets it
+  int max_attempts = 5;                          // in a row that bring no byte
   std::chrono::milliseconds first_backoff{500};  // doubled each time, at most max_backoff
   std::chrono::milliseconds max_backoff{30'000};
-  std::chrono::seconds max_retry_after{300};     // a server that asks for more is not waited for
+  std::chrono::seconds max_retry_after{300};  // a server that asks for more is not waited for
   std::chrono::seconds stall_timeout{60};
   std::function<bool()> cancelled;
   // Replaced by tests; sleeps in small pieces and asks `cancelled` otherwise.
@@ -31,10 +31,10 @@ struct TransferOptions {
 
 struct DownloadRequest {
   std::string url;
-  std::string path;                        // of the finished file
+  std::string path;  // of the finished file
   std::optional<uint64_t> expected_bytes;
-  std::string expected_sha256;             // 64 hex digits, or empty
-  std::string subject;                     // "owner/name", for messages about access
+  std::string expected_sha256;  // 64 hex digits, or empty
+  std::string subject;          // "owner/name", for messages about access
   // Bytes of the file that are there, and its size when known.
   std::function<void(uint64_t bytes_done, std::optional<uint64_t> bytes_total)> progress;
 };
@@ -54,7 +54,8 @@ Result<std::string> download_text(const std::string& url, size_t max_bytes, cons
 // SHA-256 of a file in lower-case hex.
 Result<std::string> sha256_of_file(const std::string& path, const std::function<bool()>& cancelled = {});
 
-// An exclusive lock on a file, between processes and between threads; the system frees it when the process ends.
+// An exclusive lock on a file, between processes and between threads; the system frees it when the process
+// ends.
 class FileLock {
  public:
   // Waits until it is free, asking `cancelled`; `on_wait` is called once if it is not free at once.

@@ -1,5 +1,5 @@
-// GgufParser: walks a GGUF header once, front to back, and fills a GgufFile. Every number the header states is checked
-// against what the file can hold before it is used.
+// GgufParser: walks a GGUF header once, front to back, and fills a GgufFile. Every number the header states
+// is checked against what the file can hold before it is used.
 #pragma once
 
 #include <cstdint>

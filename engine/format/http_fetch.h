@@ -1,7 +1,7 @@
 // One HTTP GET with redirects, over libcurl: what a download is made of. No retries, no files.
-// The token goes only to requests whose scheme, host and port are those of `token_origin`; a redirect elsewhere is
-// followed without it, and one from https to http is refused. Neither token nor the query of a URL (which may be a
-// signature) appears in messages. Blocks the calling thread.
+// The token goes only to requests whose scheme, host and port are those of `token_origin`; a redirect
+// elsewhere is followed without it, and one from https to http is refused. Neither token nor the query of a
+// URL (which may be a signature) appears in messages. Blocks the calling thread.
 #pragma once
 
 #include <chrono>
@@ -17,24 +17,25 @@
 namespace sextant {
 
 struct FetchResponse {
-  int status = 0;                  // of the last hop
-  std::string url;                 // of the last hop
-  std::string etag;                // as sent, quotes included
+  int status = 0;    // of the last hop
+  std::string url;   // of the last hop
+  std::string etag;  // as sent, quotes included
   std::optional<uint64_t> content_length;
-  std::optional<uint64_t> range_begin;   // of Content-Range
-  std::optional<uint64_t> range_total;   // of Content-Range; also sent with 416
+  std::optional<uint64_t> range_begin;  // of Content-Range
+  std::optional<uint64_t> range_total;  // of Content-Range; also sent with 416
   std::optional<std::chrono::seconds> retry_after;
-  std::string error_text;          // what a failed answer says of itself, shortened
-  // X-Linked-ETag and X-Linked-Size of hops at token_origin: the Hub's own word on a file that another host stores.
+  std::string error_text;  // what a failed answer says of itself, shortened
+  // X-Linked-ETag and X-Linked-Size of hops at token_origin: the Hub's own word on a file that another host
+  // stores.
   std::string linked_etag;
   std::optional<uint64_t> linked_size;
 };
 
 struct FetchRequest {
   std::string url;
-  std::vector<std::string> headers;        // "Range: bytes=5-"
-  std::string token;                       // empty: none
-  std::string token_origin;                // "https://huggingface.co"
+  std::vector<std::string> headers;  // "Range: bytes=5-"
+  std::string token;                 // empty: none
+  std::string token_origin;          // "https://huggingface.co"
   int max_redirects = 10;
   std::chrono::milliseconds connect_timeout{30'000};
   std::chrono::seconds stall_timeout{60};  // without a byte
@@ -47,8 +48,8 @@ struct FetchRequest {
   std::function<bool()> cancelled;
 };
 
-// kUnavailable for what may pass (no connection, cut short, too slow); the status an HTTP server answered, whatever it
-// is, is no error here. `response` holds what was learned until then even when the fetch fails.
+// kUnavailable for what may pass (no connection, cut short, too slow); the status an HTTP server answered,
+// whatever it is, is no error here. `response` holds what was learned until then even when the fetch fails.
 Status fetch(const FetchRequest& request, FetchResponse& response);
 
 // scheme://host:port in lower case with the port always given; empty when `url` is no http(s) URL.

@@ -4,10 +4,9 @@
 #include <cctype>
 #include <cstdlib>
 #include <filesystem>
-#include <utility>
-
-#include <openssl/sha.h>
 #include <nlohmann/json.hpp>
+#include <openssl/sha.h>
+#include <utility>
 
 #include "engine/format/json_file.h"
 #include "engine/format/printable.h"
@@ -55,8 +54,8 @@ Status make_directories(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error) {
-    return Status(StatusCode::kInvalidArgument, path.string() + ": cannot create the directory: " + error.message() +
-                                                    "; SEXTANT_CACHE names another place");
+    return Status(StatusCode::kInvalidArgument, path.string() + ": cannot create the directory: " +
+                                                    error.message() + "; SEXTANT_CACHE names another place");
   }
   return ok_status();
 }
@@ -85,7 +84,8 @@ Result<Listing> parse_listing(const std::string& text, const std::string& url) {
   }
   for (const Json& entry : *siblings) {
     const auto name = entry.is_object() ? entry.find("rfilename") : entry.end();
-    if (!entry.is_object() || name == entry.end() || !name->is_string()) return bad("a file in siblings has no rfilename");
+    if (!entry.is_object() || name == entry.end() || !name->is_string())
+      return bad("a file in siblings has no rfilename");
     HubFile file;
     file.name = name->get<std::string>();
     if (const auto size = entry.find("size"); size != entry.end() && size->is_number_unsigned()) {
@@ -130,12 +130,15 @@ std::string url_path_of(const std::string& name) {
   return path;
 }
 
-Result<PullResult> pull_repository(const HubId& id, const PullOptions& options, const TransferOptions& transfer) {
+Result<PullResult> pull_repository(const HubId& id, const PullOptions& options,
+                                   const TransferOptions& transfer) {
   const std::string listing_url = options.endpoint + "/api/models/" + id.repository() + "/revision/" +
                                   url_escape(id.revision) + "?blobs=true";
-  ASSIGN_OR_RETURN(const std::string text, download_text(listing_url, kMaxListingBytes, id.repository(), transfer));
+  ASSIGN_OR_RETURN(const std::string text,
+                   download_text(listing_url, kMaxListingBytes, id.repository(), transfer));
   ASSIGN_OR_RETURN(const Listing listing, parse_listing(text, listing_url));
-  ASSIGN_OR_RETURN(const std::vector<HubFile> files, select_model_files(listing.files, options.include, id.repository()));
+  ASSIGN_OR_RETURN(const std::vector<HubFile> files,
+                   select_model_files(listing.files, options.include, id.repository()));
 
   const fs::path directory =
       fs::path(options.cache_directory) / "hub" / (id.owner + "--" + id.name) / listing.commit;
@@ -162,7 +165,8 @@ Result<PullResult> pull_repository(const HubId& id, const PullOptions& options, 
     }
     DownloadRequest request;
     // By commit: what the list said is what is fetched, though the branch moves on meanwhile.
-    request.url = options.endpoint + "/" + id.repository() + "/resolve/" + listing.commit + url_path_of(file.name);
+    request.url =
+        options.endpoint + "/" + id.repository() + "/resolve/" + listing.commit + url_path_of(file.name);
     request.path = path.string();
     request.expected_bytes = file.num_bytes;
     request.expected_sha256 = file.sha256;
@@ -177,7 +181,8 @@ Result<PullResult> pull_repository(const HubId& id, const PullOptions& options, 
   return result;
 }
 
-Result<PullResult> pull_url(const std::string& url, const PullOptions& options, const TransferOptions& transfer) {
+Result<PullResult> pull_url(const std::string& url, const PullOptions& options,
+                            const TransferOptions& transfer) {
   const std::string name = url_file_name(url);
   if (!is_safe_relative_path(name) || name.find('/') != std::string::npos) {
     return invalid_argument(shown_url(url) + ": the URL does not end in the name of a file");
@@ -249,19 +254,22 @@ Result<PullResult> pull(const std::string& what, const PullOptions& given) {
   PullOptions options = given;
   while (options.endpoint.ends_with('/')) options.endpoint.pop_back();
   if (url_origin(options.endpoint).empty()) {
-    return invalid_argument("HF_ENDPOINT " + printable(shown_url(options.endpoint)) + " is no http or https URL");
+    return invalid_argument("HF_ENDPOINT " + printable(shown_url(options.endpoint)) +
+                            " is no http or https URL");
   }
   TransferOptions transfer = options.transfer;
   transfer.token = options.token;
   transfer.token_origin = options.endpoint;
   if (what.find("://") != std::string::npos) {
-    if (url_origin(what).empty()) return invalid_argument(printable(shown_url(what)) + " is no http or https URL");
+    if (url_origin(what).empty())
+      return invalid_argument(printable(shown_url(what)) + " is no http or https URL");
     return pull_url(what, options, transfer);
   }
   const std::optional<HubId> id = parse_hub_id(what);
   if (!id) {
-    return invalid_argument(printable(what) + " is neither a repository of the Hugging Face Hub (owner/name or "
-                                              "owner/name@revision) nor an http or https URL");
+    return invalid_argument(printable(what) +
+                            " is neither a repository of the Hugging Face Hub (owner/name or "
+                            "owner/name@revision) nor an http or https URL");
   }
   return pull_repository(*id, options, transfer);
 }

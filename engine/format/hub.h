@@ -1,6 +1,6 @@
-// Obtains a model: a repository of the Hugging Face Hub ("owner/name" or "owner/name@revision") or an http(s) URL of one
-// file, into a per-user cache. Files are checked for length and, where the server names one, SHA-256; what is complete
-// is not fetched again. Blocks the calling thread.
+// Obtains a model: a repository of the Hugging Face Hub ("owner/name" or "owner/name@revision") or an http(s)
+// URL of one file, into a per-user cache. Files are checked for length and, where the server names one,
+// SHA-256; what is complete is not fetched again. Blocks the calling thread.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct PullOptions {
   std::vector<std::string> include;
   std::function<void(const PullProgress&)> progress;
   std::function<void(const std::string&)> message;  // "waiting for another pull of the same model"
-  TransferOptions transfer;                          // token and token_origin are filled in by pull
+  TransferOptions transfer;                         // token and token_origin are filled in by pull
 };
 
 // HF_ENDPOINT, HF_TOKEN, and the cache: $SEXTANT_CACHE, else $XDG_CACHE_HOME/sextant, else ~/.cache/sextant.
@@ -62,7 +62,8 @@ struct HubFile {
 };
 // The files of a listing to fetch. Names that would leave the directory are refused, whoever chose them.
 Result<std::vector<HubFile>> select_model_files(const std::vector<HubFile>& files,
-                                                const std::vector<std::string>& include, const std::string& repository);
+                                                const std::vector<std::string>& include,
+                                                const std::string& repository);
 // Every part a plain file name that does not begin with '.'.
 bool is_safe_relative_path(std::string_view path);
 

@@ -1,10 +1,9 @@
 // Which files of a Hub repository make a model that this program can serve.
 
-#include <fnmatch.h>
-
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <fnmatch.h>
 
 #include "engine/format/hub.h"
 #include "engine/format/printable.h"
@@ -13,11 +12,19 @@
 namespace sextant {
 namespace {
 
-constexpr std::array<std::string_view, 10> kModelFiles = {
-    "config.json",         "generation_config.json",  "tokenizer.json",   "tokenizer.model", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"};
+constexpr std::array<std::string_view, 10> kModelFiles = {"config.json",
+                                                          "generation_config.json",
+                                                          "tokenizer.json",
+                                                          "tokenizer.model",
+                                                          "tokenizer_config.json",
+                                                          "special_tokens_map.json",
+                                                          "added_tokens.json",
+                                                          "vocab.json",
+                                                          "merges.txt",
+                                                          "chat_template.jinja"};
 
-// Encodings in the order of preference among several GGUF files: the readable ones, good quality for the size first.
+// Encodings in the order of preference among several GGUF files: the readable ones, good quality for the size
+// first.
 constexpr std::array<std::string_view, 6> kGgufPreference = {"q8_0", "q4_1", "q4_0", "bf16", "f16", "f32"};
 
 std::string lower(std::string_view text) {
@@ -38,9 +45,10 @@ bool has_word(const std::string& name, std::string_view word) {
 }
 
 bool is_weight_shard(const std::string& name) {
-  // consolidated.*.safetensors hold the same weights under other names; files in folders are other models' or exports.
-  return name.find('/') == std::string::npos && name.ends_with(".safetensors") && !name.starts_with("consolidated") &&
-         !name.starts_with("adapter_");
+  // consolidated.*.safetensors hold the same weights under other names; files in folders are other models' or
+  // exports.
+  return name.find('/') == std::string::npos && name.ends_with(".safetensors") &&
+         !name.starts_with("consolidated") && !name.starts_with("adapter_");
 }
 
 Result<HubFile> choose_gguf(const std::vector<HubFile>& ggufs, const std::string& repository) {
@@ -115,10 +123,12 @@ Result<std::vector<HubFile>> select_model_files(const std::vector<HubFile>& file
       ASSIGN_OR_RETURN(HubFile gguf, choose_gguf(ggufs, repository));
       selected.push_back(std::move(gguf));
     } else {
-      return not_found(repository + " holds no model that can be read: looked for config.json with *.safetensors, and "
-                                    "for *.gguf" +
-                       (has_pickle ? std::string("; PyTorch pickle files are not read, because unpickling runs code")
-                                   : std::string()));
+      return not_found(repository +
+                       " holds no model that can be read: looked for config.json with *.safetensors, and "
+                       "for *.gguf" +
+                       (has_pickle
+                            ? std::string("; PyTorch pickle files are not read, because unpickling runs code")
+                            : std::string()));
     }
   }
   for (const HubFile& file : selected) {

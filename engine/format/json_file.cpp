@@ -1,11 +1,10 @@
 #include "engine/format/json_file.h"
 
 #include <iterator>
+#include <nlohmann/json.hpp>
 #include <span>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "engine/format/printable.h"
 #include "engine/format/random_access_file.h"
@@ -43,7 +42,8 @@ class CountingIterator {
   const char** consumed_;
 };
 
-// Builds the value and stops at the first thing that the limits or the rules forbid; `problem` then says which.
+// Builds the value and stops at the first thing that the limits or the rules forbid; `problem` then says
+// which.
 class BoundedBuilder final : public nlohmann::json_sax<Json> {
  public:
   explicit BoundedBuilder(const JsonLimits& limits) : limits_(limits) {}
@@ -138,7 +138,8 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
 };
 
 // `num_consumed`: how much the parser had taken when it stopped, the character at fault included.
-Status json_error(std::string_view text, size_t num_consumed, std::string_view name, const std::string& problem) {
+Status json_error(std::string_view text, size_t num_consumed, std::string_view name,
+                  const std::string& problem) {
   const bool at_end = num_consumed == 0 || problem.find("unexpected end of input") != std::string::npos;
   const size_t byte = at_end ? num_consumed : num_consumed - 1;
   size_t line = 1;
@@ -149,8 +150,8 @@ Status json_error(std::string_view text, size_t num_consumed, std::string_view n
     line_begin = i + 1;
   }
   return data_loss(std::string(name) + ": line " + std::to_string(line) + ", column " +
-                   std::to_string(byte - line_begin + 1) +
-                   " (byte " + std::to_string(byte) + "): " + problem);
+                   std::to_string(byte - line_begin + 1) + " (byte " + std::to_string(byte) +
+                   "): " + problem);
 }
 
 }  // namespace

@@ -6,7 +6,8 @@
 
 namespace sextant {
 
-// In single quotes; control characters, quotes and bytes outside ASCII as \xNN; cut after `max_chars` with "...".
+// In single quotes; control characters, quotes and bytes outside ASCII as \xNN; cut after `max_chars` with
+// "...".
 std::string printable(std::string_view text, size_t max_chars = 120);
 
 }  // namespace sextant

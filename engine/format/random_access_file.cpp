@@ -1,12 +1,11 @@
 #include "engine/format/random_access_file.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <utility>
 
 namespace sextant {
@@ -24,8 +23,8 @@ Result<RandomAccessFile> RandomAccessFile::open(const std::string& path) {
   struct stat facts = {};
   if (::fstat(descriptor, &facts) != 0) return unavailable(path + ": " + std::strerror(errno));
   if (!S_ISREG(facts.st_mode)) {
-    return invalid_argument(path + (S_ISDIR(facts.st_mode) ? ": is a directory, a file is needed"
-                                                            : ": is not a regular file"));
+    return invalid_argument(
+        path + (S_ISDIR(facts.st_mode) ? ": is a directory, a file is needed" : ": is not a regular file"));
   }
   file.size_ = static_cast<uint64_t>(facts.st_size);
   return file;
@@ -61,8 +60,9 @@ Status RandomAccessFile::read_at(uint64_t offset, std::span<std::byte> out) cons
     if (got > 0) {
       done += static_cast<size_t>(got);
     } else if (got == 0) {
-      return data_loss(path_ + ": at byte " + std::to_string(offset + done) + ": the file became shorter while it was" +
-                       " read (it had " + std::to_string(size_) + " bytes when it was opened)");
+      return data_loss(path_ + ": at byte " + std::to_string(offset + done) +
+                       ": the file became shorter while it was" + " read (it had " + std::to_string(size_) +
+                       " bytes when it was opened)");
     } else if (errno != EINTR) {
       return unavailable(path_ + ": at byte " + std::to_string(offset + done) + ": " + std::strerror(errno));
     }

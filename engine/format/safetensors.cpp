@@ -4,11 +4,10 @@
 #include <bit>
 #include <cstring>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <set>
 #include <utility>
-
-#include <nlohmann/json.hpp>
 
 #include "engine/format/json_file.h"
 #include "engine/format/printable.h"
@@ -58,7 +57,8 @@ Result<TensorInfo> parse_entry(const std::string& name, const Json& entry, const
 
   const auto shape = entry.find("shape");
   if (shape == entry.end() || !shape->is_array() || shape->size() > kMaxDimensions) {
-    return fail("shape is missing, no array, or has more than " + std::to_string(kMaxDimensions) + " dimensions");
+    return fail("shape is missing, no array, or has more than " + std::to_string(kMaxDimensions) +
+                " dimensions");
   }
   uint64_t num_elements = 1;
   for (const Json& dimension : *shape) {
@@ -167,11 +167,13 @@ Status SafetensorsSource::add_file(const std::string& path) {
   const uint64_t after_length = file.size() - sizeof(header_bytes);
   if (header_bytes < 2 || header_bytes > after_length || header_bytes > kMaxHeaderBytes) {
     return data_loss(path + ": at byte 0: the header claims " + std::to_string(header_bytes) +
-                     " bytes; the file has " + std::to_string(after_length) + " after this number, and at most " +
-                     std::to_string(kMaxHeaderBytes) + " are allowed. Is this a safetensors file?");
+                     " bytes; the file has " + std::to_string(after_length) +
+                     " after this number, and at most " + std::to_string(kMaxHeaderBytes) +
+                     " are allowed. Is this a safetensors file?");
   }
   std::string text(static_cast<size_t>(header_bytes), '\0');
-  RETURN_IF_ERROR(file.read_at(sizeof(header_bytes), std::as_writable_bytes(std::span(text.data(), text.size()))));
+  RETURN_IF_ERROR(
+      file.read_at(sizeof(header_bytes), std::as_writable_bytes(std::span(text.data(), text.size()))));
   JsonLimits limits;
   limits.max_depth = kMaxHeaderDepth;
   ASSIGN_OR_RETURN(const Json header, parse_json(text, path + ": header after byte 8", limits));
@@ -231,8 +233,9 @@ Status SafetensorsSource::add_shards(const std::string& index_path) {
     if (++num_missing <= 5) missing += (missing.empty() ? "" : ", ") + printable(shard);
   }
   if (num_missing > 0) {
-    return not_found(index_path + ": " + std::to_string(num_missing) + " of " + std::to_string(shards.size()) +
-                     " shards are missing: " + missing + (num_missing > 5 ? ", ..." : ""));
+    return not_found(index_path + ": " + std::to_string(num_missing) + " of " +
+                     std::to_string(shards.size()) + " shards are missing: " + missing +
+                     (num_missing > 5 ? ", ..." : ""));
   }
   for (const std::string& shard : shards) RETURN_IF_ERROR(add_file(prefix + shard));
   for (const auto& [tensor, shard] : weight_map->items()) {

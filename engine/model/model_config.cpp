@@ -105,26 +105,30 @@ Status validate(const ModelConfig& config) {
     return fail("the rotary dimension is " + std::to_string(config.rope.rotary_dim) +
                 ", expected an even number up to head_dim " + std::to_string(config.head_dim));
   }
-  if (config.num_experts > 0 && (config.num_experts_per_token < 1 || config.num_experts_per_token > config.num_experts)) {
+  if (config.num_experts > 0 &&
+      (config.num_experts_per_token < 1 || config.num_experts_per_token > config.num_experts)) {
     return fail("num_experts_per_tok is " + std::to_string(config.num_experts_per_token) + " of " +
                 std::to_string(config.num_experts) + " experts");
   }
-  if (!(config.rms_norm_eps >= 0 && config.rms_norm_eps <= kNormEps.max)) return fail("rms_norm_eps is out of range");
+  if (!(config.rms_norm_eps >= 0 && config.rms_norm_eps <= kNormEps.max))
+    return fail("rms_norm_eps is out of range");
   const RopeConfig& rope = config.rope;
-  if (!(rope.theta >= kRopeTheta.min && rope.theta <= kRopeTheta.max)) return fail("rope_theta is out of range");
+  if (!(rope.theta >= kRopeTheta.min && rope.theta <= kRopeTheta.max))
+    return fail("rope_theta is out of range");
   if (!(rope.factor >= kRopeFactor.min && rope.factor <= kRopeFactor.max)) {
     return fail("the factor of rope scaling is out of range");
   }
   if (rope.scaling == RopeScaling::kLlama3 && rope.frequency_divisors.empty() &&
       (!(rope.high_freq_factor > rope.low_freq_factor && rope.low_freq_factor > 0) ||
        rope.original_max_position_embeddings < 1)) {
-    return fail("llama3 rope scaling needs high_freq_factor above low_freq_factor above 0, and "
-                "original_max_position_embeddings");
+    return fail(
+        "llama3 rope scaling needs high_freq_factor above low_freq_factor above 0, and "
+        "original_max_position_embeddings");
   }
   if (!rope.frequency_divisors.empty()) {
     if (static_cast<int64_t>(rope.frequency_divisors.size()) != rope.rotary_dim / 2) {
-      return fail("rope_freqs.weight has " + std::to_string(rope.frequency_divisors.size()) + " numbers, expected " +
-                  std::to_string(rope.rotary_dim / 2));
+      return fail("rope_freqs.weight has " + std::to_string(rope.frequency_divisors.size()) +
+                  " numbers, expected " + std::to_string(rope.rotary_dim / 2));
     }
     for (float divisor : rope.frequency_divisors) {
       if (!(divisor > 1e-6f && divisor < 1e6f)) return fail("rope_freqs.weight holds a number out of range");
@@ -141,18 +145,19 @@ Status validate(const ModelConfig& config) {
   // All sizes in bytes stay far below 2^63, whatever the type.
   const double experts = static_cast<double>(std::max<int64_t>(config.num_experts, 1));
   const double hidden = static_cast<double>(config.hidden_size);
-  const double parameters =
-      2.0 * static_cast<double>(config.vocab_size) * hidden +
-      static_cast<double>(config.num_hidden_layers) * hidden *
-          (3.0 * experts * static_cast<double>(config.intermediate_size) +
-           2.0 * static_cast<double>(config.q_size() + config.kv_size()));
+  const double parameters = 2.0 * static_cast<double>(config.vocab_size) * hidden +
+                            static_cast<double>(config.num_hidden_layers) * hidden *
+                                (3.0 * experts * static_cast<double>(config.intermediate_size) +
+                                 2.0 * static_cast<double>(config.q_size() + config.kv_size()));
   constexpr double kMaxParameters = 1e15;
   if (parameters > kMaxParameters) return fail("the sizes describe a model of more than 10^15 parameters");
   return ok_status();
 }
 
 Status supported(const ModelConfig& config) {
-  const auto refuse = [&](const std::string& what) { return unsupported(config.source + ": " + what, "model"); };
+  const auto refuse = [&](const std::string& what) {
+    return unsupported(config.source + ": " + what, "model");
+  };
   if (config.family == ModelFamily::kUnknown) {
     std::vector<std::string> names;
     for (const Architecture& architecture : kArchitectures) {
@@ -170,8 +175,9 @@ Status supported(const ModelConfig& config) {
   }
   if (config.num_experts > 0) return refuse("mixture-of-experts models are not supported");
   if (config.sliding_window && *config.sliding_window < config.max_position_embeddings) {
-    return refuse("sliding_window " + std::to_string(*config.sliding_window) + " is shorter than the context of " +
-                  std::to_string(config.max_position_embeddings) + ", and sliding-window attention is not supported");
+    return refuse("sliding_window " + std::to_string(*config.sliding_window) +
+                  " is shorter than the context of " + std::to_string(config.max_position_embeddings) +
+                  ", and sliding-window attention is not supported");
   }
   if (config.hidden_act != "silu" && config.hidden_act != "swish") {
     return refuse("hidden_act " + printable(config.hidden_act) + " is not supported (known: silu)");
@@ -198,14 +204,17 @@ std::vector<double> rope_inverse_frequencies(const ModelConfig& config) {
   const RopeConfig& rope = config.rope;
   std::vector<double> frequencies;
   for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
-    double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim));
+    double frequency =
+        std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim));
     if (!rope.frequency_divisors.empty()) {
       frequency /= static_cast<double>(rope.frequency_divisors[static_cast<size_t>(i)]);
     } else if (rope.scaling == RopeScaling::kLinear) {
       frequency /= rope.factor;
     } else if (rope.scaling == RopeScaling::kLlama3) {
-      // Long wavelengths are stretched by the factor, short ones kept, those between blended (Llama 3.1's release).
-      const double turns = static_cast<double>(rope.original_max_position_embeddings) * frequency / (2 * std::numbers::pi);
+      // Long wavelengths are stretched by the factor, short ones kept, those between blended (Llama 3.1's
+      // release).
+      const double turns =
+          static_cast<double>(rope.original_max_position_embeddings) * frequency / (2 * std::numbers::pi);
       const double kept = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
       const double share = std::min(1.0, std::max(0.0, kept));
       frequency *= share + (1.0 - share) / rope.factor;

@@ -1,12 +1,12 @@
-// ModelConfig from config.json: Hugging Face's keys, in the spelling of transformers 4 (rope_theta, rope_scaling,
-// torch_dtype) and 5 (rope_parameters, dtype). An absent or null key has the default of transformers' LlamaConfig.
+// ModelConfig from config.json: Hugging Face's keys, in the spelling of transformers 4 (rope_theta,
+// rope_scaling, torch_dtype) and 5 (rope_parameters, dtype). An absent or null key has the default of
+// transformers' LlamaConfig.
 
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
-#include <utility>
-
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "engine/format/json_file.h"
 #include "engine/format/printable.h"
@@ -18,7 +18,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Reads keys of one object; the first error is kept and later reads then do nothing, so that facts can be listed plainly.
+// Reads keys of one object; the first error is kept and later reads then do nothing, so that facts can be
+// listed plainly.
 class FactReader {
  public:
   FactReader(const Json& object, std::string source, std::string prefix)
@@ -67,7 +68,8 @@ class FactReader {
     const Json* value = find(key);
     if (!value || !status_.ok()) return false;
     if (!value->is_number() || !(value->get<double>() >= min && value->get<double>() <= max)) {
-      fail(key, "is " + shown(*value) + ", expected a number from " + shown(Json(min)) + " to " + shown(Json(max)));
+      fail(key, "is " + shown(*value) + ", expected a number from " + shown(Json(min)) + " to " +
+                    shown(Json(max)));
       return false;
     }
     out = value->get<double>();
@@ -96,9 +98,11 @@ class FactReader {
   void read(std::string_view key, std::vector<double>& out, size_t max_size) {
     const Json* value = find(key);
     if (!value || !status_.ok()) return;
-    if (!value->is_array() || value->size() > max_size) return fail(key, "is no list of at most " + std::to_string(max_size));
+    if (!value->is_array() || value->size() > max_size)
+      return fail(key, "is no list of at most " + std::to_string(max_size));
     for (const Json& element : *value) {
-      if (!element.is_number() || !std::isfinite(element.get<double>())) return fail(key, "holds " + shown(element));
+      if (!element.is_number() || !std::isfinite(element.get<double>()))
+        return fail(key, "holds " + shown(element));
       out.push_back(element.get<double>());
     }
   }
@@ -107,7 +111,8 @@ class FactReader {
     const Json* value = find(key);
     if (!value || !status_.ok()) return;
     const Json list = value->is_array() ? *value : Json::array({*value});
-    if (list.size() > kMaxTokenIds) return fail(key, "lists more than " + std::to_string(kMaxTokenIds) + " ids");
+    if (list.size() > kMaxTokenIds)
+      return fail(key, "lists more than " + std::to_string(kMaxTokenIds) + " ids");
     for (const Json& element : list) {
       if (!element.is_number_unsigned() || element.get<uint64_t>() > static_cast<uint64_t>(kVocabSize.max)) {
         return fail(key, "is " + shown(element) + ", expected token ids");
@@ -158,7 +163,8 @@ Status read_rope_scaling(const Json& object, std::string_view key, ModelConfig& 
   facts.read("beta_fast", rope.beta_fast, 0.0, kRopeFactor.max);
   facts.read("beta_slow", rope.beta_slow, 0.0, kRopeFactor.max);
   double attention_factor = 0;
-  if (facts.read("attention_factor", attention_factor, 0.0, kRopeFactor.max)) rope.attention_factor = attention_factor;
+  if (facts.read("attention_factor", attention_factor, 0.0, kRopeFactor.max))
+    rope.attention_factor = attention_factor;
   const bool has_original =
       facts.read("original_max_position_embeddings", rope.original_max_position_embeddings, kMaxPositions);
   if (rope.scaling == RopeScaling::kLlama3 && !has_original) {
@@ -190,8 +196,8 @@ void read_attention_window(FactReader& facts, ModelConfig& config) {
   facts.read("use_sliding_window", used);
   if (!facts.read("sliding_window", window, kMaxPositions) || !used) return;
   if (const Json* types = facts.find("layer_types"); types && types->is_array()) {
-    const bool all_full = std::all_of(types->begin(), types->end(),
-                                      [](const Json& type) { return type == "full_attention"; });
+    const bool all_full =
+        std::all_of(types->begin(), types->end(), [](const Json& type) { return type == "full_attention"; });
     if (all_full) return;
   }
   config.sliding_window = window;
@@ -238,7 +244,8 @@ Status read_facts(const Json& object, ModelConfig& config) {
   if (facts.read("dtype", dtype) || facts.read("torch_dtype", dtype)) {
     const std::string_view name = dtype.starts_with("torch.") ? std::string_view(dtype).substr(6) : dtype;
     config.torch_dtype = parse_dtype(name);
-    if (!config.torch_dtype && name != "auto") facts.fail("torch_dtype", "is " + printable(dtype) + ", which is not known");
+    if (!config.torch_dtype && name != "auto")
+      facts.fail("torch_dtype", "is " + printable(dtype) + ", which is not known");
   }
   if (const Json* quantization = facts.find("quantization_config")) {
     config.quantization = "unnamed";
@@ -277,7 +284,8 @@ Result<ModelConfig> model_config_from_json(std::string_view text, std::string_vi
   } else if (!model_type.empty()) {
     config.architecture = canonical_architecture(model_type).value_or(model_type);
   } else {
-    return data_loss(config.source + ": architectures and model_type are missing: is this a language model's config.json?");
+    return data_loss(config.source +
+                     ": architectures and model_type are missing: is this a language model's config.json?");
   }
   config.family = family_of(config.architecture);
 

@@ -12,7 +12,19 @@ namespace sextant {
 class GgufBuilder {
  public:
   enum Type : uint32_t {
-    kUint8, kInt8, kUint16, kInt16, kUint32, kInt32, kFloat32, kBool, kString, kArray, kUint64, kInt64, kFloat64
+    kUint8,
+    kInt8,
+    kUint16,
+    kInt16,
+    kUint32,
+    kInt32,
+    kFloat32,
+    kBool,
+    kString,
+    kArray,
+    kUint64,
+    kInt64,
+    kFloat64
   };
 
   template <typename T>
@@ -21,7 +33,9 @@ class GgufBuilder {
     std::memcpy(bytes.data(), &value, sizeof(T));
     return bytes;
   }
-  static std::string text(std::string_view value) { return number<uint64_t>(value.size()) + std::string(value); }
+  static std::string text(std::string_view value) {
+    return number<uint64_t>(value.size()) + std::string(value);
+  }
 
   // `payload` as it stands after the type.
   GgufBuilder& raw(std::string_view key, uint32_t type, const std::string& payload) {
@@ -46,7 +60,8 @@ class GgufBuilder {
   }
 
   // An entry of the directory and nothing else.
-  GgufBuilder& raw_tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type, uint64_t offset) {
+  GgufBuilder& raw_tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type,
+                          uint64_t offset) {
     entries_ += text(name) + number<uint32_t>(static_cast<uint32_t>(dims.size()));
     for (uint64_t dim : dims) entries_ += number(dim);
     entries_ += number(type) + number(offset);

@@ -1,19 +1,18 @@
-// An HTTP server on loopback that says exactly what a test tells it to, byte for byte: lies, cuts, redirects, refusals.
-// One thread accepts and answers one connection after another; each gets one answer and is closed.
+// An HTTP server on loopback that says exactly what a test tells it to, byte for byte: lies, cuts, redirects,
+// refusals. One thread accepts and answers one connection after another; each gets one answer and is closed.
 #pragma once
 
 #include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <cctype>
 #include <functional>
 #include <map>
 #include <mutex>
+#include <netinet/in.h>
 #include <string>
 #include <string_view>
+#include <sys/socket.h>
 #include <thread>
+#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -61,8 +60,10 @@ class ScriptedHttpServer {
   size_t num_requests() const { return requests().size(); }
 
   // An honest answer, for tests to send as it is or to spoil.
-  static std::string reply(const std::string& status, const std::vector<std::string>& headers, const std::string& body) {
-    std::string text = "HTTP/1.1 " + status + "\r\nConnection: close\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
+  static std::string reply(const std::string& status, const std::vector<std::string>& headers,
+                           const std::string& body) {
+    std::string text = "HTTP/1.1 " + status +
+                       "\r\nConnection: close\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
     for (const std::string& header : headers) text += header + "\r\n";
     return text + "\r\n" + body;
   }
@@ -97,7 +98,8 @@ class ScriptedHttpServer {
       sent += static_cast<size_t>(count);
     }
     ::shutdown(connection, SHUT_WR);
-    // Until the client has closed: closing with unread data would reset the connection and lose what was sent.
+    // Until the client has closed: closing with unread data would reset the connection and lose what was
+    // sent.
     char rest[1024];
     while (::recv(connection, rest, sizeof(rest), 0) > 0) {
     }

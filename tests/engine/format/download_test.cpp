@@ -1,13 +1,12 @@
+// Long because one server plays every trick on one function; the fixture is shared by all.
 #include "engine/format/download.h"
-
-#include <stdlib.h>
 
 #include <atomic>
 #include <filesystem>
 #include <fstream>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
 #include "engine/base/log.h"
 #include "engine/format/json_file.h"
@@ -17,11 +16,11 @@
 namespace sextant {
 namespace {
 
+using std::chrono::milliseconds;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
-using std::chrono::milliseconds;
 
 const auto reply = ScriptedHttpServer::reply;
 
@@ -35,7 +34,8 @@ std::string content(size_t size) {
 std::string good_answer(const ScriptedRequest& request, const std::string& body, const std::string& etag) {
   const std::string range = request.header("range");
   const std::string condition = request.header("if-range");
-  if (range.empty() || (!condition.empty() && condition != etag)) return reply("200 OK", {"ETag: " + etag}, body);
+  if (range.empty() || (!condition.empty() && condition != etag))
+    return reply("200 OK", {"ETag: " + etag}, body);
   const size_t begin = std::stoul(range.substr(6));
   if (begin >= body.size()) {
     return reply("416 Range Not Satisfiable", {"Content-Range: bytes */" + std::to_string(body.size())}, "");
@@ -47,7 +47,9 @@ std::string good_answer(const ScriptedRequest& request, const std::string& body,
 }
 
 // The answer without the last part of its body, as when a connection breaks.
-std::string cut(const std::string& answer, size_t num_missing) { return answer.substr(0, answer.size() - num_missing); }
+std::string cut(const std::string& answer, size_t num_missing) {
+  return answer.substr(0, answer.size() - num_missing);
+}
 
 class DownloadTest : public ::testing::Test {
  protected:
@@ -59,7 +61,8 @@ class DownloadTest : public ::testing::Test {
   }
   ~DownloadTest() override { set_log_sink(nullptr); }
 
-  Result<DownloadResult> download(const ScriptedHttpServer& server, std::optional<uint64_t> bytes = std::nullopt,
+  Result<DownloadResult> download(const ScriptedHttpServer& server,
+                                  std::optional<uint64_t> bytes = std::nullopt,
                                   const std::string& sha256 = "") {
     DownloadRequest request;
     request.url = server.url() + "/owner/name/resolve/main/model.bin?signature=secret";
@@ -70,7 +73,9 @@ class DownloadTest : public ::testing::Test {
     return download_file(request, options_);
   }
   std::string path() const { return scratch_.file("model.bin"); }
-  std::string file() const { return read_text_file(path(), 1 << 30).ok() ? *read_text_file(path(), 1 << 30) : "(none)"; }
+  std::string file() const {
+    return read_text_file(path(), 1 << 30).ok() ? *read_text_file(path(), 1 << 30) : "(none)";
+  }
   std::string partial() const {
     const auto text = read_text_file(path() + ".incomplete", 1 << 30);
     return text.ok() ? *text : "(none)";
@@ -94,7 +99,8 @@ TEST_F(DownloadTest, Sha256OfFiles) {
 
 TEST_F(DownloadTest, AWholeFile) {
   const std::string body = content(100'000);
-  ScriptedHttpServer server([&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
+  ScriptedHttpServer server(
+      [&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
   const auto result = download(server, body.size(), sha256(body));
   ASSERT_TRUE(result.ok()) << result.status().message();
   EXPECT_EQ(result->num_bytes, body.size());
@@ -107,9 +113,15 @@ TEST_F(DownloadTest, AWholeFile) {
 }
 
 TEST_F(DownloadTest, AnEmptyFile) {
-  ScriptedHttpServer server([&](const ScriptedRequest&) { return reply("200 OK", {}, ""); });
+  ScriptedHttpServer server([](const ScriptedRequest&) { return reply("200 OK", {}, ""); });
   ASSERT_TRUE(download(server, 0).ok());
   EXPECT_EQ(file(), "");
+}
+
+TEST_F(DownloadTest, TextIsBounded) {
+  ScriptedHttpServer server([&](const ScriptedRequest&) { return reply("200 OK", {}, content(1000)); });
+  EXPECT_EQ(*download_text(server.url() + "/x", 1000, "x", options_), content(1000));
+  EXPECT_EQ(download_text(server.url() + "/x", 999, "x", options_).status().code(), StatusCode::kTooLarge);
 }
 
 TEST_F(DownloadTest, ResumesAfterTheConnectionIsCut) {
@@ -160,7 +172,8 @@ TEST_F(DownloadTest, AFileThatChangesBetweenTriesIsFetchedAnew) {
   const std::string second = std::string(20'000, 'z');
   std::atomic<int> count{0};
   ScriptedHttpServer server([&](const ScriptedRequest& request) {
-    return ++count == 1 ? cut(good_answer(request, first, "\"v1\""), 10'000) : good_answer(request, second, "\"v2\"");
+    return ++count == 1 ? cut(good_answer(request, first, "\"v1\""), 10'000)
+                        : good_answer(request, second, "\"v2\"");
   });
   const auto result = download(server);
   ASSERT_TRUE(result.ok()) << result.status().message();
@@ -188,7 +201,8 @@ TEST_F(DownloadTest, AnotherRangeThanAskedForIsNotAppended) {
   std::atomic<int> count{0};
   ScriptedHttpServer server([&](const ScriptedRequest& request) {
     if (++count == 1) return cut(good_answer(request, body, "\"v1\""), 10'000);
-    if (count == 2) return reply("206 Partial Content", {"ETag: \"v1\"", "Content-Range: bytes 0-29999/30000"}, body);
+    if (count == 2)
+      return reply("206 Partial Content", {"ETag: \"v1\"", "Content-Range: bytes 0-29999/30000"}, body);
     return good_answer(request, body, "\"v1\"");
   });
   ASSERT_TRUE(download(server).ok());
@@ -211,8 +225,8 @@ TEST_F(DownloadTest, ALengthThatIsNotTheListedOneIsRefused) {
   ScriptedHttpServer server([&](const ScriptedRequest&) { return reply("200 OK", {}, content(999)); });
   const auto result = download(server, 1000);
   ASSERT_FALSE(result.ok());
-  EXPECT_THAT(result.status().message(),
-              AllOf(HasSubstr("the server offers 999 bytes, expected 1000"), HasSubstr("gave up after 5 attempts")));
+  EXPECT_THAT(result.status().message(), AllOf(HasSubstr("the server offers 999 bytes, expected 1000"),
+                                               HasSubstr("gave up after 5 attempts")));
   EXPECT_EQ(file(), "(none)");
 }
 
@@ -230,7 +244,8 @@ TEST_F(DownloadTest, AClaimOfMoreThanIsSentEndsInAnErrorAfterAFewTries) {
 
 TEST_F(DownloadTest, MoreThanExpectedIsNotWritten) {
   ScriptedHttpServer server([&](const ScriptedRequest&) {
-    return "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + content(1'000'000);  // until the connection closes
+    return "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" +
+           content(1'000'000);  // until the connection closes
   });
   const auto result = download(server, 1000);
   ASSERT_FALSE(result.ok());
@@ -263,12 +278,15 @@ TEST_F(DownloadTest, WrongChecksumIsTriedOnceMoreThenRefused) {
 
 TEST_F(DownloadTest, RedirectsCarryTheTokenOnlyToItsHost) {
   const std::string body = content(5000);
-  ScriptedHttpServer storage([&](const ScriptedRequest& request) { return good_answer(request, body, "\"s\""); });
+  ScriptedHttpServer storage(
+      [&](const ScriptedRequest& request) { return good_answer(request, body, "\"s\""); });
   ScriptedHttpServer hub([&](const ScriptedRequest& request) {
-    if (request.path.starts_with("/owner")) return reply("307 Temporary Redirect", {"Location: /moved/model.bin"}, "");
-    return reply("302 Found", {"Location: " + storage.url() + "/blob?signature=secret",
-                               "X-Linked-ETag: \"" + sha256(body) + "\"",
-                               "X-Linked-Size: " + std::to_string(body.size())}, "Found");
+    if (request.path.starts_with("/owner"))
+      return reply("307 Temporary Redirect", {"Location: /moved/model.bin"}, "");
+    return reply("302 Found",
+                 {"Location: " + storage.url() + "/blob?signature=secret",
+                  "X-Linked-ETag: \"" + sha256(body) + "\"", "X-Linked-Size: " + std::to_string(body.size())},
+                 "Found");
   });
   options_.token = "hf_token";
   options_.token_origin = hub.url();
@@ -290,7 +308,8 @@ TEST_F(DownloadTest, ChecksumsOfStrangersAreNotTheHubs) {
     return reply("200 OK", {"X-Linked-ETag: \"" + sha256("forged") + "\""}, "forged");
   });
   ScriptedHttpServer hub([&](const ScriptedRequest&) {
-    return reply("302 Found", {"Location: " + storage.url() + "/blob", "X-Linked-ETag: \"" + sha256(body) + "\""}, "");
+    return reply("302 Found",
+                 {"Location: " + storage.url() + "/blob", "X-Linked-ETag: \"" + sha256(body) + "\""}, "");
   });
   options_.token_origin = hub.url();
   const auto result = download(hub);
@@ -299,7 +318,6 @@ TEST_F(DownloadTest, ChecksumsOfStrangersAreNotTheHubs) {
 }
 
 TEST_F(DownloadTest, RedirectsInACircleEnd) {
-  std::string url;
   ScriptedHttpServer server([&](const ScriptedRequest& request) {
     return reply("302 Found", {"Location: " + request.path + "x"}, "");
   });
@@ -334,17 +352,18 @@ TEST_F(DownloadTest, RateLimitsAreWaitedFor) {
 }
 
 TEST_F(DownloadTest, ALongRetryAfterIsReportedNotWaitedFor) {
-  ScriptedHttpServer server([&](const ScriptedRequest&) {
-    return reply("429 Too Many Requests", {"Retry-After: 86400"}, "");
-  });
+  ScriptedHttpServer server(
+      [&](const ScriptedRequest&) { return reply("429 Too Many Requests", {"Retry-After: 86400"}, ""); });
   const auto result = download(server);
   ASSERT_FALSE(result.ok());
-  EXPECT_THAT(result.status().message(), AllOf(HasSubstr("HTTP 429"), HasSubstr("come back in 86400 seconds")));
+  EXPECT_THAT(result.status().message(),
+              AllOf(HasSubstr("HTTP 429"), HasSubstr("come back in 86400 seconds")));
   EXPECT_TRUE(sleeps_.empty());
 }
 
 TEST_F(DownloadTest, ServersThatStayBrokenAreGivenUp) {
-  ScriptedHttpServer server([&](const ScriptedRequest&) { return reply("500 Oops", {}, "<html>stack trace</html>"); });
+  ScriptedHttpServer server(
+      [&](const ScriptedRequest&) { return reply("500 Oops", {}, "<html>stack trace</html>"); });
   const auto result = download(server);
   ASSERT_FALSE(result.ok());
   EXPECT_THAT(result.status().message(), AllOf(HasSubstr("HTTP 500"), HasSubstr("gave up after 5 attempts")));
@@ -374,9 +393,11 @@ TEST_F(DownloadTest, RefusalsSayWhatToDo) {
   std::string message_header = "X-Nothing: 1";
   ScriptedHttpServer server([&](const ScriptedRequest&) { return reply(status, {message_header}, ""); });
   EXPECT_EQ(download(server).status().code(), StatusCode::kNotFound);
-  EXPECT_THAT(download(server).status().message(), AllOf(HasSubstr("HTTP 404"), HasSubstr("check the spelling of owner/name")));
+  EXPECT_THAT(download(server).status().message(),
+              AllOf(HasSubstr("HTTP 404"), HasSubstr("check the spelling of owner/name")));
   status = "401 Unauthorized";
-  EXPECT_THAT(download(server).status().message(), AllOf(HasSubstr("private or gated"), HasSubstr("set HF_TOKEN")));
+  EXPECT_THAT(download(server).status().message(),
+              AllOf(HasSubstr("private or gated"), HasSubstr("set HF_TOKEN")));
   options_.token = "hf_token";
   options_.token_origin = server.url();
   EXPECT_THAT(download(server).status().message(), HasSubstr("The token in HF_TOKEN was refused"));
@@ -395,7 +416,8 @@ TEST_F(DownloadTest, SecretsStayOutOfMessages) {
   std::string messages = download(server).status().message();
   status = "403 Forbidden";
   messages += download(server).status().message() + log_;
-  EXPECT_THAT(messages, AllOf(Not(HasSubstr("hf_token")), Not(HasSubstr("secret")), HasSubstr("/resolve/main/model.bin")));
+  EXPECT_THAT(messages, AllOf(Not(HasSubstr("hf_token")), Not(HasSubstr("secret")),
+                              HasSubstr("/resolve/main/model.bin")));
   EXPECT_EQ(shown_url("https://user:pass@host/a?b=c#d"), "https://host/a");
   options_.token = "evil\r\nX-Injected: 1";
   EXPECT_THAT(download(server).status().message(), HasSubstr("the token (HF_TOKEN) holds"));
@@ -423,7 +445,8 @@ TEST_F(DownloadTest, CancellingKeepsWhatArrivedAndTheNextRunContinues) {
 
 TEST_F(DownloadTest, BytesThatAllArrivedBeforeTheRenameAreNotFetchedAgain) {
   const std::string body = content(1000);
-  ScriptedHttpServer server([&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
+  ScriptedHttpServer server(
+      [&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
   scratch_.write("model.bin.incomplete", body);
   ASSERT_TRUE(download(server, body.size(), sha256(body)).ok());
   EXPECT_EQ(server.num_requests(), 0u);
@@ -432,7 +455,8 @@ TEST_F(DownloadTest, BytesThatAllArrivedBeforeTheRenameAreNotFetchedAgain) {
 
 TEST_F(DownloadTest, APartialFileThatIsTooLongIsThrownAway) {
   const std::string body = content(1000);
-  ScriptedHttpServer server([&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
+  ScriptedHttpServer server(
+      [&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
   scratch_.write("model.bin.incomplete", body + "more");
   scratch_.write("model.bin.incomplete.etag", "\"v1\"");
   ASSERT_TRUE(download(server).ok()) << "416, then the whole file";
@@ -446,13 +470,15 @@ TEST_F(DownloadTest, FilesLargerThanTheDiskAreRefusedAtOnce) {
   const auto result = download(server);
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.status().code(), StatusCode::kResourceExhausted);
-  EXPECT_THAT(result.status().message(), AllOf(HasSubstr("1152921504606846976 bytes are still to come"), HasSubstr("SEXTANT_CACHE")));
+  EXPECT_THAT(result.status().message(),
+              AllOf(HasSubstr("1152921504606846976 bytes are still to come"), HasSubstr("SEXTANT_CACHE")));
 }
 
 TEST_F(DownloadTest, PartialFilesThatAreLinksAreNotFollowed) {
   const std::string victim = scratch_.write("victim", "precious");
   std::filesystem::create_symlink(victim, path() + ".incomplete");
-  ScriptedHttpServer server([&](const ScriptedRequest& request) { return good_answer(request, "x", "\"v1\""); });
+  ScriptedHttpServer server(
+      [&](const ScriptedRequest& request) { return good_answer(request, "x", "\"v1\""); });
   EXPECT_FALSE(download(server).ok());
   EXPECT_EQ(*read_text_file(victim, 100), "precious");
 }
@@ -470,39 +496,6 @@ TEST_F(DownloadTest, UnreachableServers) {
   const auto result = download_file(request, options_);
   EXPECT_EQ(result.status().code(), StatusCode::kUnavailable);
   EXPECT_THAT(result.status().message(), HasSubstr("gave up after 2 attempts"));
-}
-
-TEST_F(DownloadTest, TextIsBounded) {
-  ScriptedHttpServer server([&](const ScriptedRequest&) { return reply("200 OK", {}, content(1000)); });
-  EXPECT_EQ(*download_text(server.url() + "/x", 1000, "x", options_), content(1000));
-  EXPECT_EQ(download_text(server.url() + "/x", 999, "x", options_).status().code(), StatusCode::kTooLarge);
-}
-
-TEST(FileLock, ExcludesOtherHolders) {
-  const ScratchDirectory scratch;
-  bool waited = false;
-  {
-    const auto held = FileLock::acquire(scratch.file(".lock"), {});
-    ASSERT_TRUE(held.ok());
-    int num_asked = 0;
-    const auto second = FileLock::acquire(scratch.file(".lock"), [&] { return ++num_asked > 2; }, [&] { waited = true; });
-    EXPECT_EQ(second.status().code(), StatusCode::kCancelled);
-    EXPECT_TRUE(waited);
-  }
-  EXPECT_TRUE(FileLock::acquire(scratch.file(".lock"), {}).ok()) << "free again";
-}
-
-TEST(Urls, Parts) {
-  EXPECT_EQ(url_origin("HTTPS://Example.COM/x"), "https://example.com:443");
-  EXPECT_EQ(url_origin("http://example.com:8080/x"), "http://example.com:8080");
-  EXPECT_EQ(url_origin("http://user@example.com/x"), "http://example.com:80");
-  EXPECT_EQ(url_origin("ftp://example.com/x"), "");
-  EXPECT_EQ(url_origin("nonsense"), "");
-  EXPECT_EQ(url_file_name("https://h/a/b%20c.gguf?download=true"), "b c.gguf");
-  EXPECT_EQ(url_file_name("https://h/a/%2e%2e"), "..");
-  EXPECT_EQ(url_file_name("https://h/"), "");
-  EXPECT_EQ(url_escape("a b/c%"), "a%20b%2Fc%25");
-  EXPECT_EQ(url_escape(""), "");
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 #include "engine/format/hf_directory.h"
 
 #include <filesystem>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -18,7 +17,9 @@ std::string small_safetensors() {
   const std::string header = R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
   return GgufBuilder::number<uint64_t>(header.size()) + header + "x";
 }
-std::string small_gguf() { return GgufBuilder().string("general.architecture", "llama").build(); }
+std::string small_gguf() {
+  return GgufBuilder().string("general.architecture", "llama").build();
+}
 
 TEST(OpenModel, AGgufFileOrADirectoryWithOne) {
   const ScratchDirectory scratch;
@@ -32,8 +33,9 @@ TEST(OpenModel, AGgufFileOrADirectoryWithOne) {
   ASSERT_TRUE(files.ok()) << files.status().message();
   EXPECT_EQ((*files)->path, path);
   scratch.write("other.gguf", small_gguf());
-  EXPECT_THAT(open_model(scratch.path()).status().message(),
-              AllOf(HasSubstr("2 .gguf files"), HasSubstr("'model.gguf', 'other.gguf'"), HasSubstr("give one")));
+  EXPECT_THAT(
+      open_model(scratch.path()).status().message(),
+      AllOf(HasSubstr("2 .gguf files"), HasSubstr("'model.gguf', 'other.gguf'"), HasSubstr("give one")));
 }
 
 TEST(OpenModel, AHuggingFaceDirectory) {
@@ -75,7 +77,8 @@ TEST(OpenModel, NeitherSaysWhatWasLookedFor) {
   const Status status = open_model(scratch.path()).status();
   EXPECT_EQ(status.code(), StatusCode::kNotFound);
   EXPECT_EQ(status.param(), "model");
-  EXPECT_THAT(status.message(), AllOf(HasSubstr("config.json"), HasSubstr(".gguf"), HasSubstr("'readme.txt'")));
+  EXPECT_THAT(status.message(),
+              AllOf(HasSubstr("config.json"), HasSubstr(".gguf"), HasSubstr("'readme.txt'")));
   EXPECT_THAT(open_model("nobody/nothing").status().message(), HasSubstr("sextant pull nobody/nothing"));
   EXPECT_THAT(open_model("./nothing").status().message(), ::testing::Not(HasSubstr("sextant pull")));
   EXPECT_FALSE(open_model("").ok());
@@ -88,7 +91,8 @@ TEST(OpenModel, NeitherSaysWhatWasLookedFor) {
 TEST(OpenModel, SplitGgufFilesAreRefused) {
   const ScratchDirectory scratch;
   GgufBuilder builder;
-  builder.string("general.architecture", "llama").raw("split.count", GgufBuilder::kUint16, GgufBuilder::number<uint16_t>(3));
+  builder.string("general.architecture", "llama")
+      .raw("split.count", GgufBuilder::kUint16, GgufBuilder::number<uint16_t>(3));
   EXPECT_THAT(open_model(scratch.write("a-00001-of-00003.gguf", builder.build())).status().message(),
               HasSubstr("one of 3 parts"));
 }

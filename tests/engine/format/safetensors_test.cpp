@@ -1,12 +1,10 @@
 #include "engine/format/safetensors.h"
 
-#include <unistd.h>
-
 #include <filesystem>
-#include <random>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <random>
+#include <unistd.h>
 
 #include "tests/support/gguf_builder.h"
 #include "tests/support/memory_file.h"
@@ -22,17 +20,17 @@ std::string safetensors(const std::string& header, const std::string& data) {
   return GgufBuilder::number<uint64_t>(header.size()) + header + data;
 }
 
-const char kValidHeader[] =
-    R"({"__metadata__":{"format":"pt"},)"
-    R"("b":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},)"
-    R"("a":{"dtype":"F32","shape":[2],"data_offsets":[12,20]},)"
-    R"("s":{"dtype":"I64","shape":[],"data_offsets":[20,28]},)"
-    R"("z":{"dtype":"F16","shape":[0,4],"data_offsets":[28,28]}})";
+const char kValidHeader[] = R"({"__metadata__":{"format":"pt"},)"
+                            R"("b":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},)"
+                            R"("a":{"dtype":"F32","shape":[2],"data_offsets":[12,20]},)"
+                            R"("s":{"dtype":"I64","shape":[],"data_offsets":[20,28]},)"
+                            R"("z":{"dtype":"F16","shape":[0,4],"data_offsets":[28,28]}})";
 
 class SafetensorsTest : public ::testing::Test {
  protected:
   std::string error_of(const std::string& header, const std::string& data) {
-    const auto source = SafetensorsSource::open(scratch_.write("model.safetensors", safetensors(header, data)));
+    const auto source =
+        SafetensorsSource::open(scratch_.write("model.safetensors", safetensors(header, data)));
     EXPECT_FALSE(source.ok()) << header;
     return source.ok() ? "" : source.status().message();
   }
@@ -40,8 +38,8 @@ class SafetensorsTest : public ::testing::Test {
 };
 
 TEST_F(SafetensorsTest, ReadsTensors) {
-  const auto opened = SafetensorsSource::open(
-      scratch_.write("model.safetensors", safetensors(kValidHeader, std::string(12, '\1') + std::string(16, '\2'))));
+  const auto opened = SafetensorsSource::open(scratch_.write(
+      "model.safetensors", safetensors(kValidHeader, std::string(12, '\1') + std::string(16, '\2'))));
   ASSERT_TRUE(opened.ok()) << opened.status().message();
   const SafetensorsSource& source = **opened;
   ASSERT_EQ(source.tensors().size(), 4u);
@@ -60,13 +58,25 @@ TEST_F(SafetensorsTest, ReadsTensors) {
 }
 
 TEST_F(SafetensorsTest, KnowsTheFormatsTypes) {
-  for (const auto& [name, bytes] : std::vector<std::pair<std::string, int>>{
-           {"F64", 8}, {"F32", 4}, {"F16", 2}, {"BF16", 2}, {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"I64", 8}, {"I32", 4},
-           {"I16", 2}, {"I8", 1}, {"U64", 8}, {"U32", 4}, {"U16", 2}, {"U8", 1}, {"BOOL", 1}}) {
+  for (const auto& [name, bytes] : std::vector<std::pair<std::string, int>>{{"F64", 8},
+                                                                            {"F32", 4},
+                                                                            {"F16", 2},
+                                                                            {"BF16", 2},
+                                                                            {"F8_E4M3", 1},
+                                                                            {"F8_E5M2", 1},
+                                                                            {"I64", 8},
+                                                                            {"I32", 4},
+                                                                            {"I16", 2},
+                                                                            {"I8", 1},
+                                                                            {"U64", 8},
+                                                                            {"U32", 4},
+                                                                            {"U16", 2},
+                                                                            {"U8", 1},
+                                                                            {"BOOL", 1}}) {
     const std::string header =
         R"({"t":{"dtype":")" + name + R"(","shape":[1],"data_offsets":[0,)" + std::to_string(bytes) + "]}}";
-    const auto source =
-        SafetensorsSource::open(scratch_.write("model.safetensors", safetensors(header, std::string(bytes, 'x'))));
+    const auto source = SafetensorsSource::open(
+        scratch_.write("model.safetensors", safetensors(header, std::string(bytes, 'x'))));
     ASSERT_TRUE(source.ok()) << source.status().message();
     EXPECT_EQ(weight_type_name((*source)->find("t")->type), name);
   }
@@ -81,30 +91,51 @@ TEST_F(SafetensorsTest, RefusesHostileHeaders) {
   EXPECT_THAT(error_of("{\"t\":" + std::string(100, '['), ""), HasSubstr("nested deeper than 4 levels"));
   EXPECT_THAT(error_of(R"({"t":7})", ""), HasSubstr("its entry is no object"));
   EXPECT_THAT(error_of(R"({"t":{"shape":[1],"data_offsets":[0,4]}})", "xxxx"), HasSubstr("dtype is missing"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","data_offsets":[0,4]}})", "xxxx"), HasSubstr("shape is missing"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","data_offsets":[0,4]}})", "xxxx"),
+              HasSubstr("shape is missing"));
   EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1]}})", "xxxx"), HasSubstr("data_offsets is missing"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}})", "xxxx"), HasSubstr("data_offsets"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", "xxxx"), HasSubstr("impossible dimension '-1'"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", "xxxx"), HasSubstr("impossible dimension"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", "xxxx"), HasSubstr("overflows"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", ""), HasSubstr("overflows"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,0]}})", ""), HasSubstr("impossible"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", "xxxx"), HasSubstr("do not match [2] F32"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", "xxxx"), HasSubstr("do not match"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[18446744073709551612,18446744073709551616]}})", "xxxx"),
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}})", "xxxx"),
               HasSubstr("data_offsets"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "xxxx"), HasSubstr("cut short"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", "xxxxyyyy"), HasSubstr("hole of 4 bytes"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "xxxxyyyy"), HasSubstr("4 bytes belong to no tensor"));
-  EXPECT_THAT(error_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})", "xxxxyy"),
-              HasSubstr("overlaps"));
-  EXPECT_THAT(error_of(R"({"":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "xxxx"), HasSubstr("its name has 0 bytes"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", "xxxx"),
+              HasSubstr("impossible dimension '-1'"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", "xxxx"),
+              HasSubstr("impossible dimension"));
+  EXPECT_THAT(
+      error_of(R"({"t":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", "xxxx"),
+      HasSubstr("overflows"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", ""),
+              HasSubstr("overflows"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,0]}})", ""),
+              HasSubstr("impossible"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", "xxxx"),
+              HasSubstr("do not match [2] F32"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", "xxxx"),
+              HasSubstr("do not match"));
+  EXPECT_THAT(
+      error_of(
+          R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[18446744073709551612,18446744073709551616]}})",
+          "xxxx"),
+      HasSubstr("data_offsets"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "xxxx"),
+              HasSubstr("cut short"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", "xxxxyyyy"),
+              HasSubstr("hole of 4 bytes"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "xxxxyyyy"),
+              HasSubstr("4 bytes belong to no tensor"));
+  EXPECT_THAT(
+      error_of(
+          R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
+          "xxxxyy"),
+      HasSubstr("overlaps"));
+  EXPECT_THAT(error_of(R"({"":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "xxxx"),
+              HasSubstr("its name has 0 bytes"));
   EXPECT_THAT(error_of(R"({"__metadata__":3})", ""), HasSubstr("__metadata__ is no object"));
 }
 
 TEST_F(SafetensorsTest, RefusesFilesThatAreSomethingElse) {
-  for (const std::string& bytes : {std::string(), std::string("short"), std::string("<!DOCTYPE html><html>Not found</html>"),
-                                   std::string(8, '\0')}) {
+  for (const std::string& bytes :
+       {std::string(), std::string("short"), std::string("<!DOCTYPE html><html>Not found</html>"),
+        std::string(8, '\0')}) {
     const auto source = SafetensorsSource::open(scratch_.write("x.safetensors", bytes));
     ASSERT_FALSE(source.ok());
     EXPECT_THAT(source.status().message(), HasSubstr("x.safetensors: at byte 0: "));
@@ -143,7 +174,8 @@ TEST_F(SafetensorsTest, AnyKindOfDamageGivesAFileOrAnError) {
 }
 
 TEST_F(SafetensorsTest, AFileCutShortAfterOpeningIsAnError) {
-  const std::string path = scratch_.write("model.safetensors", safetensors(kValidHeader, std::string(28, 'x')));
+  const std::string path =
+      scratch_.write("model.safetensors", safetensors(kValidHeader, std::string(28, 'x')));
   const auto source = SafetensorsSource::open(path);
   ASSERT_TRUE(source.ok());
   ASSERT_EQ(::truncate(path.c_str(), 20), 0);
@@ -161,7 +193,8 @@ class ShardsTest : public SafetensorsTest {
                    safetensors(R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", "AAA"));
     scratch_.write("model-00002-of-00002.safetensors",
                    safetensors(R"({"b":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "BB"));
-    write_index(R"({"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}})");
+    write_index(
+        R"({"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}})");
   }
   void write_index(const std::string& text) { scratch_.write("model.safetensors.index.json", text); }
   std::string directory_error() {
@@ -178,7 +211,9 @@ TEST_F(ShardsTest, ReadsAllShards) {
   std::string text(2, ' ');
   ASSERT_TRUE((*source)->read(*(*source)->find("b"), std::as_writable_bytes(std::span(text.data(), 2))).ok());
   EXPECT_EQ(text, "BB");
-  ASSERT_TRUE((*source)->read_range(*(*source)->find("a"), 1, std::as_writable_bytes(std::span(text.data(), 2))).ok());
+  ASSERT_TRUE((*source)
+                  ->read_range(*(*source)->find("a"), 1, std::as_writable_bytes(std::span(text.data(), 2)))
+                  .ok());
   EXPECT_EQ(text, "AA");
 }
 
@@ -188,8 +223,8 @@ TEST_F(ShardsTest, NamesMissingShards) {
 }
 
 TEST_F(ShardsTest, RefusesNamesThatLeaveTheDirectory) {
-  for (const char* name : {"../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", "", "x\\u0000.safetensors",
-                           "a\\\\b.safetensors", "model.bin"}) {
+  for (const char* name : {"../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", "",
+                           "x\\u0000.safetensors", "a\\\\b.safetensors", "model.bin"}) {
     write_index(std::string(R"({"weight_map":{"a":")") + name + R"("}})");
     EXPECT_THAT(directory_error(), HasSubstr("a .safetensors file in the same directory is needed")) << name;
   }
@@ -218,7 +253,8 @@ TEST_F(SafetensorsTest, DirectoriesWithoutWeightsSayWhatWasLookedFor) {
   scratch_.write("weights.safetensors", safetensors(kValidHeader, std::string(28, 'x')));
   EXPECT_TRUE(SafetensorsSource::open(scratch_.path()).ok()) << "one file of another name";
   scratch_.write("more.safetensors", safetensors(kValidHeader, std::string(28, 'x')));
-  EXPECT_THAT(SafetensorsSource::open(scratch_.path()).status().message(), HasSubstr("no index that says which"));
+  EXPECT_THAT(SafetensorsSource::open(scratch_.path()).status().message(),
+              HasSubstr("no index that says which"));
 }
 
 TEST(SafetensorsGolden, TinyLlama) {

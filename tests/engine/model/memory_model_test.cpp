@@ -1,9 +1,8 @@
 #include "engine/model/memory_model.h"
 
-#include <random>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <random>
 
 namespace sextant {
 namespace {
@@ -59,7 +58,8 @@ TEST(MemoryModel, WeightBytes) {
   const uint64_t matrices = counts.stored() - counts.vectors;
   EXPECT_EQ(weight_bytes(config, WeightType::kBF16), matrices * 2 + counts.vectors * 4);
   EXPECT_EQ(weight_bytes(config, WeightType::kQ4_1), matrices / 32 * 20 + counts.vectors * 4);
-  EXPECT_EQ(streamed_weight_bytes(config, WeightType::kBF16), weight_bytes(config, WeightType::kBF16) - counts.embedding * 2);
+  EXPECT_EQ(streamed_weight_bytes(config, WeightType::kBF16),
+            weight_bytes(config, WeightType::kBF16) - counts.embedding * 2);
   std::vector<TensorInfo> tensors(2);
   tensors[0].num_bytes = 100;
   tensors[1].num_bytes = 23;
@@ -82,8 +82,8 @@ TEST(MemoryModel, GoldenTinyLlamaHasAsManyParametersAsItsConfigSays) {
 
 // The rows "batch-1 decode ceiling" and "H200, 8B, ctx 1,024, decode only" of the published arithmetic.
 TEST(MemoryModel, DecodeRoofline) {
-  const auto tokens_per_s = [](const ModelConfig& config, WeightType type, DType kv, size_t batch, int64_t context,
-                               double bytes_per_s) {
+  const auto tokens_per_s = [](const ModelConfig& config, WeightType type, DType kv, size_t batch,
+                               int64_t context, double bytes_per_s) {
     const std::vector<int64_t> contexts(batch, context);
     const StepWork work = decode_step_work(config, type, kv, contexts);
     return static_cast<double>(batch) / roofline_seconds(work, 1e30, bytes_per_s);
@@ -121,16 +121,20 @@ TEST(MemoryModel, ExpertsThatABatchHits) {
   EXPECT_EQ(counts.experts, 32ull * 8 * 3 * 4096 * 14336);
   const std::vector<int64_t> one(1, 0);
   const std::vector<int64_t> many(256, 0);
-  const double fixed = 2.0 * static_cast<double>(counts.layers + counts.lm_head) + 4.0 * static_cast<double>(counts.vectors);
+  const double fixed =
+      2.0 * static_cast<double>(counts.layers + counts.lm_head) + 4.0 * static_cast<double>(counts.vectors);
   const double all_experts = 2.0 * static_cast<double>(counts.experts);
-  EXPECT_NEAR(decode_step_work(config, WeightType::kBF16, DType::kBFloat16, one).bytes, fixed + all_experts / 4, 1e6);
-  EXPECT_NEAR(decode_step_work(config, WeightType::kBF16, DType::kBFloat16, many).bytes, fixed + all_experts, 1e6);
+  EXPECT_NEAR(decode_step_work(config, WeightType::kBF16, DType::kBFloat16, one).bytes,
+              fixed + all_experts / 4, 1e6);
+  EXPECT_NEAR(decode_step_work(config, WeightType::kBF16, DType::kBFloat16, many).bytes, fixed + all_experts,
+              1e6);
 }
 
 TEST(MemoryModel, WorkspaceGrowsWithTokensAndSequences) {
   const ModelConfig config = llama_8b();
   const uint64_t base = workspace_bytes(config, {.max_num_batched_tokens = 2048, .max_num_seqs = 64});
-  EXPECT_EQ(workspace_bytes(config, {.max_num_batched_tokens = 2048, .max_num_seqs = 65}) - base, 128256u * 4);
+  EXPECT_EQ(workspace_bytes(config, {.max_num_batched_tokens = 2048, .max_num_seqs = 65}) - base,
+            128256u * 4);
   EXPECT_EQ(workspace_bytes(config, {.max_num_batched_tokens = 2049, .max_num_seqs = 64}) - base,
             4u * (3 * 4096 + 2 * 4096 + 2 * 1024 + 3 * 14336));
 }
