@@ -18,7 +18,7 @@ class Health {
     std::string reason;  // for people; empty when ready
   };
 
-  void set_loading(std::string what);   // "reading weights"
+  void set_loading(std::string what);  // "reading weights"
   void set_ready();
   void set_draining();
   void set_failed(std::string reason);  // the engine died; nothing leads out of it
@@ -33,8 +33,9 @@ class Health {
   Snapshot snapshot_{State::kLoading, "starting"};
 };
 
-// GET /health (200 while the process lives; 503 once the engine died), /ready (503 with the reason unless ready), /version,
-// /ping (as /health; also POST), and /metrics when `render_metrics` is given. `health` must outlive the router.
+// GET /health (200 while the process lives; 503 once the engine died), /ready (503 with the reason unless
+// ready), /version, /ping (as /health; also POST), and /metrics when `render_metrics` is given. `health` must
+// outlive the router.
 struct HealthRoutes {
   std::string version;
   std::function<std::string()> render_metrics;

@@ -1,7 +1,7 @@
-// ServerMetrics: what /metrics shows: vLLM's names and definitions, the llm_* names, http_* and process_*. Every family
-// is registered at start; observing one is a lock-free or briefly locked add, without look-ups. Any thread.
-// Must not know HTTP sessions or JSON. Intervals never mix clocks: engine intervals come from the engine's clock,
-// front-end ones (TTFT, e2e) from the server's.
+// ServerMetrics: what /metrics shows: vLLM's names and definitions, the llm_* names, http_* and process_*.
+// Every family is registered at start; observing one is a lock-free or briefly locked add, without look-ups.
+// Any thread. Must not know HTTP sessions or JSON. Intervals never mix clocks: engine intervals come from the
+// engine's clock, front-end ones (TTFT, e2e) from the server's.
 #pragma once
 
 #include <cstdint>
@@ -23,19 +23,22 @@ struct ChoiceTimings {
   FinishReason finish_reason = FinishReason::kStop;
   int32_t num_generated_tokens = 0;
   int32_t num_preemptions = 0;
-  // Engine clock. Unset when the interval did not end (aborted in the queue, say): no sample is better than a wrong one.
-  std::optional<double> queue_s;    // queued -> first scheduled; waiting again after a preemption is not counted
+  // Engine clock. Unset when the interval did not end (aborted in the queue, say): no sample is better than a
+  // wrong one.
+  std::optional<double>
+      queue_s;  // queued -> first scheduled; waiting again after a preemption is not counted
   std::optional<double> prefill_s;  // first scheduled -> first token
-  std::optional<double> decode_s;   // first -> last token. TPOT = decode_s / (num_generated_tokens - 1), from 2 tokens on
+  std::optional<double>
+      decode_s;  // first -> last token. TPOT = decode_s / (num_generated_tokens - 1), from 2 tokens on
 };
 
 // One API request that the engine accepted, when its last choice ended.
 struct RequestTimings {
   int32_t num_prompt_tokens = 0;
-  int32_t num_cached_tokens = 0;      // of the prompt, found in the prefix cache
-  std::optional<int32_t> max_tokens;  // as the client asked
-  double e2e_s = 0;                   // arrival (before tokenization) -> last token at the server
-  std::vector<ChoiceTimings> choices; // n of them
+  int32_t num_cached_tokens = 0;       // of the prompt, found in the prefix cache
+  std::optional<int32_t> max_tokens;   // as the client asked
+  double e2e_s = 0;                    // arrival (before tokenization) -> last token at the server
+  std::vector<ChoiceTimings> choices;  // n of them
 };
 
 class ServerMetrics {
@@ -47,10 +50,10 @@ class ServerMetrics {
   ServerMetrics& operator=(const ServerMetrics&) = delete;
 
   // By server/openai.
-  void on_request_accepted();                       // the engine took it
-  void on_request_rejected();                       // 4xx/5xx before the engine took it (status "rejected")
-  void on_first_token(double ttft_s);               // once per choice: arrival -> first token at the server
-  void on_token_interval(double interval_s);        // ITL: once per step and choice after its first (engine clock)
+  void on_request_accepted();                 // the engine took it
+  void on_request_rejected();                 // 4xx/5xx before the engine took it (status "rejected")
+  void on_first_token(double ttft_s);         // once per choice: arrival -> first token at the server
+  void on_token_interval(double interval_s);  // ITL: once per step and choice after its first (engine clock)
   void on_finished(const RequestTimings& timings);  // exactly once per accepted request
 
   // By the engine.
@@ -58,7 +61,8 @@ class ServerMetrics {
   void set_engine_stats(const EngineStats& stats);  // totals since start: they only grow
   // render() asks this first, so that a scrape shows the present. May be empty.
   void set_engine_stats_source(std::function<EngineStats()> source);
-  void set_engine_info(const EngineInfo& info, const EngineConfig& config);  // once, after loading: cache_config_info
+  void set_engine_info(const EngineInfo& info,
+                       const EngineConfig& config);  // once, after loading: cache_config_info
 
   // By the HTTP server (HttpServer::Options::on_request).
   void on_http_request(const http::RequestRecord& record);

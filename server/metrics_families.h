@@ -1,19 +1,18 @@
-// Every metric of /metrics: name, help, labels and buckets, registered at construction, kept as references so that
-// observing looks nothing up. Names and definitions are vLLM 0.33's where it has one; buckets are vLLM's plus finer ones
-// below its first, which a small model on a fast device needs. Private to metrics.cpp.
+// Every metric of /metrics: name, help, labels and buckets, registered at construction, kept as references so
+// that observing looks nothing up. Names and definitions are vLLM 0.33's where it has one; buckets are vLLM's
+// plus finer ones below its first, which a small model on a fast device needs. Private to metrics.cpp.
 //
 // Of vLLM's families these are absent: what this server cannot know or does not do (corrupted_requests,
-// watermark_requests, lora_requests_info, spec_decode_*, kv_block_* residency, estimated_* per GPU, websocket_*,
-// llm_gpu_*): absent rather than a constant.
+// watermark_requests, lora_requests_info, spec_decode_*, kv_block_* residency, estimated_* per GPU,
+// websocket_*, llm_gpu_*): absent rather than a constant.
 #pragma once
 
 #include <array>
-#include <string>
-
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
+#include <string>
 
 namespace sextant {
 
@@ -56,8 +55,8 @@ struct MetricFamilies {
   TotalCounter generation_tokens;
   TotalCounter num_preemptions;
   TotalCounter admission_rejections;
-  Counter& prompt_tokens_computed;     // by_source
-  Counter& prompt_tokens_from_cache;   // by_source
+  Counter& prompt_tokens_computed;    // by_source
+  Counter& prompt_tokens_from_cache;  // by_source
   Counter& prompt_tokens_cached;
   Counter& prompt_tokens_cached_device;
   std::array<Counter*, 4> request_success{};  // by FinishReason

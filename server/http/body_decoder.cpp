@@ -84,7 +84,8 @@ void BodyDecoder::step(char c) {
     case State::kChunkSizeLf:
       if (c != '\n') return fail(400, "a chunk size line that does not end in CRLF");
       if (num_left_ > max_body_bytes_ - body_.size()) {
-        return fail(413, "the body is larger than the limit of " + std::to_string(max_body_bytes_) + " bytes");
+        return fail(413,
+                    "the body is larger than the limit of " + std::to_string(max_body_bytes_) + " bytes");
       }
       num_digits_ = 0;
       num_framing_bytes_ = 0;
@@ -98,7 +99,8 @@ void BodyDecoder::step(char c) {
       if (c != '\n') return fail(400, "a chunk that is longer than its size");
       state_ = State::kChunkSize;
       return;
-    case State::kTrailerStart:  // trailers are read over: nothing here needs them, and merging them would be unsafe
+    case State::kTrailerStart:  // trailers are read over: nothing here needs them, and merging them would be
+                                // unsafe
       if (c == '\r') {
         state_ = State::kLastLf;
         return;
@@ -125,7 +127,8 @@ void BodyDecoder::step(char c) {
     case State::kLength:
     case State::kChunkData:
     case State::kDone:
-    case State::kError: return;
+    case State::kError:
+      return;
   }
 }
 

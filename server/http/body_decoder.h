@@ -1,5 +1,5 @@
-// BodyDecoder: a request body out of the byte stream, by Content-Length or chunked, in pieces of any size. Memory grows
-// with what has arrived, never with what a header announces. Pure.
+// BodyDecoder: a request body out of the byte stream, by Content-Length or chunked, in pieces of any size.
+// Memory grows with what has arrived, never with what a header announces. Pure.
 #pragma once
 
 #include <cstddef>
@@ -27,15 +27,26 @@ class BodyDecoder {
  private:
   // Chunked (RFC 9112, section 7.1): each state names what the next byte is part of.
   enum class State {
-    kLength, kChunkSize, kChunkExtension, kChunkSizeLf, kChunkData, kChunkDataCr, kChunkDataLf,
-    kTrailerStart, kTrailer, kTrailerLf, kLastLf, kDone, kError
+    kLength,
+    kChunkSize,
+    kChunkExtension,
+    kChunkSizeLf,
+    kChunkData,
+    kChunkDataCr,
+    kChunkDataLf,
+    kTrailerStart,
+    kTrailer,
+    kTrailerLf,
+    kLastLf,
+    kDone,
+    kError
   };
   void step(char c);
   void fail(int status, std::string message);
 
   State state_;
-  uint64_t num_left_ = 0;      // of the body, or of the present chunk
-  size_t num_digits_ = 0;      // of the chunk size
+  uint64_t num_left_ = 0;         // of the body, or of the present chunk
+  size_t num_digits_ = 0;         // of the chunk size
   size_t num_framing_bytes_ = 0;  // of the present size line, or of all trailers
   uint64_t num_wire_bytes_ = 0;
   size_t max_body_bytes_;

@@ -9,9 +9,9 @@
 
 namespace sextant::http {
 
-// {"error": {"message", "type", "param", "code"}}; `param` and `code` are null when empty. The type follows the status, as
-// OpenAI's does: 429 "rate_limit_error", other 4xx "invalid_request_error", 5xx "server_error". 429 and 503 carry
-// Retry-After: 1.
+// {"error": {"message", "type", "param", "code"}}; `param` and `code` are null when empty. The type follows
+// the status, as OpenAI's does: 429 "rate_limit_error", other 4xx "invalid_request_error", 5xx
+// "server_error". 429 and 503 carry Retry-After: 1.
 HttpResponse error_response(int http_status, std::string_view message, std::string_view param = {},
                             std::string_view code = {});
 HttpResponse error_response(const Status& status);

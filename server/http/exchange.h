@@ -1,7 +1,11 @@
 // Exchange: one HTTP request and its answer, as handlers see them. Handlers know neither Beast nor sockets.
 // Every member is called on executor() (a strand of the session); callbacks come on it too. Nothing blocks.
+// Only letting go of an Exchange may happen on any thread; one that is let go without an answer gets 500, or
+// its stream is cut. A callback that holds its own Exchange keeps it alive until the answer is complete or
+// the client is gone.
 #pragma once
 
+#include <boost/asio/any_io_executor.hpp>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -9,8 +13,6 @@
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <boost/asio/any_io_executor.hpp>
 
 namespace sextant::http {
 
@@ -20,13 +22,14 @@ struct Header {
 };
 
 struct HttpRequest {
-  std::string method;          // "GET"
-  std::string path;            // decoded, without the query
-  std::string query;           // raw, without '?'
+  std::string method;  // "GET"
+  std::string path;    // decoded, without the query
+  std::string query;   // raw, without '?'
   std::vector<Header> headers;
   std::string body;
   std::string client_address;  // of the peer, without port
-  std::string request_id;      // from X-Request-Id when it is well-formed, else made here; sent back in the answer
+  std::string
+      request_id;  // from X-Request-Id when it is well-formed, else made here; sent back in the answer
 
   // The value of the first header with this name (case-insensitive), or empty.
   std::string_view header(std::string_view name) const;
@@ -55,15 +58,17 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   virtual void write(std::string bytes) = 0;
   // Ends the stream: the last chunk is written after all queued bytes.
   virtual void finish_stream() = 0;
-  // Cuts the connection: a stream that cannot be ended well must not look complete.
+  // Closes the connection after what is queued, without the last chunk: a stream that cannot be ended well
+  // must not look complete. (HTTP/1.0, where the close is the end: a reset, at once.)
   virtual void abort_stream() = 0;
 
   // Bytes queued and not yet taken by the socket.
   virtual size_t buffered_bytes() const = 0;
   // Called each time buffered_bytes() falls below the low-water mark after having been above it.
   virtual void on_drained(std::function<void()> callback) = 0;
-  // Called at most once, when the client is gone (closed, reset, timed out) before the answer was complete.
-  // A handler that registers after the fact is called at once (posted).
+  // Called at most once, when the client is gone before the answer was complete: closed, reset, timed out,
+  // cut off for not reading, or closed by the server's stop. A client that closes only its sending side
+  // counts as gone. A handler that registers after the fact is called at once (posted).
   virtual void on_disconnect(std::function<void()> callback) = 0;
 };
 

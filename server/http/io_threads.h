@@ -1,12 +1,12 @@
-// IoThreads: an io_context and the threads that run it, until stopped. For the server's I/O; handlers do not block here.
+// IoThreads: an io_context and the threads that run it, until stopped. For the server's I/O; handlers do not
+// block here.
 #pragma once
-
-#include <optional>
-#include <thread>
-#include <vector>
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <optional>
+#include <thread>
+#include <vector>
 
 namespace sextant::http {
 

@@ -8,22 +8,26 @@
 namespace sextant::http {
 
 struct Limits {
-  size_t max_header_bytes = 32 * 1024;          // request line and fields -> 431
-  size_t max_headers = 100;                     // -> 431
-  size_t max_body_bytes = 32 * 1024 * 1024;     // -> 413, by Content-Length before anything of the body is read
-  size_t max_connections = 4096;                // -> 503 and close
-  size_t max_pipelined_bytes = 64 * 1024;       // read ahead of the request being answered; the rest waits in the kernel
+  size_t max_header_bytes = 32 * 1024;       // request line and fields -> 431
+  size_t max_headers = 100;                  // -> 431
+  size_t max_body_bytes = 32 * 1024 * 1024;  // -> 413, by Content-Length before anything of the body is read
+  size_t max_connections = 4096;             // -> 503 and close
+  // Read ahead of the request being answered; the rest waits in the kernel.
+  size_t max_pipelined_bytes = 64 * 1024;
 
-  std::chrono::milliseconds header_timeout{15'000};  // from the first byte (or the connect) to the end of the header
-  // The body's deadline is body_timeout after its start, moved on by what has arrived at min_body_bytes_per_s.
+  // From the first byte (of the first request: from the connect) to the end of the header.
+  std::chrono::milliseconds header_timeout{15'000};
+  // The body's deadline is body_timeout after its start, moved on by what has arrived at
+  // min_body_bytes_per_s.
   std::chrono::milliseconds body_timeout{30'000};
   size_t min_body_bytes_per_s = 16 * 1024;
-  std::chrono::milliseconds idle_timeout{75'000};    // keep-alive, between requests
-  std::chrono::milliseconds write_timeout{30'000};   // without a byte taken by the client
-  std::chrono::milliseconds linger_timeout{2'000};   // reading on after our last byte, so that it is not lost to a reset
+  std::chrono::milliseconds idle_timeout{75'000};   // keep-alive, between requests
+  std::chrono::milliseconds write_timeout{30'000};  // without a byte taken by the client
+  // Reading on after our last byte, so that it is not lost to a reset.
+  std::chrono::milliseconds linger_timeout{2'000};
 
-  // Streams: Exchange::on_drained() marks the fall below low_water_bytes. A handler that goes on writing to a client that
-  // does not read is cut off at max_stream_buffer_bytes.
+  // Streams: Exchange::on_drained() marks the fall below low_water_bytes. A handler that goes on writing to a
+  // client that does not read is cut off at max_stream_buffer_bytes.
   size_t low_water_bytes = 16 * 1024;
   size_t max_stream_buffer_bytes = 16 * 1024 * 1024;
 

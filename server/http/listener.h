@@ -1,15 +1,14 @@
-// HttpServer: binds a port, accepts connections and runs one Session on each. Asynchronous only: everything happens on
-// the threads that run the io_context. Knows no route's meaning. Includes no Beast header.
+// HttpServer: binds a port, accepts connections and runs one Session on each. Asynchronous only: everything
+// happens on the threads that run the io_context. Knows no route's meaning. Includes no Beast header.
 #pragma once
 
+#include <boost/asio/io_context.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
-
-#include <boost/asio/io_context.hpp>
 
 #include "engine/base/result.h"
 #include "server/http/limits.h"
@@ -19,16 +18,16 @@ namespace sextant::http {
 
 // One request as it ended; observed exactly once, also when it was malformed or its client went away.
 struct RequestRecord {
-  std::string_view method;          // as sent; empty when the request line was not understood
-  std::string_view path;            // decoded, as sent; may be hostile
-  std::string_view pattern;         // the route's: bounded cardinality; empty when no route matched
+  std::string_view method;   // as sent; empty when the request line was not understood
+  std::string_view path;     // decoded, as sent; may be hostile
+  std::string_view pattern;  // the route's: bounded cardinality; empty when no route matched
   std::string_view client_address;
   std::string_view request_id;
-  int status = 0;                   // 499: the client was gone before an answer began
-  bool client_gone = false;         // before the answer was complete
-  double duration_s = 0;            // end of the header to the last byte handed to the kernel
-  uint64_t request_bytes = 0;       // of the body
-  uint64_t response_bytes = 0;      // on the wire, head included
+  int status = 0;               // 499: the client was gone before an answer began
+  bool client_gone = false;     // before the answer was complete
+  double duration_s = 0;        // end of the header to the last byte handed to the kernel
+  uint64_t request_bytes = 0;   // of the body
+  uint64_t response_bytes = 0;  // on the wire, head included
 };
 
 struct ServerState;  // what the listener and its sessions share (server_state.h)
@@ -53,7 +52,8 @@ class HttpServer {
   Status start();
   uint16_t local_port() const;  // after start()
 
-  // Any thread, at once; the order of a drain is: stop_accepting, close_idle, (wait until num_requests is 0), close_all.
+  // Any thread, at once; the order of a drain is: stop_accepting, close_idle, (wait until num_requests is 0),
+  // close_all.
   void stop_accepting();  // and from here on each answer says Connection: close
   void close_idle();      // connections between two requests
   void close_all();       // all of them; handlers at work hear on_disconnect

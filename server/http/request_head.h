@@ -1,5 +1,5 @@
-// A request's line and fields, parsed and judged: what could be read in two ways by two programs is refused here.
-// Pure; the Beast parser is in the .cpp.
+// A request's line and fields, parsed and judged: what could be read in two ways by two programs is refused
+// here. Pure; the Beast parser is in the .cpp.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,8 @@ struct RequestHead {
   bool has_body() const { return is_chunked || content_length > 0; }
 };
 
-// `text` ends with the empty line. On an error `head` holds what was understood so far (method and path, for the log).
+// `text` ends with the empty line. On an error `head` holds what was understood so far (method and path, for
+// the log).
 std::optional<HttpError> parse_request_head(std::string_view text, const Limits& limits, RequestHead& head);
 
 }  // namespace sextant::http

@@ -9,7 +9,8 @@ void RequestReader::fail(HttpError error) {
 
 size_t RequestReader::feed(std::string_view in) {
   switch (state_) {
-    case State::kHead: return feed_head(in);
+    case State::kHead:
+      return feed_head(in);
     case State::kBody: {
       const size_t used = body_->feed(in);
       if (body_->error()) {
@@ -20,7 +21,8 @@ size_t RequestReader::feed(std::string_view in) {
       return used;
     }
     case State::kComplete:
-    case State::kError: return 0;
+    case State::kError:
+      return 0;
   }
   return 0;
 }
@@ -32,7 +34,8 @@ size_t RequestReader::feed_head(std::string_view in) {
     if (++num_blank_lines_ > 4) fail({400, "blank lines instead of a request"});
     return 2;
   }
-  // Every byte is judged when it arrives: what speaks no HTTP (TLS, say) is answered at once, not after a time-out.
+  // Every byte is judged when it arrives: what speaks no HTTP (TLS, say) is answered at once, not after a
+  // time-out.
   for (; num_scanned_ < in.size(); ++num_scanned_) {
     if (num_scanned_ >= limits_.max_header_bytes) {
       fail({431, "the request header is larger than " + std::to_string(limits_.max_header_bytes) + " bytes"});

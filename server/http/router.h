@@ -17,9 +17,9 @@ class Router {
 
   struct Match {
     const Handler* handler = nullptr;
-    std::string_view pattern;      // for metrics labels: bounded cardinality
-    bool path_exists = false;      // with no handler: 405 instead of 404
-    std::string allowed_methods;   // for 405's Allow header
+    std::string_view pattern;     // for metrics labels: bounded cardinality
+    bool path_exists = false;     // with no handler: 405 instead of 404
+    std::string allowed_methods;  // for 405's Allow header
   };
   // HEAD finds GET's handler.
   Match find(std::string_view method, std::string_view path) const;

@@ -1,17 +1,16 @@
-// What the listener and its sessions share. Owned by shared_ptr: a session may outlive its HttpServer by a moment.
-// Private to server/http.
+// What the listener and its sessions share. Owned by shared_ptr: a session may outlive its HttpServer by a
+// moment. Private to server/http.
 #pragma once
 
 #include <atomic>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/strand.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
-
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/strand.hpp>
 
 #include "server/http/listener.h"
 
@@ -26,7 +25,9 @@ class Session;
 struct ServerState {
   ServerState(boost::asio::io_context& context, HttpServer::Options server_options,
               std::shared_ptr<const Router> server_router)
-      : io(context), options(std::move(server_options)), router(std::move(server_router)),
+      : io(context),
+        options(std::move(server_options)),
+        router(std::move(server_router)),
         acceptor(boost::asio::make_strand(context)) {}
 
   boost::asio::io_context& io;

@@ -1,17 +1,15 @@
 // The connection's life: reading, waiting, closing. What is said to the client is in session_answer.cpp.
 #include "server/http/session.h"
 
-#include <netinet/tcp.h>
-#include <sys/socket.h>
-
 #include <algorithm>
-#include <exception>
-#include <utility>
-
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <exception>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <utility>
 
 #include "engine/base/log.h"
 
@@ -30,12 +28,18 @@ void set_option(int fd, int level, int name, int value) {
 
 }  // namespace
 
-Session::Session(Socket socket, std::string client_address, std::shared_ptr<ServerState> server, bool refusing)
-    : server_(std::move(server)), socket_(std::move(socket)), strand_(socket_.get_executor()), wake_timer_(strand_),
-      client_address_(std::move(client_address)), refusing_(refusing) {
+Session::Session(Socket socket, std::string client_address, std::shared_ptr<ServerState> server,
+                 bool refusing)
+    : server_(std::move(server)),
+      socket_(std::move(socket)),
+      strand_(socket_.get_executor()),
+      wake_timer_(strand_),
+      client_address_(std::move(client_address)),
+      refusing_(refusing) {
   const int fd = socket_.native_handle();
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  // A peer that lost its power says nothing; while a handler works, only the kernel's probes notice (in about a minute).
+  // A peer that lost its power says nothing; while a handler works, only the kernel's probes notice (in about
+  // a minute).
   set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
   set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, 30);
   set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, 10);
@@ -140,7 +144,8 @@ Session::Awaitable<Session::Inbound> Session::read_body(RequestReader& reader) {
     if (reader.state() == RequestReader::State::kError) co_return Inbound::kError;
     if (reader.state() == RequestReader::State::kComplete) co_return Inbound::kRequest;
     if (read_closed_) co_return Inbound::kClosed;
-    const auto earned = std::chrono::milliseconds(reader.num_body_wire_bytes() * 1000 / limits().min_body_bytes_per_s);
+    const auto earned = std::chrono::milliseconds(reader.num_body_wire_bytes() * 1000 /
+                                                  std::max<size_t>(1, limits().min_body_bytes_per_s));
     const Clock::time_point deadline = start + limits().body_timeout + earned;
     ensure_read(kBodyReadBytes);
     co_await wait(deadline);
@@ -153,14 +158,14 @@ Session::Awaitable<Session::Inbound> Session::read_body(RequestReader& reader) {
 }
 
 void Session::ensure_read(size_t num_bytes) {
-  // A head that fits max_header_bytes is judged before the buffer is full, so reading a request never stops here.
+  // A head that fits max_header_bytes is judged before the buffer is full, so reading a request never stops
+  // here.
   const size_t capacity = std::max(limits().max_pipelined_bytes, limits().max_header_bytes + kHeadReadBytes);
   if (is_reading_ || read_closed_ || failed_ || in_.size() >= capacity) return;
   is_reading_ = true;
   socket_.async_read_some(asio::buffer(in_.prepare(num_bytes), num_bytes),
-                          [self = shared_from_this()](const boost::system::error_code& error, size_t num_read) {
-                            self->on_read(error, num_read);
-                          });
+                          [self = shared_from_this()](const boost::system::error_code& error,
+                                                      size_t num_read) { self->on_read(error, num_read); });
 }
 
 void Session::on_read(const boost::system::error_code& error, size_t num_bytes) {

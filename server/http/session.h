@@ -1,20 +1,20 @@
-// Session: one connection. One coroutine (run) reads requests, dispatches them and writes answers, in order; it has one
-// place to wait (wait), and every read, write or call from a handler leaves its result in a member and wakes it. Reads
-// go on while a handler works: that is how a client that goes away is noticed, and a request that arrives early is kept
-// for its turn. Everything runs on the session's strand. Private to server/http.
+// Session: one connection. One coroutine (run) reads requests, dispatches them and writes answers, in order;
+// it has one place to wait (wait), and every read, write or call from a handler leaves its result in a member
+// and wakes it. Reads go on while a handler works: that is how a client that goes away is noticed, and a
+// request that arrives early is kept for its turn (behind Limits::max_pipelined_bytes of those, only a reset
+// is noticed at once). Everything runs on the session's strand. Private to server/http.
 //
-// An end of file from the client before its answer is complete counts as gone: programs that close only their sending
-// side (shutdown(SHUT_WR)) and still read are not served; no HTTP client library does so.
+// An end of file from the client before its answer is complete counts as gone: programs that close only their
+// sending side (shutdown(SHUT_WR)) and still read are not served; no HTTP client library does so.
 #pragma once
 
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
-
-#include <boost/asio/awaitable.hpp>
-#include <boost/asio/steady_timer.hpp>
 
 #include "server/http/in_buffer.h"
 #include "server/http/request_reader.h"
@@ -88,7 +88,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::shared_ptr<ExchangeState> exchange_;
   bool keep_alive_ = true;
   bool is_http10_ = false;
-  bool is_head_ = false;     // method HEAD: no body goes out
+  bool is_head_ = false;  // method HEAD: no body goes out
   bool head_sent_ = false;
   bool answer_sent_ = false;
   uint64_t num_request_bytes_ = 0;

@@ -1,8 +1,7 @@
 #include "server/http/session_exchange.h"
 
-#include <utility>
-
 #include <boost/asio/post.hpp>
+#include <utility>
 
 #include "engine/base/check.h"
 #include "engine/base/log.h"
@@ -29,7 +28,9 @@ SessionExchange::~SessionExchange() {
   });
 }
 
-boost::asio::any_io_executor SessionExchange::executor() { return session_->strand(); }
+boost::asio::any_io_executor SessionExchange::executor() {
+  return session_->strand();
+}
 
 bool SessionExchange::may_answer(const char* call) {
   CHECK(session_->strand().running_in_this_thread()) << call << "() outside the exchange's executor";
@@ -90,7 +91,9 @@ void SessionExchange::abort_stream() {
   session_->wake();
 }
 
-size_t SessionExchange::buffered_bytes() const { return state_->buffered_bytes(); }
+size_t SessionExchange::buffered_bytes() const {
+  return state_->buffered_bytes();
+}
 
 void SessionExchange::on_drained(std::function<void()> callback) {
   if (!state_->closed) state_->on_drained = std::move(callback);

@@ -1,6 +1,6 @@
-// The two halves of a request being answered: ExchangeState, which the session works off, and SessionExchange, the
-// handler's end of it. All on the session's strand, but for the handler's letting go, which may happen anywhere.
-// Private to server/http.
+// The two halves of a request being answered: ExchangeState, which the session works off, and
+// SessionExchange, the handler's end of it. All on the session's strand, but for the handler's letting go,
+// which may happen anywhere. Private to server/http.
 #pragma once
 
 #include <atomic>
@@ -29,7 +29,7 @@ struct ExchangeState {
   bool overflowed = false;      // the handler wrote on and on to a client that does not read
   bool is_above_low_water = false;
   bool client_gone = false;
-  bool closed = false;          // the session is done with it
+  bool closed = false;  // the session is done with it
   std::function<void()> on_drained;
   std::function<void()> on_disconnect;
 

@@ -13,8 +13,9 @@ struct Target {
   std::string query;  // raw, without '?'
 };
 
-// Origin form, or absolute form (its authority is dropped). Refused: broken percent escapes, fragments, and control
-// characters, also those written as escapes. Dot segments are kept as they are: routes compare whole paths.
+// Origin form, or absolute form (its authority is dropped). Refused: broken percent escapes, fragments, and
+// control characters, also those written as escapes. Dot segments are kept as they are: routes compare whole
+// paths.
 Result<Target> parse_target(std::string_view method, std::string_view target);
 
 }  // namespace sextant::http

@@ -1,8 +1,7 @@
 #include "server/health.h"
 
-#include <thread>
-
 #include <gmock/gmock.h>
+#include <thread>
 
 #include "server/metrics.h"
 #include "tests/server/http/http_server_fixture.h"
@@ -51,7 +50,8 @@ TEST_F(HealthTest, NothingLeadsOutOfAFailure) {
   start_with_health();
   health.set_ready();
   health.set_failed("the device reported \"error\" \xff");
-  for (const auto& set : {std::function<void()>([&] { health.set_ready(); }), std::function<void()>([&] { health.set_draining(); }),
+  for (const auto& set : {std::function<void()>([&] { health.set_ready(); }),
+                          std::function<void()>([&] { health.set_draining(); }),
                           std::function<void()>([&] { health.set_loading("x"); })}) {
     set();
     EXPECT_EQ(status_of("/health"), 503);

@@ -2,13 +2,12 @@
 #pragma once
 
 #include <cstdlib>
+#include <gtest/gtest.h>
 #include <map>
 #include <optional>
 #include <set>
 #include <sstream>
 #include <string>
-
-#include <gtest/gtest.h>
 
 namespace sextant {
 

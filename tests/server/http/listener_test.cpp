@@ -1,7 +1,6 @@
 // The listener and plain requests: ports, keep-alive, pipelining, routes, versions, limits on connections.
-#include <sys/resource.h>
-
 #include <gmock/gmock.h>
+#include <sys/resource.h>
 
 #include "tests/server/http/http_server_fixture.h"
 
@@ -159,7 +158,8 @@ TEST_F(ListenerTest, Http10) {
 TEST_F(ListenerTest, ConnectionClose) {
   start();
   RawClient client(port);
-  client.send("GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+  client.send(
+      "GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
   const RawResponse response = client.read_response();
   EXPECT_EQ(response.header("connection"), "close");
   EXPECT_TRUE(client.is_closed_by_server());
@@ -171,7 +171,8 @@ TEST_F(ListenerTest, EchoesOnlyWellFormedRequestIds) {
   RawClient client(port);
   client.send("GET /hello HTTP/1.1\r\nHost: x\r\nX-Request-ID: my-id.1:2\r\n\r\n");
   EXPECT_EQ(client.read_response().header("x-request-id"), "my-id.1:2");
-  for (const std::string& bad : {std::string("a b"), std::string("<script>"), std::string(200, 'a'), std::string("\xc3\xa9")}) {
+  for (const std::string& bad :
+       {std::string("a b"), std::string("<script>"), std::string(200, 'a'), std::string("\xc3\xa9")}) {
     client.send("GET /hello HTTP/1.1\r\nHost: x\r\nX-Request-Id: " + bad + "\r\n\r\n");
     EXPECT_TRUE(client.read_response().header("x-request-id").starts_with("req-")) << bad;
   }
@@ -224,7 +225,8 @@ TEST_F(ListenerTest, FiveHundredKeepAliveConnections) {
   rusage after{};
   getrusage(RUSAGE_SELF, &after);
   const auto cpu_us = [](const rusage& usage) {
-    return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000 + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
+    return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1'000'000 + usage.ru_utime.tv_usec +
+           usage.ru_stime.tv_usec;
   };
   EXPECT_LT(cpu_us(after) - cpu_us(before), 3000) << "microseconds of CPU in 0.3 s: over 1% of a core";
   clients.clear();

@@ -1,7 +1,6 @@
 // Streamed answers: framing, coalescing, back-pressure, disconnects, and stops while they run.
-#include <random>
-
 #include <gmock/gmock.h>
+#include <random>
 
 #include "tests/server/http/http_server_fixture.h"
 

@@ -33,7 +33,8 @@ TEST(Target, AbsoluteForm) {
 }
 
 TEST(Target, RefusesWhatIsNoTarget) {
-  for (const char* bad : {"", "a", "?x", "*", "/%", "/%4", "/%4g", "/%g4", "/a%", "/%00", "/%0a", "/%7F", "/a#b", "\\x"}) {
+  for (const char* bad :
+       {"", "a", "?x", "*", "/%", "/%4", "/%4g", "/%g4", "/a%", "/%00", "/%0a", "/%7F", "/a#b", "\\x"}) {
     EXPECT_TRUE(path_of(bad).starts_with("refused")) << bad;
   }
   EXPECT_EQ(parse_target("OPTIONS", "*")->path, "*");
