@@ -138,7 +138,7 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
                               {.max_num_batched_tokens = config.scheduler.max_num_batched_tokens, .max_model_len = max_model_len}));
   const KvCacheSpec spec = make_kv_cache_spec(opened.config, kv_dtype(config), static_cast<int32_t>(config.cache.block_size));
   const KvCacheGroup& group = spec.groups[0];
-  const auto num_blocks = static_cast<int32_t>(plan.num_blocks) + 1;  // and the null block
+  const auto num_blocks = static_cast<int32_t>(plan.num_blocks);  // with the null block
   ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache,
                    backend.make_kv_cache({.num_layers = static_cast<int32_t>(group.layers.size()),
                                           .num_blocks = num_blocks,
@@ -156,7 +156,7 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   info.vocab_size = static_cast<int32_t>(opened.config.vocab_size);
   info.max_model_len = max_model_len;
   info.block_size = spec.block_size;
-  info.num_blocks = static_cast<int32_t>(plan.num_blocks);
+  info.num_blocks = num_blocks - 1;
   info.num_parameters = model->num_parameters();
   info.weight_bytes = model->weight_bytes();
   info.kv_cache_bytes = static_cast<int64_t>(cache->size_bytes());

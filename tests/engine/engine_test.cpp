@@ -164,7 +164,7 @@ TEST(Engine, PreemptionChangesNothingThatIsSeen) {
   std::mt19937_64 rng(seed);
   EngineConfig config = tiny_config();
   config.model.max_model_len = 256;
-  config.cache.kv_cache_memory_bytes = int64_t{24} * 16 * 384;  // 24 blocks: 3 layers, 2 KV heads of 16, K and V, bf16
+  config.cache.kv_cache_memory_bytes = int64_t{25} * 16 * 384;  // 24 blocks and the null block: 3 layers, 2 KV heads of 16, K and V, bf16
   const auto tight = make_engine(config);
   ASSERT_EQ(tight->info().num_blocks, 24);
   const auto roomy = make_engine();
