@@ -148,7 +148,7 @@ def test_a_full_queue_is_503_with_retry_after(model):
     import server_process
 
     with server_process.Server(model, "--max-num-seqs", "1", "--max-num-queued-reqs", "1") as narrow:
-        body = {"model": server_process.model_id(narrow), "prompt": "Hi", "max_tokens": 200, "ignore_eos": True}
+        body = {"model": server_process.model_id(narrow), "prompt": "Hi", "max_tokens": 60, "ignore_eos": True}
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
             answers = list(pool.map(lambda _: narrow.post("/v1/completions", body), range(12)))
         statuses = [answer.status for answer in answers]
