@@ -60,8 +60,10 @@ TEST_F(SessionTest, BodiesOverTheLimitGet413WithoutBeingRead) {
   RawClient eager(port);
   eager.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n");
   const std::string block(100'000, 'x');
-  for (int i = 0; i < 50; ++i) eager.send(block);
+  for (int i = 0; i < 50; ++i) ASSERT_TRUE(eager.send(block));
   EXPECT_EQ(eager.read_response().status, 413);
+  EXPECT_TRUE(eager.is_closed_by_server());
+  EXPECT_TRUE(eager.at_eof()) << "ended, not reset";
   RawClient chunked(port);
   chunked.send("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n300\r\n" +
                std::string(0x300, 'a') + "\r\n300\r\n");
@@ -257,7 +259,9 @@ TEST_F(SessionTest, AClientThatDoesNotReadIsCutOff) {
   start();
   RawClient client(port, 4096);
   client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
-  EXPECT_TRUE(seen(1)[0].client_gone);
+  const auto records = seen(1);
+  ASSERT_EQ(records.size(), 1U);
+  EXPECT_TRUE(records[0].client_gone);
   EXPECT_TRUE(wait_until([&] { return server->num_connections() == 0; }));
   // One that reads slowly is not.
   RawClient slow(port, 4096);
