@@ -1,12 +1,11 @@
 // Wires routes to the text pool and generations.
 #include "server/openai/api.h"
 
+#include <boost/asio/post.hpp>
 #include <chrono>
 #include <exception>
 #include <string_view>
 #include <utility>
-
-#include <boost/asio/post.hpp>
 
 #include "engine/base/check.h"
 #include "server/http/error_body.h"
@@ -23,12 +22,13 @@ namespace {
 namespace asio = boost::asio;
 
 int64_t system_unix_s() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 Status text_queue_full() {
-  return Status(StatusCode::kUnavailable, "The server has too many requests waiting to be read. Try again later.", {},
-                "queue_full");
+  return Status(StatusCode::kUnavailable,
+                "The server has too many requests waiting to be read. Try again later.", {}, "queue_full");
 }
 
 // Nothing of what a body causes may end a thread: memory for an absurd one, at worst.
@@ -61,7 +61,12 @@ struct Api::Impl {
               chat_template,
               {engine.info().vocab_size, engine.info().max_model_len},
               options.served_model_names},
-        services{engine, tokenizer, metrics, seeds, options.system_fingerprint, options.pause_above_buffered_bytes},
+        services{engine,
+                 tokenizer,
+                 metrics,
+                 seeds,
+                 options.system_fingerprint,
+                 options.pause_above_buffered_bytes},
         sinks(engine),
         text_pool(options.num_text_threads, options.max_queued_texts) {
     CHECK(!options.served_model_names.empty());
@@ -83,7 +88,8 @@ struct Api::Impl {
   TextPool text_pool;  // last: its jobs use the others
 };
 
-// The exchange is released on its own executor, never on a pool thread: the last reference travels back with the outcome.
+// The exchange is released on its own executor, never on a pool thread: the last reference travels back with
+// the outcome.
 void Api::Impl::generate(std::shared_ptr<http::Exchange> exchange, Prepare prepare) {
   const asio::any_io_executor executor = exchange->executor();
   const http::HttpRequest* request = &exchange->request();  // lives as long as the exchange
@@ -121,8 +127,9 @@ Api::~Api() = default;
 void Api::register_routes(http::Router& router) {
   Impl* impl = impl_.get();
   const auto generate = [&](std::string_view path, Impl::Prepare prepare) {
-    router.add("POST", path,
-               [impl, prepare](std::shared_ptr<http::Exchange> exchange) { impl->generate(std::move(exchange), prepare); });
+    router.add("POST", path, [impl, prepare](std::shared_ptr<http::Exchange> exchange) {
+      impl->generate(std::move(exchange), prepare);
+    });
   };
   generate("/v1/completions", &prepare_completion);
   generate("/v1/chat/completions", &prepare_chat);

@@ -1,7 +1,7 @@
-// Api: the OpenAI endpoints, and the only thing of this folder that main.cpp sees. Registers its routes on a router; each
-// request then runs parse -> text pool -> engine -> render on its exchange's executor.
-// Threads: construct and register before the I/O threads start; destroy after they have been joined.
-// Must not know Beast, sockets, flags or the scheduler.
+// Api: the OpenAI endpoints, and the only thing of this folder that main.cpp sees. Registers its routes on a
+// router; each request then runs parse -> text pool -> engine -> render on its exchange's executor. Threads:
+// construct and register before the I/O threads start; destroy after they have been joined. Must not know
+// Beast, sockets, flags or the scheduler.
 #pragma once
 
 #include <cstddef>
@@ -23,19 +23,21 @@ class ServerMetrics;
 namespace openai {
 
 struct ApiOptions {
-  std::vector<std::string> served_model_names;  // at least one; any of them is accepted, answers carry the one asked for
-  std::string model_root;                       // `root` in /v1/models: what --model named
-  std::string system_fingerprint;               // the same for equal weights and numerics; empty: null in answers
-  size_t num_text_threads = 2;                  // JSON, templates and tokenisation run here, not on I/O threads
-  size_t max_queued_texts = 256;                // requests waiting for those threads; more get 503
-  size_t pause_above_buffered_bytes = 256 * 1024;  // unread bytes of one client after which its sequences pause
-  std::function<int64_t()> unix_now_s;          // wall clock for `created` and strftime_now; empty: the system's
+  std::vector<std::string>
+      served_model_names;          // at least one; any of them is accepted, answers carry the one asked for
+  std::string model_root;          // `root` in /v1/models: what --model named
+  std::string system_fingerprint;  // the same for equal weights and numerics; empty: null in answers
+  size_t num_text_threads = 2;     // JSON, templates and tokenisation run here, not on I/O threads
+  size_t max_queued_texts = 256;   // requests waiting for those threads; more get 503
+  size_t pause_above_buffered_bytes =
+      256 * 1024;                       // unread bytes of one client after which its sequences pause
+  std::function<int64_t()> unix_now_s;  // wall clock for `created` and strftime_now; empty: the system's
 };
 
 class Api {
  public:
-  // The references outlive this object; `chat_template` (null: chat answers 400) and `metrics` (null: none) too.
-  // Order of life: io_context, engine, Api; destroy in reverse, after the I/O threads were joined.
+  // The references outlive this object; `chat_template` (null: chat answers 400) and `metrics` (null: none)
+  // too. Order of life: io_context, engine, Api; destroy in reverse, after the I/O threads were joined.
   Api(ApiOptions options, Engine& engine, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
       ServerMetrics* metrics);
   ~Api();  // drops queued text jobs, waits for the running ones

@@ -9,8 +9,9 @@ namespace sextant::openai {
 
 inline constexpr size_t kMaxMessages = 16'384;
 
-// The request's `messages`: a non-empty array of objects with a role. Roles are free: the template decides. Content is a
-// string, a list of text parts (joined by line breaks), or null where tool_calls speak. Errors name the element.
+// The request's `messages`: a non-empty array of objects with a role. Roles are free: the template decides.
+// Content is a string, a list of text parts (joined by line breaks), or null where tool_calls speak. Errors
+// name the element.
 Result<Json> read_messages(const Json& body);
 
 // `tools` (an array of objects), null when absent.

@@ -1,5 +1,5 @@
-// ChatRequest: a /v1/chat/completions body, typed; and the part of it that makes the prompt, which /tokenize shares.
-// Any thread.
+// ChatRequest: a /v1/chat/completions body, typed; and the part of it that makes the prompt, which /tokenize
+// shares. Any thread.
 #pragma once
 
 #include <optional>
@@ -13,10 +13,10 @@ namespace sextant::openai {
 
 // What the template turns into a prompt.
 struct ChatPrompt {
-  Json messages;  // see read_messages
-  Json tools;     // null or an array
-  Json documents; // null or an array
-  Json kwargs;    // an object: further variables of the template
+  Json messages;   // see read_messages
+  Json tools;      // null or an array
+  Json documents;  // null or an array
+  Json kwargs;     // an object: further variables of the template
   bool add_generation_prompt = true;
   bool continue_final_message = false;
 };

@@ -1,11 +1,11 @@
-// Submission runs on the sink's strand, and so do deliveries: an event cannot overtake the registration of its id.
+// Submission runs on the sink's strand, and so do deliveries: an event cannot overtake the registration of
+// its id.
 #include "server/openai/engine_sink.h"
-
-#include <utility>
 
 #include <boost/asio/execution/context.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <utility>
 
 namespace sextant::openai {
 
@@ -44,13 +44,14 @@ void EngineSink::submit_here(std::vector<Request> requests, std::shared_ptr<Even
     for (const RequestId id : ids) receivers_.emplace(id, receiver);
   }
   const asio::any_io_executor executor = receiver->executor();
-  asio::post(executor, [receiver = std::move(receiver), ids = std::move(ids), refusal = std::move(refusal)]() mutable {
-    if (refusal.ok()) {
-      receiver->on_submitted(std::move(ids));
-    } else {
-      receiver->on_submitted(std::move(refusal));
-    }
-  });
+  asio::post(executor,
+             [receiver = std::move(receiver), ids = std::move(ids), refusal = std::move(refusal)]() mutable {
+               if (refusal.ok()) {
+                 receiver->on_submitted(std::move(ids));
+               } else {
+                 receiver->on_submitted(std::move(refusal));
+               }
+             });
 }
 
 void EngineSink::forget(std::vector<RequestId> ids) {
@@ -69,8 +70,9 @@ void EngineSink::fan_out(std::vector<OutputEvent> events) {
       continue;
     }
     while (end < events.size() && events[end].request_id == events[begin].request_id) ++end;
-    std::vector<OutputEvent> share(std::make_move_iterator(events.begin() + static_cast<std::ptrdiff_t>(begin)),
-                                   std::make_move_iterator(events.begin() + static_cast<std::ptrdiff_t>(end)));
+    std::vector<OutputEvent> share(
+        std::make_move_iterator(events.begin() + static_cast<std::ptrdiff_t>(begin)),
+        std::make_move_iterator(events.begin() + static_cast<std::ptrdiff_t>(end)));
     asio::post(found->second->executor(), [receiver = found->second, share = std::move(share)]() mutable {
       receiver->on_events(std::move(share));
     });

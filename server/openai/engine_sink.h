@@ -1,18 +1,16 @@
-// EngineSink: where the engine's events enter the I/O side: one message per step and io_context, fanned out to the
-// receivers by request id. One sink per io_context (SinkRegistry finds it).
-// Threads: deliver() on the engine thread; submit() and forget() on any; the map lives on the sink's own strand.
-// Must not know text.
+// EngineSink: where the engine's events enter the I/O side: one message per step and io_context, fanned out
+// to the receivers by request id. One sink per io_context (SinkRegistry finds it). Threads: deliver() on the
+// engine thread; submit() and forget() on any; the map lives on the sink's own strand. Must not know text.
 #pragma once
 
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/execution_context.hpp>
+#include <boost/asio/strand.hpp>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
-
-#include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/execution_context.hpp>
-#include <boost/asio/strand.hpp>
 
 #include "engine/base/result.h"
 #include "engine/engine.h"

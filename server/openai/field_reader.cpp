@@ -16,7 +16,7 @@ std::string range_text(int64_t min, int64_t max) {
 
 // A number as the client wrote it, bounded.
 std::string shown(const Json& value) {
-  std::string text = value.dump(-1, ' ', true, Json::error_handler_t::replace);
+  std::string text = dump_json(value);
   if (text.size() > 40) text = text.substr(0, 40) + "...";
   return text;
 }
@@ -35,8 +35,9 @@ Status type_error(std::string_view param, std::string_view wanted, const Json& g
 }
 
 Status range_error(std::string_view param, std::string_view range, const std::string& got) {
-  return invalid_argument("'" + std::string(param) + "' must be " + std::string(range) + "; it is " + got + ".",
-                          std::string(param), "invalid_value");
+  return invalid_argument(
+      "'" + std::string(param) + "' must be " + std::string(range) + "; it is " + got + ".",
+      std::string(param), "invalid_value");
 }
 
 Status read_boolean(const Json& object, std::string_view name, bool* out) {
@@ -96,7 +97,8 @@ Status read_float(const Json& object, std::string_view name, float* out) {
   return ok_status();
 }
 
-Status read_string(const Json& object, std::string_view name, size_t max_bytes, std::optional<std::string>* out) {
+Status read_string(const Json& object, std::string_view name, size_t max_bytes,
+                   std::optional<std::string>* out) {
   const Json* value = find_field(object, name);
   if (value == nullptr) return ok_status();
   if (!value->is_string()) return type_error(name, "a string", *value);
@@ -109,7 +111,8 @@ Status read_string(const Json& object, std::string_view name, size_t max_bytes, 
   return ok_status();
 }
 
-Status read_token_ids(const Json& value, const std::string& param, int32_t vocab_size, std::vector<int32_t>* out) {
+Status read_token_ids(const Json& value, const std::string& param, int32_t vocab_size,
+                      std::vector<int32_t>* out) {
   if (!value.is_array()) return type_error(param, "an array of token ids", value);
   out->reserve(value.size());
   for (size_t i = 0; i < value.size(); ++i) {

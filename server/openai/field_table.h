@@ -25,13 +25,18 @@ enum class FieldType : uint8_t { kAny, kBoolean, kInteger, kString, kObject, kAr
 struct Field {
   std::string_view name;
   FieldKind kind = FieldKind::kUsed;
-  FieldType type = FieldType::kAny;   // of kIgnored
-  std::string_view neutral = "[]";    // of kUnsupported: JSON array of the values that change nothing; null always is
-  std::string_view reason = {};       // of kUnsupported: ends the sentence "'x' is not supported: "
+  FieldType type = FieldType::kAny;  // of kIgnored
+  std::string_view neutral =
+      "[]";  // of kUnsupported: JSON array of the values that change nothing; null always is
+  std::string_view reason = {};  // of kUnsupported: ends the sentence "'x' is not supported: "
 };
 
-constexpr Field used(std::string_view name) { return {name, FieldKind::kUsed}; }
-constexpr Field ignored(std::string_view name, FieldType type) { return {name, FieldKind::kIgnored, type}; }
+constexpr Field used(std::string_view name) {
+  return {name, FieldKind::kUsed};
+}
+constexpr Field ignored(std::string_view name, FieldType type) {
+  return {name, FieldKind::kIgnored, type};
+}
 constexpr Field unsupported_unless(std::string_view name, std::string_view neutral, std::string_view reason) {
   return {name, FieldKind::kUnsupported, FieldType::kAny, neutral, reason};
 }
@@ -40,8 +45,8 @@ class FieldTable {
  public:
   FieldTable(std::initializer_list<std::vector<Field>> groups);
 
-  // kInvalidArgument naming the first field that is unknown (with the nearest known one), ignored but wrongly typed, or
-  // unsupported. `path` precedes names in `param`: "messages[0]" gives "messages[0].role".
+  // kInvalidArgument naming the first field that is unknown (with the nearest known one), ignored but wrongly
+  // typed, or unsupported. `path` precedes names in `param`: "messages[0]" gives "messages[0].role".
   Status check(const Json& object, std::string_view path = {}) const;
 
   const std::vector<Field>& fields() const { return fields_; }

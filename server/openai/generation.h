@@ -1,17 +1,17 @@
-// Generation: the running of one HTTP request between client and engine: submits one engine request per prompt, turns
-// events into text, answers exactly once, aborts when the client goes, pauses when it does not read.
-// All state lives on the exchange's executor; nothing here locks or blocks. Must not know JSON or sockets.
+// Generation: the running of one HTTP request between client and engine: submits one engine request per
+// prompt, turns events into text, answers exactly once, aborts when the client goes, pauses when it does not
+// read. All state lives on the exchange's executor; nothing here locks or blocks. Must not know JSON or
+// sockets.
 #pragma once
 
 #include <atomic>
+#include <boost/asio/any_io_executor.hpp>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
-
-#include <boost/asio/any_io_executor.hpp>
 
 #include "engine/engine.h"
 #include "engine/text/tokenizer.h"
@@ -42,9 +42,10 @@ struct GenerationServices {
 class Generation final : public EventReceiver, public std::enable_shared_from_this<Generation> {
  public:
   // On the exchange's executor, when the request arrived; watches the client from here on.
-  static std::shared_ptr<Generation> create(std::shared_ptr<http::Exchange> exchange, GenerationServices& services,
-                                            std::shared_ptr<EngineSink> sink);
-  Generation(std::shared_ptr<http::Exchange> exchange, GenerationServices& services, std::shared_ptr<EngineSink> sink);
+  static std::shared_ptr<Generation> create(std::shared_ptr<http::Exchange> exchange,
+                                            GenerationServices& services, std::shared_ptr<EngineSink> sink);
+  Generation(std::shared_ptr<http::Exchange> exchange, GenerationServices& services,
+             std::shared_ptr<EngineSink> sink);
 
   // Runs what the text pool made of the body, or answers its error. Once, on the executor.
   void run(Result<GenerationSpec> spec);
@@ -74,9 +75,9 @@ class Generation final : public EventReceiver, public std::enable_shared_from_th
   Usage usage_of(size_t choice_idx) const;
   Usage total_usage() const;
 
-  void send(std::string bytes);      // streaming
-  void complete(std::string* out);   // every choice is done
-  void fail(const Status& status);   // an answer, or the stream's last event
+  void send(std::string bytes);     // streaming
+  void complete(std::string* out);  // every choice is done
+  void fail(const Status& status);  // an answer, or the stream's last event
   void set_paused(bool paused);
   void close();
 

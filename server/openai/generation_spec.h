@@ -1,5 +1,5 @@
-// GenerationSpec: one HTTP request, validated and in token ids: all that running and rendering it needs to know.
-// Made on the text pool, then owned by one Generation. Must not know JSON.
+// GenerationSpec: one HTTP request, validated and in token ids: all that running and rendering it needs to
+// know. Made on the text pool, then owned by one Generation. Must not know JSON.
 #pragma once
 
 #include <cstdint>
@@ -39,9 +39,10 @@ struct GenerationSpec {
   bool return_token_ids = false;
   bool return_tokens_as_token_ids = false;
   bool echo = false;
-  bool echo_only = false;             // echo with max_tokens 0: the engine's one token is neither shown nor counted
+  bool echo_only = false;  // echo with max_tokens 0: the engine's one token is neither shown nor counted
   bool show_logprobs = false;
-  bool show_prompt_logprobs = false;  // prompt_logprobs was asked for; echo with logprobs needs them without showing them
+  bool show_prompt_logprobs =
+      false;  // prompt_logprobs was asked for; echo with logprobs needs them without showing them
 
   int32_t priority = 0;
   std::string cache_salt;

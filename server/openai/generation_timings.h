@@ -1,5 +1,6 @@
-// GenerationTimings: the samples that one engine request (one prompt, n choices) owes the metrics: each exactly once, by
-// vLLM's definitions. On its generation's strand. Engine and server intervals are never mixed.
+// GenerationTimings: the samples that one engine request (one prompt, n choices) owes the metrics: each
+// exactly once, by vLLM's definitions. On its generation's strand. Engine and server intervals are never
+// mixed.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,8 @@ namespace sextant::openai {
 class GenerationTimings {
  public:
   // From the engine's acceptance on. `metrics` may be null.
-  GenerationTimings(ServerMetrics* metrics, int64_t arrival_ns, int32_t num_prompt_tokens, int32_t num_choices,
-                    std::optional<int64_t> max_tokens);
+  GenerationTimings(ServerMetrics* metrics, int64_t arrival_ns, int32_t num_prompt_tokens,
+                    int32_t num_choices, std::optional<int64_t> max_tokens);
 
   // An event with `num_tokens` tokens that count (of the event's, the rest lies behind a stop string).
   void on_event(const OutputEvent& event, int32_t num_tokens, int64_t now_ns);
@@ -31,7 +32,7 @@ class GenerationTimings {
     std::optional<FinishReason> finish_reason;
     int32_t num_tokens = 0;
     int32_t num_preemptions = 0;
-    int64_t queued_ns = 0;           // zero: has not happened
+    int64_t queued_ns = 0;  // zero: has not happened
     int64_t first_scheduled_ns = 0;
     int64_t first_token_ns = 0;
     int64_t last_token_ns = 0;

@@ -1,5 +1,5 @@
-// A SAX handler on nlohmann's parser (which does not recurse) that builds the value itself: duplicate keys and limits
-// are seen as they come, and lookups stay linear whatever the number of keys.
+// A SAX handler on nlohmann's parser (which does not recurse) that builds the value itself: duplicate keys
+// and limits are seen as they come, and lookups stay linear whatever the number of keys.
 #include "server/openai/json_reader.h"
 
 #include <algorithm>
@@ -58,7 +58,8 @@ std::string_view bare_message(std::string_view what) {
   if (const size_t close = what.find("] "); what.starts_with('[') && close != std::string_view::npos) {
     what.remove_prefix(close + 2);
   }
-  if (const size_t colon = what.find(": "); what.starts_with("parse error at") && colon != std::string_view::npos) {
+  if (const size_t colon = what.find(": ");
+      what.starts_with("parse error at") && colon != std::string_view::npos) {
     what.remove_prefix(colon + 2);
   }
   return what;
@@ -84,7 +85,7 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
   bool key(string_t& name) override {
     Level& level = levels_.back();
     if (!level.keys.insert(name).second) {
-      return fail("the key \"" + printable(name) + "\" occurs twice in one object");
+      return fail("the key " + in_quotes(name) + " occurs twice in one object");
     }
     level.pending_key = std::move(name);
     return true;
@@ -93,7 +94,8 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
   bool start_array(std::size_t) override { return open(Json::array()); }
   bool end_array() override { return close(); }
 
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
+  bool parse_error(std::size_t position, const std::string&,
+                   const nlohmann::detail::exception& error) override {
     const size_t byte = position > 0 ? position - 1 : 0;
     const bool at_end = byte >= text_.size();
     error_ = invalid_argument("The body is not valid JSON at " + describe_position(text_, byte) + ": " +
@@ -109,11 +111,6 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
     std::unordered_set<std::string> keys;
     std::string pending_key;
   };
-
-  static std::string printable(std::string_view name) {
-    std::string shown = Json(std::string(name.substr(0, 64))).dump(-1, ' ', true, Json::error_handler_t::replace);
-    return shown.substr(1, shown.size() - 2);
-  }
 
   bool fail(const std::string& what) {
     const size_t byte = furthest_ == nullptr ? 0 : static_cast<size_t>(furthest_ - text_.data());
@@ -172,12 +169,24 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
+std::string dump_json(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string in_quotes(std::string_view text) {
+  constexpr size_t kMaxBytes = 100;
+  const bool is_cut = text.size() > kMaxBytes;
+  return Json(std::string(text.substr(0, kMaxBytes))).dump(-1, ' ', true, Json::error_handler_t::replace) +
+         (is_cut ? "..." : "");
+}
+
 Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
   BoundedBuilder builder(text, limits);
   const char* end = text.data() + text.size();
   bool ok = false;
   try {
-    ok = Json::sax_parse(CountingIterator(text.data(), builder.furthest()), CountingIterator(end, nullptr), &builder);
+    ok = Json::sax_parse(CountingIterator(text.data(), builder.furthest()), CountingIterator(end, nullptr),
+                         &builder);
   } catch (const std::exception& error) {
     return invalid_argument(std::string("The body is not valid JSON: ") + error.what(), {}, "invalid_json");
   }

@@ -19,8 +19,8 @@ class LogprobsRenderer {
   LogprobsRenderer(const Tokenizer& tokenizer, bool as_token_ids, bool skip_special_tokens)
       : tokenizer_(tokenizer), as_token_ids_(as_token_ids), skip_special_tokens_(skip_special_tokens) {}
 
-  // /v1/completions. `prompt_ids` (echoed; the first has no log-probability) precede `ids`. `*text_offset`, in characters,
-  // is where this piece's text begins in the choice's, and is moved to its end.
+  // /v1/completions. `prompt_ids` (echoed; the first has no log-probability) precede `ids`. `*text_offset`,
+  // in characters, is where this piece's text begins in the choice's, and is moved to its end.
   Json completion(std::span<const int32_t> prompt_ids, std::span<const PositionLogprobs> prompt_logprobs,
                   std::string_view prompt_text, std::span<const int32_t> ids,
                   std::span<const PositionLogprobs> logprobs, size_t* text_offset) const;

@@ -36,7 +36,8 @@ class Renderer {
   // Streaming: each appends whole server-sent events to `out`.
   virtual void begin(std::string* out) = 0;  // once, before the first update
   // `so_far`: of this choice and its prompt.
-  virtual void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far, std::string* out) = 0;
+  virtual void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far,
+                      std::string* out) = 0;
   virtual void end(const Usage& total, std::string* out) = 0;
 
   // Not streaming: the body. choices[i] is all that became of choice i.
@@ -68,6 +69,5 @@ const char* finish_reason_name(FinishReason reason);
 Json finish_reason_json(const ChoiceUpdate& update);  // null while it goes on
 Json stop_reason_json(const StopReason& reason);
 Json fingerprint_json(const std::string& system_fingerprint);
-std::string dump_json(const Json& json);  // bytes that are not UTF-8 become U+FFFD
 
 }  // namespace sextant::openai

@@ -1,4 +1,5 @@
-// Shared fields: types and what only the API knows here; ranges of sampling parameters are SamplingParams' own.
+// Shared fields: types and what only the API knows here; ranges of sampling parameters are SamplingParams'
+// own.
 #include "server/openai/sampling_fields.h"
 
 #include <charconv>
@@ -58,8 +59,9 @@ Status read_logit_bias(const Json& body, int32_t vocab_size, std::vector<std::pa
     int32_t id = -1;
     const auto parsed = std::from_chars(key.data(), key.data() + key.size(), id);
     if (parsed.ec != std::errc() || parsed.ptr != key.data() + key.size() || id < 0 || id >= vocab_size) {
-      return range_error("logit_bias", "an object whose keys are token ids in [0, " + std::to_string(vocab_size - 1) + "]",
-                         Json(key.substr(0, 40)).dump(-1, ' ', true, Json::error_handler_t::replace));
+      return range_error("logit_bias",
+                         "an object whose keys are token ids in [0, " + std::to_string(vocab_size - 1) + "]",
+                         in_quotes(key));
     }
     if (!bias.is_number()) return type_error("logit_bias." + key, "a number", bias);
     const float amount = to_float(bias.get<double>());
@@ -96,14 +98,13 @@ Status read_truncation(const Json& body, const ModelLimits& limits, SharedFields
   RETURN_IF_ERROR(read_integer(body, "truncate_prompt_tokens", -1, limits.max_model_len,
                                &fields->truncate_prompt_tokens));
   if (fields->truncate_prompt_tokens == 0) {
-    return range_error("truncate_prompt_tokens", "-1 (what fits) or in [1, " + std::to_string(limits.max_model_len) + "]",
-                       "0");
+    return range_error("truncate_prompt_tokens",
+                       "-1 (what fits) or in [1, " + std::to_string(limits.max_model_len) + "]", "0");
   }
   std::optional<std::string> side;
   RETURN_IF_ERROR(read_string(body, "truncation_side", 16, &side));
   if (side && *side != "left" && *side != "right") {
-    return range_error("truncation_side", "\"left\" or \"right\"",
-                       Json(*side).dump(-1, ' ', true, Json::error_handler_t::replace));
+    return range_error("truncation_side", "\"left\" or \"right\"", in_quotes(*side));
   }
   fields->truncate_left = side != "right";
   return ok_status();
@@ -115,8 +116,9 @@ Status read_request_id(const Json& body, std::string* out) {
   if (!id) return ok_status();
   for (const char c : *id) {
     if (c <= ' ' || c > '~' || c == '"' || c == '\\') {
-      return invalid_argument("'request_id' must consist of printable ASCII without spaces, quotes and backslashes.",
-                              "request_id", "invalid_value");
+      return invalid_argument(
+          "'request_id' must consist of printable ASCII without spaces, quotes and backslashes.",
+          "request_id", "invalid_value");
     }
   }
   *out = *id;
@@ -125,7 +127,8 @@ Status read_request_id(const Json& body, std::string* out) {
 
 }  // namespace
 
-Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t min_max_tokens, SharedFields* fields) {
+Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t min_max_tokens,
+                           SharedFields* fields) {
   SamplingParams& sampling = fields->sampling;
   RETURN_IF_ERROR(read_string(body, "model", 1024, &fields->model));
   RETURN_IF_ERROR(read_boolean(body, "stream", &fields->stream));
@@ -142,7 +145,8 @@ Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t 
   RETURN_IF_ERROR(read_float(body, "repetition_penalty", &sampling.repetition_penalty));
   RETURN_IF_ERROR(read_logit_bias(body, limits.vocab_size, &sampling.logit_bias));
   if (const Json* ids = find_field(body, "allowed_token_ids")) {
-    RETURN_IF_ERROR(read_token_ids(*ids, "allowed_token_ids", limits.vocab_size, &sampling.allowed_token_ids));
+    RETURN_IF_ERROR(
+        read_token_ids(*ids, "allowed_token_ids", limits.vocab_size, &sampling.allowed_token_ids));
     if (sampling.allowed_token_ids.empty()) {
       return range_error("allowed_token_ids", "an array of at least one token id", "empty");
     }

@@ -45,8 +45,10 @@ struct SharedFields {
   std::string request_id;
 };
 
-// `min_max_tokens`: the least that max_tokens may be. Field names were checked against the endpoint's table before.
-Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t min_max_tokens, SharedFields* fields);
+// `min_max_tokens`: the least that max_tokens may be. Field names were checked against the endpoint's table
+// before.
+Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t min_max_tokens,
+                           SharedFields* fields);
 
 // best_of must equal n (or be absent): candidates are not ranked.
 Status check_best_of(const Json& body, int32_t n);

@@ -1,4 +1,5 @@
-// SeedSource: seeds for requests that give none: unpredictable at start, then never the same twice. Any thread.
+// SeedSource: seeds for requests that give none: unpredictable at start, then never the same twice. Any
+// thread.
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,5 @@
-// TextPool: a few threads for JSON, templates and tokenisation, with a bounded queue, so that I/O threads only do I/O.
-// Any thread may submit. Must not know what the jobs do.
+// TextPool: a few threads for JSON, templates and tokenisation, with a bounded queue, so that I/O threads
+// only do I/O. Any thread may submit. Must not know what the jobs do.
 #pragma once
 
 #include <atomic>

@@ -7,18 +7,18 @@
 
 #include "server/openai/field_reader.h"
 #include "server/openai/field_table.h"
-#include "server/openai/renderer.h"
 
 namespace sextant::openai {
 namespace {
 
 Status require_object(const Json& body) {
   if (body.is_object()) return ok_status();
-  return invalid_argument("The body must be a JSON object, not " + std::string(json_type_name(body)) + ".", {},
-                          "invalid_type");
+  return invalid_argument("The body must be a JSON object, not " + std::string(json_type_name(body)) + ".",
+                          {}, "invalid_type");
 }
 
-Result<std::string> prompt_text(const Json& json, bool is_chat, const ServedModel& model, int64_t now_unix_s) {
+Result<std::string> prompt_text(const Json& json, bool is_chat, const ServedModel& model,
+                                int64_t now_unix_s) {
   if (is_chat) {
     ASSIGN_OR_RETURN(const ChatPrompt prompt, parse_chat_prompt(json));
     return render_chat_prompt(prompt, model, now_unix_s);
@@ -68,7 +68,8 @@ Result<std::string> detokenize(std::string_view body, const ServedModel& model) 
   std::optional<std::string> name;
   RETURN_IF_ERROR(read_string(json, "model", 1024, &name));
   const Json* tokens = find_field(json, "tokens");
-  if (tokens == nullptr) return invalid_argument("'tokens' is required.", "tokens", "missing_required_parameter");
+  if (tokens == nullptr)
+    return invalid_argument("'tokens' is required.", "tokens", "missing_required_parameter");
   std::vector<int32_t> ids;
   RETURN_IF_ERROR(read_token_ids(*tokens, "tokens", model.limits.vocab_size, &ids));
   return dump_json({{"prompt", model.tokenizer->decode(ids, false)}});

@@ -10,7 +10,8 @@
 
 namespace sextant::openai {
 
-// The body of the answer. A request with `messages` is rendered by the chat template, one with `prompt` is not.
+// The body of the answer. A request with `messages` is rendered by the chat template, one with `prompt` is
+// not.
 Result<std::string> tokenize(std::string_view body, const ServedModel& model, int64_t now_unix_s);
 Result<std::string> detokenize(std::string_view body, const ServedModel& model);
 
