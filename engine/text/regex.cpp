@@ -12,7 +12,8 @@ namespace sextant {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 64 << 10;
-constexpr uint32_t kMatchLimit = 10'000'000;    // steps of one find(); about a second of the interpreter
+constexpr uint32_t kMatchLimit = 10'000'000;  // steps of one find(); about a second of the interpreter
+constexpr int kMaxLimitsHit = 4;              // by one Matcher; then it stops trying
 constexpr uint32_t kDepthLimit = 1'000'000;
 constexpr uint32_t kHeapLimitKib = 64 << 10;
 
@@ -79,6 +80,7 @@ Result<Regex> Regex::compile(std::string_view pattern, Syntax syntax) {
 struct Regex::Matcher::State {
   const Code* code = nullptr;
   pcre2_match_data* data = nullptr;
+  int num_limits_hit = 0;
   ~State() { pcre2_match_data_free(data); }
 };
 
@@ -95,10 +97,14 @@ Regex::Matcher::Outcome Regex::Matcher::find(std::string_view subject, size_t fr
     return pcre2_match(state_->code->code, reinterpret_cast<PCRE2_SPTR>(subject.data()), subject.size(), from,
                        options | PCRE2_NO_UTF_CHECK, state_->data, state_->code->context);
   };
+  if (state_->num_limits_hit >= kMaxLimitsHit) return Outcome::kLimit;
   int rc = match(0);
   if (rc == PCRE2_ERROR_JIT_STACKLIMIT) rc = match(PCRE2_NO_JIT);
   if (rc == PCRE2_ERROR_NOMATCH) return Outcome::kNone;
-  if (rc < 0) return Outcome::kLimit;
+  if (rc < 0) {
+    ++state_->num_limits_hit;
+    return Outcome::kLimit;
+  }
   const size_t* ends = pcre2_get_ovector_pointer(state_->data);
   // \K can put the start anywhere; no tokenizer means that.
   if (ends[0] < from || ends[1] < ends[0]) return Outcome::kNone;

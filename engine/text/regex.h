@@ -28,7 +28,8 @@ class Regex {
 
     enum class Outcome { kMatch, kNone, kLimit };
     // The first match at or after `from`. `subject` is valid UTF-8 and `from` lies between characters.
-    // kLimit: the pattern needs more steps than allowed here; a caller treats the rest as one unmatched run.
+    // kLimit: the pattern needs more steps than allowed here; a caller treats the rest as one unmatched run. After a
+    // few of these the Matcher gives up: a hostile pattern costs seconds per text, not hours.
     Outcome find(std::string_view subject, size_t from, size_t* begin, size_t* end);
 
    private:
