@@ -213,8 +213,9 @@ class Server {
     }
   }
 
-  // New work is refused with 503 while what runs may finish; then what is left is cut off.
-  void drain() {
+  // New work is refused with 503 while what runs may finish; then what is left is cut off. False when the engine's books
+  // do not add up at the end.
+  bool drain() {
     const auto deadline = steady_clock::now() + std::chrono::seconds(options_.server.shutdown_timeout);
     health_.set_draining();
     engine_->begin_drain();
@@ -231,7 +232,14 @@ class Server {
       LOG_WARNING << "cutting off " << num_left << " requests that did not finish in time";
     }
     http_->close_all();
+    if (finished) {
+      if (const Status status = engine_->check_integrity(); !status.ok()) {
+        LOG_ERROR << "the KV cache's integrity was violated: " << status.message();
+        return false;
+      }
+    }
     LOG_INFO << "stopped";
+    return true;
   }
 
   // The reverse of the order of life.
@@ -275,8 +283,7 @@ int serve(const ServeOptions& options) {
   }
   server.open();
   server.run();
-  server.drain();
-  return kExitDone;
+  return server.drain() ? kExitDone : kExitFailed;
 }
 
 }  // namespace sextant::cli

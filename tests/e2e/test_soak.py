@@ -81,6 +81,8 @@ def test_aborting_clients_among_two_hundred(model, is_full):
         errors = [value for (sample, labels), value in server.metrics().items()
                   if sample == "vllm:request_success_total" and dict(labels).get("finished_reason") == "error"]
         assert sum(errors) == 0
+        server.terminate()
+        assert server.wait_end() == 0, "on its way out the server recounts every block"
         for word in ("CHECK", "error:", "integrity"):
             assert word not in server.log(), server.log()[-2000:]
 
@@ -95,3 +97,5 @@ def test_aborts_under_memory_pressure(model):
             asyncio.run(one_round(server.port, name, random_source, num_round))
             server.wait_metric("vllm:kv_cache_usage_perc", 0, timeout_s=30)
         assert server.metric("vllm:num_preemptions_total") > 0
+        server.terminate()
+        assert server.wait_end() == 0
