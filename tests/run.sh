@@ -84,7 +84,10 @@ build() {  # <preset> [cmake arguments]
 }
 
 run_ctest() {  # <preset>
-  ctest --preset "$1" --timeout 600 --output-junit "$results/$1-tests.xml" >"$results/$1-tests.log" 2>&1
+  # Under a sanitizer the tiny checkpoints stand in for the default model, which would take minutes.
+  local without=()
+  [ "$1" = release ] || [ "$full" = 1 ] || without=(env -u SEXTANT_TEST_MODEL)
+  "${without[@]}" ctest --preset "$1" --timeout 600 --output-junit "$results/$1-tests.xml" >"$results/$1-tests.log" 2>&1
   local status=$?
   if [ "$status" = 0 ]; then tail -n 12 "$results/$1-tests.log"; else
     grep -vE '^ *[0-9]+/[0-9]+ Test .*Passed|^ *Start ' "$results/$1-tests.log" | tail -n 400
@@ -114,7 +117,7 @@ stage deps "packages" - install_packages
 stage python "python test clients" - make_venv
 wanted model && stage model "model" - fetch_model
 if [ -z "${SEXTANT_TEST_MODEL:-}" ]; then echo "no model: tests that need one will be skipped"; fi
-stage release "release build" - build release && stage release "release tests" release-tests.xml run_ctest release
+stage release "release build" - build release -DSEXTANT_BENCH=ON && stage release "release tests" release-tests.xml run_ctest release
 stage asan "asan build" - build asan && stage asan "asan tests" asan-tests.xml run_ctest asan
 stage tsan "tsan build" - build tsan && stage tsan "tsan tests" tsan-tests.xml run_ctest tsan
 stage fuzz "fuzz build" - build fuzz && stage fuzz "fuzz run" fuzz.xml run_fuzzers

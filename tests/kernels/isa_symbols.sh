@@ -1,9 +1,9 @@
 #!/bin/sh
-# Usage: isa_symbols.sh "<isa>[;<isa>...]" <object files...>
+# Usage: isa_symbols.sh "<isa>[|<isa>...]" <object files...>
 # Refuses a symbol with weak or unique linkage, and any defined external symbol outside sextant::kernels::cpu::<isa>, in the
 # objects compiled once per instruction set: the linker could keep the copy of one instruction set for all of them.
 set -eu
-isas=$(printf '%s' "$1" | tr ';' '|')
+isas=$1
 shift
 [ "$#" -gt 0 ] || { echo "no object files were given" >&2; exit 2; }
 # nm -C: "<address> <type> <name>"; V, W, v, w are weak, u unique; lower case are local, U undefined.
