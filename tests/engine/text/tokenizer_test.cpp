@@ -2,9 +2,11 @@
 // sentencepiece library, and the real SmolLM2 vocabulary out of its GGUF file.
 #include "engine/text/tokenizer.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
 #include <random>
+#include <thread>
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
@@ -140,6 +142,28 @@ TEST_P(BpeGolden, AnyBytesAreEncoded) {
     for (const int32_t id : ids) back += tokenizer->token_bytes(id);
     ASSERT_EQ(back, bytes) << "seed " << seed;  // the vocabulary has all 256 bytes
   }
+}
+
+TEST_P(BpeGolden, ManyThreadsShareOneTokenizer) {
+  const auto tokenizer = load(kGolden + "/tokenizers/" + GetParam());
+  ASSERT_NE(tokenizer, nullptr);
+  const unsigned seed = std::random_device()();
+  std::mt19937 random(seed);
+  std::vector<std::string> texts(50);
+  std::vector<std::vector<int32_t>> expected;
+  for (std::string& text : texts) {
+    text = random_text(random, 200);
+    expected.push_back(tokenizer->encode(text));
+  }
+  std::vector<std::thread> threads;
+  std::atomic<int> num_wrong = 0;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (size_t i = 0; i < texts.size(); ++i) num_wrong += tokenizer->encode(texts[i]) != expected[i];
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(num_wrong, 0) << "seed " << seed;
 }
 
 INSTANTIATE_TEST_SUITE_P(All, BpeGolden, ::testing::Values("bpe_gpt2", "bpe_llama3", "bpe_qwen2"));
