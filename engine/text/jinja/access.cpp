@@ -84,6 +84,7 @@ Value data_attribute(Runtime& runtime, const Value& object, const Attribute& att
 
 struct SliceBounds {
   int64_t start = 0;
+  int64_t stop = 0;
   int64_t step = 1;
   int64_t count = 0;
 };
@@ -103,9 +104,9 @@ SliceBounds slice_bounds(const Value& start, const Value& stop, const Value& ste
     return std::min(index, highest);
   };
   bounds.start = start.is_none() ? (down ? highest : lowest) : clamp(bound(start));
-  const int64_t end = stop.is_none() ? (down ? lowest : highest) : clamp(bound(stop));
+  bounds.stop = stop.is_none() ? (down ? lowest : highest) : clamp(bound(stop));
   // Distances fit: all bounds lie within the length of something in memory.
-  const int64_t distance = down ? bounds.start - end : end - bounds.start;
+  const int64_t distance = down ? bounds.start - bounds.stop : bounds.stop - bounds.start;
   if (distance > 0) {
     const uint64_t stride =
         down ? uint64_t{0} - static_cast<uint64_t>(bounds.step) : static_cast<uint64_t>(bounds.step);
@@ -215,10 +216,11 @@ Value get_slice(Runtime& runtime, const Value& object, const Value& start, const
   if (object.is(Kind::kRange)) {
     const auto& whole = object.as<RangeObject>();
     auto* part = runtime.heap.make<RangeObject>();
+    // All of these fit: a range's bounds are at most 2^60, and it has at most 100000 elements.
+    part->start = whole.start + bounds.start * whole.step;
+    part->stop = whole.start + bounds.stop * whole.step;
+    if (__builtin_mul_overflow(whole.step, bounds.step, &part->step)) part->step = 1;  // of a single element
     part->count = bounds.count;
-    part->start = bounds.count == 0 ? whole.start : whole.at(bounds.start);
-    part->step = bounds.count < 2 ? 1 : whole.step * bounds.step;
-    part->stop = bounds.count == 0 ? part->start : part->at(bounds.count - 1) + (part->step < 0 ? -1 : 1);
     return Value(Kind::kRange, part);
   }
   runtime.charge_items(bounds.count);
@@ -317,7 +319,7 @@ Value iterate(Runtime& runtime, const Value& value) {
       runtime.charge_items(num_chars(runtime, value) * 4);
       for (size_t i = 0; i < text.size();) {
         const size_t num_bytes = decode_char(text, i).num_bytes;
-        items.push_back(runtime.heap.text(text.substr(i, num_bytes), value.as<StringObject>().markup));
+        items.push_back(runtime.heap.text(text.substr(i, num_bytes)));
         i += num_bytes;
       }
       break;

@@ -101,20 +101,20 @@ Value center(Runtime& runtime, CallArguments& arguments) {
 
 Value truncate(Runtime& runtime, CallArguments& arguments) {
   const Value& text = arguments.positional[0];
-  if (!text.is_string()) fail(std::string("TypeError: truncate needs a string, not ") + type_name(text));
   const auto& given = arguments.positional;
-  const int64_t length = arguments.has(1) ? to_index(given[1], "length must be an integer") : 255;
+  const int64_t max_chars = arguments.has(1) ? to_index(given[1], "length must be an integer") : 255;
   const bool kill_words = arguments.has(2) && is_true(given[2]);
   const Value end = arguments.has(3) ? as_string(runtime, given[3]) : runtime.text("...");
   const int64_t leeway =
       arguments.has(4) && !given[4].is_none() ? to_index(given[4], "leeway must be an integer") : 5;
   const auto num_end_chars = static_cast<int64_t>(num_chars(runtime, end));
-  if (length < num_end_chars) fail("AssertionError: expected length >= " + std::to_string(num_end_chars));
+  if (max_chars < num_end_chars) fail("AssertionError: expected length >= " + std::to_string(num_end_chars));
   if (leeway < 0) fail("AssertionError: expected leeway >= 0");
-  const auto size = static_cast<int64_t>(num_chars(runtime, text));
-  if (size - leeway <= length) return text;
+  const auto size = length(runtime, text);
+  if (size && static_cast<int64_t>(*size) - leeway <= max_chars) return text;
+  if (!text.is_string()) fail(std::string("TypeError: truncate needs a string, not ") + type_name(text));
   std::string_view kept(text.text());
-  kept = kept.substr(0, char_offset(kept, static_cast<size_t>(length - num_end_chars)));
+  kept = kept.substr(0, char_offset(kept, static_cast<size_t>(max_chars - num_end_chars)));
   if (!kill_words) kept = kept.substr(0, kept.rfind(' '));
   return runtime.text(std::string(kept) + end.text(), is_markup(text));
 }

@@ -204,7 +204,7 @@ class BraceFormatter {
       : runtime_(runtime), arguments_(arguments) {}
 
   std::string format(std::string_view format, int depth) {
-    if (depth > 1) fail("ValueError: Max string recursion exceeded");
+    if (depth > 2) fail("ValueError: Max string recursion exceeded");
     std::string out;
     for (size_t i = 0; i < format.size();) {
       const size_t brace = std::min(format.find_first_of("{}", i), format.size());

@@ -44,7 +44,8 @@ class ArgumentSource {
     return *found;
   }
   void check_all_used() const {
-    if (uses_names_ || arguments_.is(Kind::kDict) || arguments_.is(Kind::kList) || arguments_.is_undefined())
+    if (uses_names_ || arguments_.is(Kind::kDict) || arguments_.is(Kind::kList) ||
+        arguments_.is(Kind::kRange) || arguments_.is_undefined())
       return;
     const size_t num_values = arguments_.is(Kind::kTuple) ? arguments_.items().size() : 1;
     if (next_ < num_values) fail("TypeError: not all arguments converted during string formatting");
