@@ -12,7 +12,7 @@ namespace sextant::openai {
 namespace asio = boost::asio;
 
 EngineSink::EngineSink(Engine& engine, asio::any_io_executor executor)
-    : engine_(engine), strand_(asio::make_strand(std::move(executor))) {}
+    : engine_(engine), strand_(asio::make_strand(executor)) {}
 
 void EngineSink::deliver(std::vector<OutputEvent> events) {
   asio::post(strand_, [self = shared_from_this(), events = std::move(events)]() mutable {
