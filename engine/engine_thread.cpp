@@ -167,12 +167,9 @@ bool EngineThread::step() {
     result = Status(StatusCode::kDeviceError, error.what());
   }
   const int64_t executed_ns = clock().now_ns();
-  if (!result.ok()) {
-    fail(result.status().message());
-  } else if (!output->empty()) {
-    parts_.scheduler->update(*output, std::move(result).value());
-  }
   const bool worked = !output->empty() && result.ok();
+  if (!result.ok()) fail(result.status().message());
+  if (worked) parts_.scheduler->update(*output, std::move(result).value());
   deliver_events(executed_ns);
   if (worked) {
     const double schedule_s = static_cast<double>(scheduled_ns - begin_ns + clock().now_ns() - executed_ns) * 1e-9;
