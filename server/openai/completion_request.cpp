@@ -78,6 +78,12 @@ Result<CompletionRequest> parse_completion_request(const Json& body, const Model
   }
   RETURN_IF_ERROR(check_sampling(shared, limits));
   RETURN_IF_ERROR(read_prompts(body, limits.vocab_size, &request.prompts));
+  const size_t num_choices = request.prompts.size() * static_cast<size_t>(shared.sampling.n);
+  if (num_choices > kMaxChoices) {
+    return range_error(
+        "n", "such that prompts times n is at most " + std::to_string(kMaxChoices),
+        std::to_string(shared.sampling.n) + " for " + std::to_string(request.prompts.size()) + " prompts");
+  }
   return request;
 }
 

@@ -13,6 +13,7 @@
 namespace sextant::openai {
 
 inline constexpr size_t kMaxPrompts = 1024;  // of one request
+inline constexpr size_t kMaxChoices = 1024;  // prompts times n
 
 struct CompletionRequest {
   using Prompt = std::variant<std::string, std::vector<int32_t>>;

@@ -37,13 +37,15 @@ Status read_stop(const Json& body, std::vector<std::string>* stop) {
     return range_error("stop", "at most " + std::to_string(kMaxStopStrings) + " strings",
                        std::to_string(list.size()) + " strings");
   }
+  size_t num_bytes = 0;
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string param = value->is_string() ? "stop" : "stop[" + std::to_string(i) + "]";
     if (!list[i].is_string()) return type_error(param, "a string", list[i]);
     const std::string& text = list[i].get_ref<const std::string&>();
-    if (text.empty() || text.size() > kMaxStopStringBytes) {
-      return range_error(param, "1 to " + std::to_string(kMaxStopStringBytes) + " bytes long",
-                         std::to_string(text.size()) + " bytes long");
+    if (text.empty()) return range_error(param, "at least one character long", "empty");
+    num_bytes += text.size();
+    if (num_bytes > kMaxStopBytes) {
+      return range_error("stop", "at most " + std::to_string(kMaxStopBytes) + " bytes long in all", "longer");
     }
     stop->push_back(text);
   }

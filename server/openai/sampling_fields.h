@@ -19,7 +19,8 @@ struct ModelLimits {
 };
 
 inline constexpr int kMaxStopStrings = 64;
-inline constexpr size_t kMaxStopStringBytes = 1024;
+inline constexpr size_t kMaxStopBytes =
+    4096;                                   // of all together: each choice searches with tables of this size
 inline constexpr size_t kMaxIdBytes = 256;  // of request_id
 
 struct SharedFields {

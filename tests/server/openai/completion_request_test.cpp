@@ -220,7 +220,10 @@ TEST(CompletionRequest, BoundsLists) {
   Json stops = Json::array();
   for (int i = 0; i <= kMaxStopStrings; ++i) stops.push_back("x");
   EXPECT_EQ(refused("\"stop\":" + stops.dump()), "stop");
-  EXPECT_EQ(refused("\"stop\":\"" + std::string(kMaxStopStringBytes + 1, 'x') + "\""), "stop");
+  EXPECT_EQ(refused("\"stop\":\"" + std::string(kMaxStopBytes + 1, 'x') + "\""), "stop");
+  EXPECT_TRUE(parse("\"stop\":\"" + std::string(kMaxStopBytes, 'x') + "\"").ok());
+  EXPECT_EQ(refused(R"("n":128,"prompt":["1","2","3","4","5","6","7","8","9"])"), "n");
+  EXPECT_TRUE(parse(R"("n":128,"prompt":["1","2","3","4","5","6","7","8"])").ok());
 }
 
 TEST(CompletionRequest, RequiresAnObjectAndAPrompt) {
