@@ -56,8 +56,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 // schedule(), update() and take_events(); the worker's part (making the output) is not.
 void decode_step(benchmark::State& state) {
   const int64_t num_sequences = state.range(0);
-  constexpr int64_t kNumSteps =
-      1024;  // then a fresh scheduler, so that tables stay as long as those of real requests
+  constexpr int64_t kNumSteps = 1024;  // then a fresh scheduler, so that tables stay as long as those of real requests
   const int64_t num_blocks = num_sequences * (kNumSteps / kBlockSize + 4) + 1;
   std::unique_ptr<Scheduler> scheduler;
   std::vector<SequenceEvent> events;

@@ -12,13 +12,13 @@
 namespace sextant {
 
 struct ModelSource {
-  std::string model;                     // path of a GGUF file or a Hugging Face directory
-  std::string served_model_name;         // empty: the last part of `model`
-  std::string load_format = "auto";      // auto, dummy (random weights of a config.json's shape)
-  std::string dtype = "auto";            // auto, float32, bfloat16: what matmuls compute in
-  std::string chat_template;             // a file that replaces the model's own; empty: the model's
-  int64_t max_model_len = 0;             // prompt + output tokens of one sequence; 0: what the model states
-  int64_t seed = 0;                      // of dummy weights only; requests without a seed get a random one
+  std::string model;                 // path of a GGUF file or a Hugging Face directory
+  std::string served_model_name;     // empty: the last part of `model`
+  std::string load_format = "auto";  // auto, dummy (random weights of a config.json's shape)
+  std::string dtype = "auto";        // auto, float32, bfloat16: what matmuls compute in
+  std::string chat_template;         // a file that replaces the model's own; empty: the model's
+  int64_t max_model_len = 0;         // prompt + output tokens of one sequence; 0: what the model states
+  int64_t seed = 0;                  // of dummy weights only; requests without a seed get a random one
 };
 
 struct CacheConfig {
@@ -32,12 +32,12 @@ struct CacheConfig {
 };
 
 struct SchedulerConfig {
-  int64_t max_num_seqs = 256;             // sequences running at once
-  int64_t max_num_batched_tokens = 512;   // the token budget of a step; bounds how long others wait for a prefill
-  int64_t max_num_queued_reqs = 1024;     // requests waiting; one more is refused with 503
-  std::string scheduling_policy = "fcfs"; // fcfs, priority (lower value first)
+  int64_t max_num_seqs = 256;              // sequences running at once
+  int64_t max_num_batched_tokens = 512;    // the token budget of a step; bounds how long others wait for a prefill
+  int64_t max_num_queued_reqs = 1024;      // requests waiting; one more is refused with 503
+  std::string scheduling_policy = "fcfs";  // fcfs, priority (lower value first)
   bool enable_chunked_prefill = true;
-  int64_t max_steps_in_flight = 1;        // 1 on the CPU, 2 on CUDA
+  int64_t max_steps_in_flight = 1;  // 1 on the CPU, 2 on CUDA
 };
 
 struct ParallelConfig {
@@ -76,7 +76,8 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
   visitor("kv_cache_dtype", config.cache.kv_cache_dtype, "auto (bfloat16), bfloat16, float32");
   visitor("kv_cache_memory_bytes", config.cache.kv_cache_memory_bytes, "exact size of the KV cache; accepts K, M, G");
   visitor("gpu_memory_utilization", config.cache.gpu_memory_utilization, "share of device memory the engine may use");
-  visitor("cpu_kv_cache_limit_bytes", config.cache.cpu_kv_cache_limit_bytes, "most the KV cache takes on the CPU by default");
+  visitor("cpu_kv_cache_limit_bytes", config.cache.cpu_kv_cache_limit_bytes,
+          "most the KV cache takes on the CPU by default");
   visitor("enable_prefix_caching", config.cache.enable_prefix_caching, "reuse the KV cache of equal prompt beginnings");
   visitor("max_num_seqs", config.scheduler.max_num_seqs, "sequences that run at once");
   visitor("max_num_batched_tokens", config.scheduler.max_num_batched_tokens, "token budget of one step");

@@ -19,7 +19,7 @@ struct OpenedModel {
   ModelConfig config;
   std::vector<WeightType> weight_types;  // of matrices, as they will be loaded
   WeightType main_type = WeightType::kF32;
-  uint64_t weight_bytes = 0;             // as stored
+  uint64_t weight_bytes = 0;  // as stored
 };
 
 bool is_dummy(const EngineConfig& config) { return config.model.load_format == "dummy"; }
@@ -52,7 +52,8 @@ Result<OpenedModel> open(const EngineConfig& config) {
   opened.weight_bytes = weight_bytes(tensors);
   std::vector<uint64_t> bytes_by_type(kNumWeightTypes);
   for (const TensorInfo& tensor : tensors) bytes_by_type[static_cast<size_t>(tensor.type)] += tensor.num_bytes;
-  opened.main_type = static_cast<WeightType>(std::max_element(bytes_by_type.begin(), bytes_by_type.end()) - bytes_by_type.begin());
+  opened.main_type =
+      static_cast<WeightType>(std::max_element(bytes_by_type.begin(), bytes_by_type.end()) - bytes_by_type.begin());
   return opened;
 }
 
@@ -64,13 +65,15 @@ Result<int64_t> context_length(const EngineConfig& config, const ModelConfig& mo
   if (config.model.max_model_len == 0) return model.max_position_embeddings;
   if (config.model.max_model_len > model.max_position_embeddings) {
     return invalid_argument("max_model_len " + std::to_string(config.model.max_model_len) + " is above the " +
-                                std::to_string(model.max_position_embeddings) + " positions that " + model.source + " was made for",
+                                std::to_string(model.max_position_embeddings) + " positions that " + model.source +
+                                " was made for",
                             "max_model_len");
   }
   return config.model.max_model_len;
 }
 
-Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& opened, const Backend& backend, int64_t max_model_len) {
+Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& opened, const Backend& backend,
+                             int64_t max_model_len) {
   MemoryPlanInputs inputs;
   inputs.model = config.model.model;
   inputs.weights_bytes = opened.weight_bytes;
@@ -92,12 +95,14 @@ Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& open
     // No more than could ever be used, and no more than the CPU's share of a machine that does other things too.
     // In whole blocks, and the null block.
     const int64_t blocks_per_seq = (max_model_len - 1) / config.cache.block_size + 1;
-    const uint64_t usable = inputs.kv_bytes_per_token *
-                            static_cast<uint64_t>((scheduler.max_num_seqs * blocks_per_seq + 1) * config.cache.block_size);
+    const uint64_t usable =
+        inputs.kv_bytes_per_token *
+        static_cast<uint64_t>((scheduler.max_num_seqs * blocks_per_seq + 1) * config.cache.block_size);
     const uint64_t spent = inputs.weights_bytes + inputs.workspace_bytes;
     const uint64_t left = inputs.available_bytes > spent ? inputs.available_bytes - spent : 0;
-    const uint64_t cap = std::max(static_cast<uint64_t>(config.cache.cpu_kv_cache_limit_bytes),
-                                  inputs.kv_bytes_per_token * static_cast<uint64_t>((blocks_per_seq + 1) * config.cache.block_size));
+    const uint64_t cap =
+        std::max(static_cast<uint64_t>(config.cache.cpu_kv_cache_limit_bytes),
+                 inputs.kv_bytes_per_token * static_cast<uint64_t>((blocks_per_seq + 1) * config.cache.block_size));
     inputs.kv_cache_bytes = std::min({usable, left, cap});
   }
   return plan_memory(inputs);
@@ -109,7 +114,8 @@ std::vector<int32_t> merge_eos(const ModelConfig& model, const std::vector<int32
   ids.insert(ids.end(), model.eos_token_ids.begin(), model.eos_token_ids.end());
   std::vector<int32_t> unique;
   for (const int32_t id : ids) {
-    if (id >= 0 && id < model.vocab_size && std::find(unique.begin(), unique.end(), id) == unique.end()) unique.push_back(id);
+    if (id >= 0 && id < model.vocab_size && std::find(unique.begin(), unique.end(), id) == unique.end())
+      unique.push_back(id);
   }
   return unique;
 }
@@ -133,10 +139,12 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   if (options.on_memory_plan) options.on_memory_plan(plan_text);
 
   WeightLoader loader = make_loader(config, opened);
-  ASSIGN_OR_RETURN(std::unique_ptr<Model> model,
-                   load_model(opened.config, loader, backend,
-                              {.max_num_batched_tokens = config.scheduler.max_num_batched_tokens, .max_model_len = max_model_len}));
-  const KvCacheSpec spec = make_kv_cache_spec(opened.config, kv_dtype(config), static_cast<int32_t>(config.cache.block_size));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Model> model,
+      load_model(opened.config, loader, backend,
+                 {.max_num_batched_tokens = config.scheduler.max_num_batched_tokens, .max_model_len = max_model_len}));
+  const KvCacheSpec spec =
+      make_kv_cache_spec(opened.config, kv_dtype(config), static_cast<int32_t>(config.cache.block_size));
   const KvCacheGroup& group = spec.groups[0];
   const auto num_blocks = static_cast<int32_t>(plan.num_blocks);  // with the null block
   ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache,

@@ -23,13 +23,14 @@ struct OutputEvent {
   RequestId request_id = 0;
   SequenceId sequence_id = 0;
   int32_t choice_idx = 0;
-  std::vector<int32_t> token_ids;                 // new ones; a stop token that ended the sequence is the last of them
-  std::vector<PositionLogprobs> logprobs;         // one per new token, when asked for
-  std::vector<PositionLogprobs> prompt_logprobs;  // all prompt positions but the first, with the first event of choice 0
-  std::optional<FinishReason> finish_reason;      // set in exactly one event per choice, its last
-  std::optional<int32_t> stop_token_id;           // the stop token that ended it, when one did
-  std::string error;                              // with kError: what failed
-  int32_t num_cached_tokens = 0;                  // prompt tokens found in the prefix cache (first event)
+  std::vector<int32_t> token_ids;          // new ones; a stop token that ended the sequence is the last of them
+  std::vector<PositionLogprobs> logprobs;  // one per new token, when asked for
+  std::vector<PositionLogprobs>
+      prompt_logprobs;                        // all prompt positions but the first, with the first event of choice 0
+  std::optional<FinishReason> finish_reason;  // set in exactly one event per choice, its last
+  std::optional<int32_t> stop_token_id;       // the stop token that ended it, when one did
+  std::string error;                          // with kError: what failed
+  int32_t num_cached_tokens = 0;              // prompt tokens found in the prefix cache (first event)
   // Engine clock (Engine::clock), nanoseconds. Zero when it has not happened.
   int64_t queued_ns = 0;           // accepted by submit()
   int64_t first_scheduled_ns = 0;  // first step that held it was scheduled
@@ -48,39 +49,39 @@ class OutputSink {
 // Facts fixed after loading.
 struct EngineInfo {
   std::string model_path;
-  std::string architecture;      // "LlamaForCausalLM"
-  std::string weight_type;       // of most weight bytes: "Q4_1", "BF16"
-  std::string device;            // "cpu (avx512, 2 threads)"
-  std::string kv_cache_dtype;    // "bfloat16"
+  std::string architecture;    // "LlamaForCausalLM"
+  std::string weight_type;     // of most weight bytes: "Q4_1", "BF16"
+  std::string device;          // "cpu (avx512, 2 threads)"
+  std::string kv_cache_dtype;  // "bfloat16"
   int32_t vocab_size = 0;
   int64_t max_model_len = 0;
   int32_t block_size = 0;
-  int32_t num_blocks = 0;        // usable ones, without the null block
+  int32_t num_blocks = 0;  // usable ones, without the null block
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0;
   int64_t kv_cache_bytes = 0;
   int64_t workspace_bytes = 0;
   std::vector<int32_t> eos_token_ids;
-  std::string memory_plan;       // for people, several lines
-  double load_s = 0;             // weights read and repacked
+  std::string memory_plan;  // for people, several lines
+  double load_s = 0;        // weights read and repacked
 };
 
 // A moment's state and totals since start; taken from any thread.
 struct EngineStats {
-  int64_t num_requests_running = 0;   // sequences that hold blocks
+  int64_t num_requests_running = 0;  // sequences that hold blocks
   int64_t num_requests_waiting = 0;
   int64_t num_blocks_used = 0;        // by sequences; cached-free blocks do not count
   double kv_cache_usage = 0;          // 0..1
   uint64_t prefix_cache_queries = 0;  // tokens
   uint64_t prefix_cache_hits = 0;     // tokens
   uint64_t num_preemptions = 0;
-  uint64_t prompt_tokens = 0;         // computed or found in the cache, once per request
+  uint64_t prompt_tokens = 0;  // computed or found in the cache, once per request
   uint64_t generation_tokens = 0;
   uint64_t num_steps = 0;
-  double step_busy_s = 0;             // time inside model execution
-  double schedule_s = 0;              // time inside schedule() and update()
+  double step_busy_s = 0;  // time inside model execution
+  double schedule_s = 0;   // time inside schedule() and update()
   uint64_t queue_rejections = 0;
-  bool healthy = true;                // false after a device error
+  bool healthy = true;  // false after a device error
 };
 
 // Called on the engine thread after each step: for histograms that need every step.
@@ -94,9 +95,9 @@ struct StepInfo {
 class Engine {
  public:
   struct Options {
-    EngineConfig config;                               // validated
-    std::vector<int32_t> eos_token_ids;                // the tokenizer's; added to what the model files state
-    std::function<void(const StepInfo&)> on_step;      // may be empty
+    EngineConfig config;                           // validated
+    std::vector<int32_t> eos_token_ids;            // the tokenizer's; added to what the model files state
+    std::function<void(const StepInfo&)> on_step;  // may be empty
     std::function<void(const std::string& plan)> on_memory_plan;  // before weights are read; may be empty
   };
   // Loads the model (blocking) and starts the engine thread.

@@ -42,8 +42,9 @@ Status EngineThread::validate(const Request& request) const {
   const int64_t total = prompt_tokens + request.sampling.max_tokens;
   if (total > info.max_model_len) {
     return invalid_argument("This model's maximum context length is " + std::to_string(info.max_model_len) +
-                                " tokens, but " + std::to_string(total) + " were asked for (" + std::to_string(prompt_tokens) +
-                                " in the prompt, " + std::to_string(request.sampling.max_tokens) + " to generate)",
+                                " tokens, but " + std::to_string(total) + " were asked for (" +
+                                std::to_string(prompt_tokens) + " in the prompt, " +
+                                std::to_string(request.sampling.max_tokens) + " to generate)",
                             "prompt", "context_length_exceeded");
   }
   if (const int64_t room = int64_t{info.num_blocks} * info.block_size; total > room) {
@@ -214,7 +215,8 @@ void EngineThread::note_first_scheduled(const SchedulerOutput& output, int64_t n
     const auto found = active_.find(added.request->request_id);
     if (found == active_.end()) continue;
     ActiveRequest& active = found->second;
-    if (std::all_of(active.first_scheduled_ns.begin(), active.first_scheduled_ns.end(), [](int64_t ns) { return ns == 0; })) {
+    if (std::all_of(active.first_scheduled_ns.begin(), active.first_scheduled_ns.end(),
+                    [](int64_t ns) { return ns == 0; })) {
       ++num_left_queue_;
       totals_.prompt_tokens += added.request->prompt_token_ids.size();
     }
@@ -257,7 +259,8 @@ void EngineThread::deliver_events(int64_t step_end_ns) {
     CHECK(found != active_.end()) << "an event of the ended request " << event.request_id;
     ActiveRequest& active = found->second;
     totals_.generation_tokens += event.new_token_ids.size();
-    auto delivery = std::find_if(deliveries.begin(), deliveries.end(), [&](const auto& d) { return d.first == active.sink; });
+    auto delivery =
+        std::find_if(deliveries.begin(), deliveries.end(), [&](const auto& d) { return d.first == active.sink; });
     if (delivery == deliveries.end()) delivery = deliveries.insert(deliveries.end(), {active.sink, {}});
     delivery->second.push_back(make_event(event, active, step_end_ns));
     if (!event.finish_reason || --active.num_unfinished_choices > 0) continue;
@@ -278,7 +281,8 @@ void EngineThread::publish_stats() {
   published.num_requests_waiting = core.num_waiting;
   published.num_blocks_used = core.num_blocks_used;
   published.kv_cache_usage =
-      core.num_blocks_total > 0 ? static_cast<double>(core.num_blocks_used) / static_cast<double>(core.num_blocks_total) : 0;
+      core.num_blocks_total > 0 ? static_cast<double>(core.num_blocks_used) / static_cast<double>(core.num_blocks_total)
+                                : 0;
   published.prefix_cache_queries = core.prefix_cache_queries;
   published.prefix_cache_hits = core.prefix_cache_hits;
   published.num_preemptions = core.num_preemptions;

@@ -23,10 +23,10 @@ class EngineThread final : public Engine {
  public:
   struct Parts {
     EngineInfo info;
-    SchedulerConfig config;                    // the limits that submit() checks
-    std::unique_ptr<Backend> backend;          // outlives the worker
+    SchedulerConfig config;            // the limits that submit() checks
+    std::unique_ptr<Backend> backend;  // outlives the worker
     std::unique_ptr<Worker> worker;
-    std::unique_ptr<Scheduler> scheduler;      // without a queue limit of its own: submit() has it
+    std::unique_ptr<Scheduler> scheduler;  // without a queue limit of its own: submit() has it
     std::function<void(const StepInfo&)> on_step;
   };
   explicit EngineThread(Parts parts);
@@ -89,7 +89,7 @@ class EngineThread final : public Engine {
   std::vector<SequenceEvent> events_;
   EngineStats totals_;
   std::string failure_;
-  int64_t num_left_queue_ = 0;    // since the last publish_stats()
+  int64_t num_left_queue_ = 0;  // since the last publish_stats()
   int64_t num_ended_ = 0;
   std::thread thread_;
 };

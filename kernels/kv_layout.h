@@ -11,7 +11,7 @@
 
 namespace sextant::kernels {
 
-inline constexpr int kKvTile = 16;         // slots whose keys stand side by side
+inline constexpr int kKvTile = 16;  // slots whose keys stand side by side
 inline constexpr int kMaxHeadDim = 256;
 
 struct KvCellLayout {
@@ -25,7 +25,8 @@ struct KvCellLayout {
   constexpr int64_t block_elements() const { return cell_elements() * num_kv_heads; }
   // Of element 0 of a slot's key; its element d is 16 d further.
   constexpr int64_t key_offset(int64_t block, int32_t head, int32_t place) const {
-    return block * block_elements() + head * cell_elements() + place / kKvTile * kKvTile * int64_t{head_dim} + place % kKvTile;
+    return block * block_elements() + head * cell_elements() + place / kKvTile * kKvTile * int64_t{head_dim} +
+           place % kKvTile;
   }
   constexpr int64_t value_offset(int64_t block, int32_t head, int32_t place) const {
     return block * block_elements() + head * cell_elements() + keys_per_cell() + place * value_dim();

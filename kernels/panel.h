@@ -39,9 +39,7 @@ constexpr int64_t panel_block_bytes(PanelType type) {
 }
 constexpr int64_t num_panels(int64_t rows) { return (rows + kPanelRows - 1) / kPanelRows; }
 constexpr int64_t num_panel_blocks(int64_t cols) { return (cols + kPanelBlock - 1) / kPanelBlock; }
-constexpr int64_t panel_bytes(PanelType type, int64_t cols) {
-  return num_panel_blocks(cols) * panel_block_bytes(type);
-}
+constexpr int64_t panel_bytes(PanelType type, int64_t cols) { return num_panel_blocks(cols) * panel_block_bytes(type); }
 // Bytes of one row of `cols` columns in the file's encoding; cols is a multiple of 32 for block-quantised types.
 constexpr int64_t file_row_bytes(PanelType type, int64_t cols) {
   switch (type) {

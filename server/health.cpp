@@ -10,14 +10,10 @@ using nlohmann::json;
 
 const char* name_of(Health::State state) {
   switch (state) {
-    case Health::State::kLoading:
-      return "loading";
-    case Health::State::kReady:
-      return "ready";
-    case Health::State::kDraining:
-      return "draining";
-    case Health::State::kFailed:
-      return "failed";
+    case Health::State::kLoading: return "loading";
+    case Health::State::kReady: return "ready";
+    case Health::State::kDraining: return "draining";
+    case Health::State::kFailed: return "failed";
   }
   return "failed";
 }
@@ -43,18 +39,10 @@ void Health::set(State state, std::string reason) {
   snapshot_ = {state, std::move(reason)};
 }
 
-void Health::set_loading(std::string what) {
-  set(State::kLoading, std::move(what));
-}
-void Health::set_ready() {
-  set(State::kReady, {});
-}
-void Health::set_draining() {
-  set(State::kDraining, "the server is stopping; running requests are being finished");
-}
-void Health::set_failed(std::string reason) {
-  set(State::kFailed, std::move(reason));
-}
+void Health::set_loading(std::string what) { set(State::kLoading, std::move(what)); }
+void Health::set_ready() { set(State::kReady, {}); }
+void Health::set_draining() { set(State::kDraining, "the server is stopping; running requests are being finished"); }
+void Health::set_failed(std::string reason) { set(State::kFailed, std::move(reason)); }
 
 Health::Snapshot Health::snapshot() const {
   const std::lock_guard lock(mutex_);
@@ -79,13 +67,12 @@ void add_health_routes(http::Router& router, const Health& health, HealthRoutes 
     exchange->respond(std::move(response));
   });
   if (!routes.render_metrics) return;
-  router.add("GET", "/metrics",
-             [routes = std::move(routes)](const std::shared_ptr<http::Exchange>& exchange) {
-               http::HttpResponse response;
-               response.content_type = routes.metrics_content_type;
-               response.body = routes.render_metrics();
-               exchange->respond(std::move(response));
-             });
+  router.add("GET", "/metrics", [routes = std::move(routes)](const std::shared_ptr<http::Exchange>& exchange) {
+    http::HttpResponse response;
+    response.content_type = routes.metrics_content_type;
+    response.body = routes.render_metrics();
+    exchange->respond(std::move(response));
+  });
 }
 
 }  // namespace sextant

@@ -1,10 +1,10 @@
 #include "server/metrics.h"
 
+#include <prometheus/text_serializer.h>
 #include <algorithm>
 #include <deque>
 #include <map>
 #include <mutex>
-#include <prometheus/text_serializer.h>
 #include <string_view>
 #include <utility>
 
@@ -16,8 +16,8 @@ namespace {
 
 constexpr int64_t kThroughputWindowNs = 10'000'000'000;
 
-const prometheus::Histogram::BucketBoundaries kHttpDurationBuckets = {
-    .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 600};
+const prometheus::Histogram::BucketBoundaries kHttpDurationBuckets = {.001, .0025, .005, .01, .025, .05, .1,  .25, .5,
+                                                                      1,    2.5,   5,    10,  30,   60,  120, 600};
 
 // Bounded whatever clients send.
 std::string_view method_label(std::string_view method) {
@@ -27,15 +27,12 @@ std::string_view method_label(std::string_view method) {
   return "OTHER";
 }
 
-std::string status_label(int status) {
-  return std::to_string(std::clamp(status / 100, 1, 5)) + "xx";
-}
+std::string status_label(int status) { return std::to_string(std::clamp(status / 100, 1, 5)) + "xx"; }
 
 }  // namespace
 
 struct ServerMetrics::Families {
-  Families(const std::string& model_name, const Clock& metrics_clock)
-      : all(model_name), clock(metrics_clock) {}
+  Families(const std::string& model_name, const Clock& metrics_clock) : all(model_name), clock(metrics_clock) {}
 
   struct HttpSeries {
     prometheus::Counter* requests;
@@ -67,21 +64,15 @@ ServerMetrics::ServerMetrics(std::string model_name, const Clock& clock)
     : families_(std::make_unique<Families>(model_name, clock)) {}
 ServerMetrics::~ServerMetrics() = default;
 
-void ServerMetrics::on_request_accepted() {
-  families_->all.llm_requests_in_flight.Increment();
-}
-void ServerMetrics::on_request_rejected() {
-  families_->all.llm_requests_rejected.Increment();
-}
+void ServerMetrics::on_request_accepted() { families_->all.llm_requests_in_flight.Increment(); }
+void ServerMetrics::on_request_rejected() { families_->all.llm_requests_rejected.Increment(); }
 
 void ServerMetrics::on_first_token(double ttft_s) {
   families_->all.time_to_first_token.Observe(ttft_s);
   families_->all.llm_ttft.Observe(ttft_s);
 }
 
-void ServerMetrics::on_token_interval(double interval_s) {
-  families_->all.inter_token_latency.Observe(interval_s);
-}
+void ServerMetrics::on_token_interval(double interval_s) { families_->all.inter_token_latency.Observe(interval_s); }
 
 void ServerMetrics::on_finished(const RequestTimings& timings) {
   MetricFamilies& all = families_->all;
@@ -162,8 +153,7 @@ void ServerMetrics::Families::apply(const EngineStats& stats) {
   while (window.size() > 1 && now_ns - window[1].at_ns >= kThroughputWindowNs) window.pop_front();
   if (!window.empty() && now_ns > window.front().at_ns) {
     const double elapsed_s = static_cast<double>(now_ns - window.front().at_ns) * 1e-9;
-    all.llm_throughput.Set(static_cast<double>(stats.generation_tokens - window.front().generation_tokens) /
-                           elapsed_s);
+    all.llm_throughput.Set(static_cast<double>(stats.generation_tokens - window.front().generation_tokens) / elapsed_s);
   }
   // Scrapes may come at any pace; ten samples a second bound the window's memory.
   if (window.empty() || now_ns - window.back().at_ns >= kThroughputWindowNs / 100) {
@@ -194,8 +184,7 @@ void ServerMetrics::set_engine_stats_source(std::function<EngineStats()> source)
 void ServerMetrics::set_engine_info(const EngineInfo& info, const EngineConfig& config) {
   const int64_t cache_tokens = int64_t{info.num_blocks} * info.block_size;
   const double max_concurrency =
-      info.max_model_len > 0 ? static_cast<double>(cache_tokens) / static_cast<double>(info.max_model_len)
-                             : 0;
+      info.max_model_len > 0 ? static_cast<double>(cache_tokens) / static_cast<double>(info.max_model_len) : 0;
   prometheus::Labels labels = families_->all.vllm_labels;
   labels.insert({{"block_size", std::to_string(info.block_size)},
                  {"num_gpu_blocks", std::to_string(info.num_blocks)},
@@ -212,8 +201,7 @@ void ServerMetrics::set_engine_info(const EngineInfo& info, const EngineConfig& 
       .Set(1);
 }
 
-ServerMetrics::Families::HttpSeries& ServerMetrics::Families::http_series_of(
-    const http::RequestRecord& record) {
+ServerMetrics::Families::HttpSeries& ServerMetrics::Families::http_series_of(const http::RequestRecord& record) {
   const std::string_view handler = record.pattern.empty() ? std::string_view("none") : record.pattern;
   const std::string_view method = method_label(record.method);
   const std::string status = status_label(record.status);
@@ -225,10 +213,9 @@ ServerMetrics::Families::HttpSeries& ServerMetrics::Families::http_series_of(
   prometheus::Labels labels = route;
   labels.insert({{"method", std::string(method)}, {"status", status}});
   return http_series
-      .emplace(
-          std::move(key),
-          HttpSeries{&all.http_requests.Add(labels), &all.http_duration.Add(labels, kHttpDurationBuckets),
-                     &all.http_request_bytes.Add(route), &all.http_response_bytes.Add(route)})
+      .emplace(std::move(key),
+               HttpSeries{&all.http_requests.Add(labels), &all.http_duration.Add(labels, kHttpDurationBuckets),
+                          &all.http_request_bytes.Add(route), &all.http_response_bytes.Add(route)})
       .first->second;
 }
 
@@ -250,8 +237,6 @@ std::string ServerMetrics::render() {
   return prometheus::TextSerializer().Serialize(families_->all.registry.Collect());
 }
 
-const char* ServerMetrics::content_type() {
-  return "text/plain; version=0.0.4; charset=utf-8";
-}
+const char* ServerMetrics::content_type() { return "text/plain; version=0.0.4; charset=utf-8"; }
 
 }  // namespace sextant

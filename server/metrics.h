@@ -25,8 +25,7 @@ struct ChoiceTimings {
   int32_t num_preemptions = 0;
   // Engine clock. Unset when the interval did not end (aborted in the queue, say): no sample is better than a
   // wrong one.
-  std::optional<double>
-      queue_s;  // queued -> first scheduled; waiting again after a preemption is not counted
+  std::optional<double> queue_s;    // queued -> first scheduled; waiting again after a preemption is not counted
   std::optional<double> prefill_s;  // first scheduled -> first token
   std::optional<double>
       decode_s;  // first -> last token. TPOT = decode_s / (num_generated_tokens - 1), from 2 tokens on
@@ -50,10 +49,10 @@ class ServerMetrics {
   ServerMetrics& operator=(const ServerMetrics&) = delete;
 
   // By server/openai.
-  void on_request_accepted();                 // the engine took it
-  void on_request_rejected();                 // 4xx/5xx before the engine took it (status "rejected")
-  void on_first_token(double ttft_s);         // once per choice: arrival -> first token at the server
-  void on_token_interval(double interval_s);  // ITL: once per step and choice after its first (engine clock)
+  void on_request_accepted();                       // the engine took it
+  void on_request_rejected();                       // 4xx/5xx before the engine took it (status "rejected")
+  void on_first_token(double ttft_s);               // once per choice: arrival -> first token at the server
+  void on_token_interval(double interval_s);        // ITL: once per step and choice after its first (engine clock)
   void on_finished(const RequestTimings& timings);  // exactly once per accepted request
 
   // By the engine.

@@ -7,11 +7,11 @@
 // websocket_*, llm_gpu_*): absent rather than a constant.
 #pragma once
 
-#include <array>
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
+#include <array>
 #include <string>
 
 namespace sextant {

@@ -1,11 +1,11 @@
 #include "server/process_stats.h"
 
 #include <dirent.h>
+#include <sys/resource.h>
+#include <unistd.h>
 #include <fstream>
 #include <sstream>
 #include <string>
-#include <sys/resource.h>
-#include <unistd.h>
 
 namespace sextant {
 namespace {
@@ -37,26 +37,13 @@ ProcessStats read_process_stats() {
     int64_t resident_pages = 0;
     for (int field = 3; field <= 24 && fields; ++field) {  // proc(5) counts from 1
       switch (field) {
-        case 14:
-          fields >> user_ticks;
-          break;
-        case 15:
-          fields >> system_ticks;
-          break;
-        case 20:
-          fields >> stats.num_threads;
-          break;
-        case 22:
-          fields >> start_ticks;
-          break;
-        case 23:
-          fields >> stats.virtual_bytes;
-          break;
-        case 24:
-          fields >> resident_pages;
-          break;
-        default:
-          fields >> skipped;
+        case 14: fields >> user_ticks; break;
+        case 15: fields >> system_ticks; break;
+        case 20: fields >> stats.num_threads; break;
+        case 22: fields >> start_ticks; break;
+        case 23: fields >> stats.virtual_bytes; break;
+        case 24: fields >> resident_pages; break;
+        default: fields >> skipped;
       }
     }
     stats.cpu_s = (user_ticks + system_ticks) / ticks_per_s;

@@ -14,7 +14,8 @@ void attention(benchmark::State& state, const cpu::KernelTable& kernels) {
   constexpr int32_t kGroup = 3, kDim = 64, kBlockSize = 16;
   const KvCellLayout layout{kBlockSize, 3, kDim};
   const int64_t num_blocks = (length + kBlockSize - 1) / kBlockSize;
-  Memory cache(num_blocks * layout.block_elements() * 2), q(int64_t{tokens} * kGroup * kDim * 4), out(int64_t{tokens} * kGroup * kDim * 4);
+  Memory cache(num_blocks * layout.block_elements() * 2), q(int64_t{tokens} * kGroup * kDim * 4),
+      out(int64_t{tokens} * kGroup * kDim * 4);
   Memory scratch(attention_scratch_floats(int64_t{tokens} * kGroup, kDim) * 4);
   std::vector<int32_t> table(static_cast<size_t>(num_blocks));
   for (int64_t i = 0; i < num_blocks; ++i) table[static_cast<size_t>(i)] = static_cast<int32_t>((i * 7) % num_blocks);
@@ -35,7 +36,8 @@ void attention(benchmark::State& state, const cpu::KernelTable& kernels) {
   args.scratch = scratch.floats();
   for (auto _ : state) kernels.attention_tile(args);
   state.SetBytesProcessed(state.iterations() * int64_t{length} * 2 * kDim * 2);
-  state.counters["flop/s"] = benchmark::Counter(static_cast<double>(state.iterations()) * tokens * kGroup * length * kDim * 4, benchmark::Counter::kIsRate);
+  state.counters["flop/s"] = benchmark::Counter(
+      static_cast<double>(state.iterations()) * tokens * kGroup * length * kDim * 4, benchmark::Counter::kIsRate);
 }
 
 const bool registered = [] {

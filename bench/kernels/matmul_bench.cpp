@@ -27,23 +27,28 @@ BENCHMARK(stream)->Unit(benchmark::kMillisecond);
 
 void matmul(benchmark::State& state, const cpu::KernelTable& kernels, PanelType type) {
   const int64_t tokens = state.range(0), cols = state.range(1), rows = state.range(2);
-  const int64_t matrix_bytes = num_panels(rows) * panel_bytes(type, cols), num_matrices = std::max<int64_t>(1, kWeightBytes / matrix_bytes);
-  Memory weights(num_matrices * matrix_bytes), x(tokens * cols * 4), out(tokens * rows * 4), scratch(matmul_scratch_floats(cols) * 4);
+  const int64_t matrix_bytes = num_panels(rows) * panel_bytes(type, cols),
+                num_matrices = std::max<int64_t>(1, kWeightBytes / matrix_bytes);
+  Memory weights(num_matrices * matrix_bytes), x(tokens * cols * 4), out(tokens * rows * 4),
+      scratch(matmul_scratch_floats(cols) * 4);
   int64_t next = 0;
   for (auto _ : state) {
-    kernels.matmul({type, weights.bytes() + next * matrix_bytes, rows, cols, 0, num_panels(rows), x.floats(), cols, tokens, out.floats(), rows,
-                    scratch.floats()});
+    kernels.matmul({type, weights.bytes() + next * matrix_bytes, rows, cols, 0, num_panels(rows), x.floats(), cols,
+                    tokens, out.floats(), rows, scratch.floats()});
     next = (next + 1) % num_matrices;
   }
   state.SetBytesProcessed(state.iterations() * matrix_bytes);
-  state.counters["flop/s"] = benchmark::Counter(static_cast<double>(state.iterations() * tokens * rows * cols * 2), benchmark::Counter::kIsRate);
+  state.counters["flop/s"] = benchmark::Counter(static_cast<double>(state.iterations() * tokens * rows * cols * 2),
+                                                benchmark::Counter::kIsRate);
 }
 
 const bool registered = [] {
   for_each_isa([](const cpu::KernelTable& kernels) {
     for (int type = 0; type < kNumPanelTypes; ++type) {
       const std::string name = std::string("matmul/") + cpu::isa_name(kernels.isa) + "/" + kPanelTypeNames[type];
-      benchmark::RegisterBenchmark(name.c_str(), [&kernels, type](benchmark::State& state) { matmul(state, kernels, static_cast<PanelType>(type)); })
+      benchmark::RegisterBenchmark(
+          name.c_str(),
+          [&kernels, type](benchmark::State& state) { matmul(state, kernels, static_cast<PanelType>(type)); })
           ->ArgNames({"T", "K", "N"})
           ->ArgsProduct({{1, 2, 4, 8, 16, 128}, {576, 1536}, {576}})
           ->Args({1, 4096, 4096})

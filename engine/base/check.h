@@ -23,10 +23,10 @@ struct Voidify {
 
 }  // namespace sextant::internal
 
-#define CHECK(condition)          \
-  (condition) ? (void)0           \
-              : ::sextant::internal::Voidify() & \
-                    ::sextant::internal::CheckFailure(__FILE__, __LINE__, #condition).stream()
+#define CHECK(condition) \
+  (condition)            \
+      ? (void)0          \
+      : ::sextant::internal::Voidify() & ::sextant::internal::CheckFailure(__FILE__, __LINE__, #condition).stream()
 #define SEXTANT_CHECK_OP(a, op, b) CHECK((a)op(b)) << " (" << (a) << " vs " << (b) << ") "
 #define CHECK_EQ(a, b) SEXTANT_CHECK_OP(a, ==, b)
 #define CHECK_NE(a, b) SEXTANT_CHECK_OP(a, !=, b)

@@ -12,7 +12,7 @@ namespace sextant {
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor): return value;
+  Result(T value) : value_(std::move(value)) {}         // NOLINT(google-explicit-constructor): return value;
   Result(Status status) : status_(std::move(status)) {  // NOLINT(google-explicit-constructor): return status;
     CHECK(!status_.ok()) << "a Result made from an ok Status has no value";
   }
@@ -42,8 +42,8 @@ class [[nodiscard]] Result {
 // RETURN_IF_ERROR(expression of type Status);  ASSIGN_OR_RETURN(auto x, expression of type Result<T>);
 #define SEXTANT_CONCAT_(a, b) a##b
 #define SEXTANT_CONCAT(a, b) SEXTANT_CONCAT_(a, b)
-#define RETURN_IF_ERROR(expression)                             \
-  do {                                                          \
+#define RETURN_IF_ERROR(expression)                                                                   \
+  do {                                                                                                \
     if (::sextant::Status sextant_status = (expression); !sextant_status.ok()) return sextant_status; \
   } while (false)
 #define ASSIGN_OR_RETURN(declaration, expression) \

@@ -10,17 +10,17 @@ namespace sextant {
 
 enum class StatusCode {
   kOk,
-  kInvalidArgument,     // the caller's input is wrong                      -> HTTP 400
-  kNotFound,            // no such model, file or route                     -> 404
-  kTooLarge,            // input larger than a stated limit                 -> 413
-  kResourceExhausted,   // a limit of this key or client is reached         -> 429
-  kUnavailable,         // the server cannot take work now (queue, drain)   -> 503
-  kDeadlineExceeded,    // took longer than allowed                         -> 408/504
-  kCancelled,           // the caller went away
-  kDataLoss,            // a file is truncated, corrupt or hostile
-  kUnsupported,         // valid, but this build or model cannot do it      -> 400
-  kDeviceError,         // the device failed; requests in flight are lost   -> 500
-  kInternal,            // our bug                                          -> 500
+  kInvalidArgument,    // the caller's input is wrong                      -> HTTP 400
+  kNotFound,           // no such model, file or route                     -> 404
+  kTooLarge,           // input larger than a stated limit                 -> 413
+  kResourceExhausted,  // a limit of this key or client is reached         -> 429
+  kUnavailable,        // the server cannot take work now (queue, drain)   -> 503
+  kDeadlineExceeded,   // took longer than allowed                         -> 408/504
+  kCancelled,          // the caller went away
+  kDataLoss,           // a file is truncated, corrupt or hostile
+  kUnsupported,        // valid, but this build or model cannot do it      -> 400
+  kDeviceError,        // the device failed; requests in flight are lost   -> 500
+  kInternal,           // our bug                                          -> 500
 };
 
 class [[nodiscard]] Status {

@@ -70,13 +70,9 @@ static_assert(rows_match_enum());
 
 }  // namespace
 
-BlockGeometry block_geometry(WeightType type) {
-  return kRows[static_cast<size_t>(type)].block;
-}
+BlockGeometry block_geometry(WeightType type) { return kRows[static_cast<size_t>(type)].block; }
 
-std::string_view weight_type_name(WeightType type) {
-  return kRows[static_cast<size_t>(type)].name;
-}
+std::string_view weight_type_name(WeightType type) { return kRows[static_cast<size_t>(type)].name; }
 
 std::optional<WeightType> parse_weight_type(std::string_view name) {
   for (const Row& row : kRows) {

@@ -8,6 +8,7 @@
 
 namespace sextant {
 
+// clang-format off
 enum class WeightType : uint8_t {
   // Plain elements.
   kF64, kF32, kF16, kBF16, kF8E4M3, kF8E5M2,
@@ -18,6 +19,7 @@ enum class WeightType : uint8_t {
   kIQ1S, kIQ1M, kIQ2XXS, kIQ2XS, kIQ2S, kIQ3XXS, kIQ3S, kIQ4NL, kIQ4XS,
   kTQ1_0, kTQ2_0, kMXFP4, kNVFP4, kQ1_0, kQ2_0,
 };
+// clang-format on
 inline constexpr int kNumWeightTypes = static_cast<int>(WeightType::kQ2_0) + 1;
 
 // `bytes` hold `elements` consecutive elements of a row.

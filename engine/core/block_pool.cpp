@@ -9,8 +9,7 @@ namespace sextant {
 BlockPool::BlockPool(int32_t num_blocks) {
   CHECK_GE(num_blocks, 2) << "a pool needs the null block and one more";
   blocks_.resize(static_cast<size_t>(num_blocks));
-  for (BlockId block_id = 1; block_id < num_blocks; ++block_id)
-    link_after(block(kNullBlock).previous, block_id);
+  for (BlockId block_id = 1; block_id < num_blocks; ++block_id) link_after(block(kNullBlock).previous, block_id);
   num_free_ = num_blocks - 1;
 }
 
@@ -47,8 +46,8 @@ Status BlockPool::check_integrity(std::span<const int32_t> num_references) const
     const int32_t expected = num_references[static_cast<size_t>(block_id)];
     if (block(block_id).num_references != expected) {
       return internal_error("block " + std::to_string(block_id) + " has " +
-                            std::to_string(block(block_id).num_references) +
-                            " references, its holders count " + std::to_string(expected));
+                            std::to_string(block(block_id).num_references) + " references, its holders count " +
+                            std::to_string(expected));
     }
     if (block_id != kNullBlock && expected == 0) ++num_unreferenced;
   }

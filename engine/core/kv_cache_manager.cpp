@@ -27,8 +27,7 @@ SequenceBlocks KvCacheManager::make_sequence_blocks() const {
   return blocks;
 }
 
-PrefixMatch KvCacheManager::find_prefix(SequenceBlocks& blocks, const PrefixTokens& tokens,
-                                        int32_t max_blocks) const {
+PrefixMatch KvCacheManager::find_prefix(SequenceBlocks& blocks, const PrefixTokens& tokens, int32_t max_blocks) const {
   PrefixMatch match;
   if (!enable_prefix_caching_) return match;
   match.block_ids.resize(groups_.size());
@@ -96,9 +95,8 @@ void KvCacheManager::fork(const SequenceBlocks& from, int32_t num_blocks, Sequen
     }
   }
   to.num_blocks = num_blocks;
-  to.hashes.assign(
-      from.hashes.begin(),
-      from.hashes.begin() + std::min<int64_t>(num_blocks, static_cast<int64_t>(from.hashes.size())));
+  to.hashes.assign(from.hashes.begin(),
+                   from.hashes.begin() + std::min<int64_t>(num_blocks, static_cast<int64_t>(from.hashes.size())));
   // The chain of entries is known to `from` only at its own end. When that is where the fork ends, it is
   // handed on; else `to` starts over and finds the entries again.
   if (from.num_published == num_blocks) {
@@ -135,8 +133,7 @@ void KvCacheManager::free(SequenceBlocks& blocks) {
   for (size_t g = 0; g < groups_.size(); ++g) {
     for (int32_t i = blocks.num_blocks - 1; i >= 0; --i) {
       const BlockId block_id = blocks.tables[g][i];
-      groups_[g].pool.release(block_id,
-                              enable_prefix_caching_ && groups_[g].prefix_cache->contains(block_id));
+      groups_[g].pool.release(block_id, enable_prefix_caching_ && groups_[g].prefix_cache->contains(block_id));
     }
     blocks.tables[g].clear();
     blocks.parents[g] = 0;
@@ -155,9 +152,9 @@ Status KvCacheManager::check_integrity(std::span<const SequenceBlocks* const> ho
     std::vector<int32_t> num_references(static_cast<size_t>(num_total_blocks()) + 1);
     for (const SequenceBlocks* holder : holders) {
       if (holder->tables[g].size() != holder->num_blocks || holder->num_published > holder->num_blocks) {
-        return internal_error("a block table of " + std::to_string(holder->tables[g].size()) +
-                              " blocks counts " + std::to_string(holder->num_blocks) + ", " +
-                              std::to_string(holder->num_published) + " of them published");
+        return internal_error("a block table of " + std::to_string(holder->tables[g].size()) + " blocks counts " +
+                              std::to_string(holder->num_blocks) + ", " + std::to_string(holder->num_published) +
+                              " of them published");
       }
       for (const BlockId block_id : holder->tables[g].block_ids()) {
         if (block_id <= kNullBlock || block_id > num_total_blocks()) {
@@ -167,15 +164,13 @@ Status KvCacheManager::check_integrity(std::span<const SequenceBlocks* const> ho
       }
     }
     RETURN_IF_ERROR(groups_[g].pool.check_integrity(num_references));
-    if (groups_[g].pool.num_free() != num_free_blocks())
-      return internal_error("cache groups differ in free blocks");
+    if (groups_[g].pool.num_free() != num_free_blocks()) return internal_error("cache groups differ in free blocks");
     if (groups_[g].prefix_cache) RETURN_IF_ERROR(groups_[g].prefix_cache->check_integrity());
   }
   return ok_status();
 }
 
-PrefixCache::Key KvCacheManager::make_key(SequenceBlocks& blocks, const PrefixTokens& tokens,
-                                          int32_t block_idx) const {
+PrefixCache::Key KvCacheManager::make_key(SequenceBlocks& blocks, const PrefixTokens& tokens, int32_t block_idx) const {
   std::vector<BlockHash>& hashes = blocks.hashes;
   while (hashes.size() <= static_cast<size_t>(block_idx)) {
     const BlockHash parent = hashes.empty() ? hash_root(tokens.root) : hashes.back();

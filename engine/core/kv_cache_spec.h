@@ -12,11 +12,11 @@ enum class KvCacheKind { kFull, kSliding, kLatent, kState };
 
 struct KvCacheGroup {
   KvCacheKind kind = KvCacheKind::kFull;
-  std::vector<int32_t> layers;    // model layers of this group, ascending
+  std::vector<int32_t> layers;  // model layers of this group, ascending
   int32_t num_kv_heads = 0;
-  int32_t head_dim = 0;           // of K; V has the same unless v_head_dim says otherwise
+  int32_t head_dim = 0;  // of K; V has the same unless v_head_dim says otherwise
   int32_t v_head_dim = 0;
-  int32_t sliding_window = 0;     // tokens, kSliding only
+  int32_t sliding_window = 0;  // tokens, kSliding only
   DType dtype = DType::kBFloat16;
 
   // Bytes of one token's K and V over all layers of the group.

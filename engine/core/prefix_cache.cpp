@@ -1,9 +1,9 @@
 #include "engine/core/prefix_cache.h"
 
+#include <openssl/evp.h>
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <openssl/evp.h>
 
 #include "engine/base/check.h"
 
@@ -14,15 +14,12 @@ namespace {
 // of it.
 class Mixer {
  public:
-  explicit Mixer(BlockHash seed)
-      : high_(seed.high ^ 0x9E3779B97F4A7C15u), low_(seed.low ^ 0xD1B54A32D192ED03u) {}
+  explicit Mixer(BlockHash seed) : high_(seed.high ^ 0x9E3779B97F4A7C15u), low_(seed.low ^ 0xD1B54A32D192ED03u) {}
   void add(uint64_t word) {
     high_ = fold(high_ ^ word, 0xBF58476D1CE4E5B9u);
     low_ = fold(low_ + word, 0x94D049BB133111EBu);
   }
-  BlockHash result() const {
-    return {fold(high_, 0xFF51AFD7ED558CCDu), fold(low_ ^ high_, 0xC4CEB9FE1A85EC53u)};
-  }
+  BlockHash result() const { return {fold(high_, 0xFF51AFD7ED558CCDu), fold(low_ ^ high_, 0xC4CEB9FE1A85EC53u)}; }
 
  private:
   static uint64_t fold(uint64_t value, uint64_t multiplier) {
@@ -53,8 +50,8 @@ BlockHash hash_block(BlockHash parent, std::span<const int32_t> token_ids) {
   Mixer mixer(parent);
   size_t i = 0;
   for (; i + 1 < token_ids.size(); i += 2) {
-    mixer.add(static_cast<uint32_t>(token_ids[i]) |
-              static_cast<uint64_t>(static_cast<uint32_t>(token_ids[i + 1])) << 32);
+    mixer.add(static_cast<uint32_t>(token_ids[i]) | static_cast<uint64_t>(static_cast<uint32_t>(token_ids[i + 1]))
+                                                        << 32);
   }
   if (i < token_ids.size()) mixer.add(static_cast<uint32_t>(token_ids[i]));
   return mixer.result();
@@ -118,8 +115,7 @@ Status PrefixCache::check_integrity() const {
   for (size_t i = 0; i < buckets_.size(); ++i) {
     for (BlockId block_id = buckets_[i]; block_id != 0; block_id = entry(block_id).next) {
       if (!contains(block_id) || (entry(block_id).hash.low & (buckets_.size() - 1)) != i) {
-        return internal_error("block " + std::to_string(block_id) +
-                              " is in the wrong bucket of the prefix cache");
+        return internal_error("block " + std::to_string(block_id) + " is in the wrong bucket of the prefix cache");
       }
       if (++num_linked > num_entries_) return internal_error("a bucket of the prefix cache is a circle");
     }
@@ -137,8 +133,7 @@ Status PrefixCache::check_integrity() const {
 
 std::span<const int32_t> PrefixCache::tokens(BlockId block_id) const {
   return std::span(token_ids_)
-      .subspan(static_cast<size_t>(block_id) * static_cast<size_t>(block_size_),
-               static_cast<size_t>(block_size_));
+      .subspan(static_cast<size_t>(block_id) * static_cast<size_t>(block_size_), static_cast<size_t>(block_size_));
 }
 
 bool PrefixCache::same_contents(BlockId block_id, const Key& key) const {

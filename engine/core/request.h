@@ -25,10 +25,10 @@ struct Request {
   RequestId request_id = 0;
   std::vector<int32_t> prompt_token_ids;  // at least one; each inside the vocabulary
   SamplingParams sampling;
-  int32_t priority = 0;      // lower runs first under scheduling_policy "priority"
-  std::string cache_salt;    // separates prefix caches: equal prompts with other salts share nothing
-  std::string tenant;        // likewise
-  int64_t arrival_ns = 0;    // engine clock; orders requests of one priority
+  int32_t priority = 0;    // lower runs first under scheduling_policy "priority"
+  std::string cache_salt;  // separates prefix caches: equal prompts with other salts share nothing
+  std::string tenant;      // likewise
+  int64_t arrival_ns = 0;  // engine clock; orders requests of one priority
 };
 
 }  // namespace sextant

@@ -13,9 +13,7 @@ class RequestQueue {
  public:
   bool empty() const { return sequences_.empty(); }
   size_t size() const { return sequences_.size(); }
-  bool contains(const Sequence& sequence) const {
-    return sequences_.contains(const_cast<Sequence*>(&sequence));
-  }
+  bool contains(const Sequence& sequence) const { return sequences_.contains(const_cast<Sequence*>(&sequence)); }
   Sequence& front() const { return **sequences_.begin(); }
   void push(Sequence& sequence);
   void remove(Sequence& sequence);

@@ -22,16 +22,14 @@ Status out_of_range(const char* param, const std::string& range, T value) {
 }
 
 // False for NaN.
-bool inside(float value, float low, float high) {
-  return value >= low && value <= high;
-}
+bool inside(float value, float low, float high) { return value >= low && value <= high; }
 
 Status check_token_ids(const std::vector<int32_t>& token_ids, int32_t vocab_size, const char* param) {
   for (const int32_t token_id : token_ids) {
     if (token_id < 0 || token_id >= vocab_size) {
-      return invalid_argument(std::string(param) + " must hold token ids from 0 to " + text(vocab_size - 1) +
-                                  ", not " + text(token_id),
-                              param);
+      return invalid_argument(
+          std::string(param) + " must hold token ids from 0 to " + text(vocab_size - 1) + ", not " + text(token_id),
+          param);
     }
   }
   return ok_status();
@@ -46,10 +44,8 @@ Status SamplingParams::validate(int32_t vocab_size) const {
   if (!(top_p > 0 && top_p <= 1)) return out_of_range("top_p", "above 0 and at most 1", top_p);
   if (top_k < -1) return out_of_range("top_k", "0 or -1 for all tokens, or a positive number", top_k);
   if (!inside(min_p, 0, 1)) return out_of_range("min_p", "from 0 to 1", min_p);
-  if (!inside(presence_penalty, -2, 2))
-    return out_of_range("presence_penalty", "from -2 to 2", presence_penalty);
-  if (!inside(frequency_penalty, -2, 2))
-    return out_of_range("frequency_penalty", "from -2 to 2", frequency_penalty);
+  if (!inside(presence_penalty, -2, 2)) return out_of_range("presence_penalty", "from -2 to 2", presence_penalty);
+  if (!inside(frequency_penalty, -2, 2)) return out_of_range("frequency_penalty", "from -2 to 2", frequency_penalty);
   if (!std::isfinite(repetition_penalty) || repetition_penalty <= 0) {
     return out_of_range("repetition_penalty", "a number above 0", repetition_penalty);
   }

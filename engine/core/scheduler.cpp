@@ -16,9 +16,7 @@ int32_t narrow(int64_t value) {
   return static_cast<int32_t>(value);
 }
 
-bool earlier(const Sequence* a, const Sequence* b) {
-  return a->precedence < b->precedence;
-}
+bool earlier(const Sequence* a, const Sequence* b) { return a->precedence < b->precedence; }
 
 }  // namespace
 
@@ -49,10 +47,10 @@ Status Scheduler::add(std::shared_ptr<const Request> request) {
                             "prompt", "context_length_exceeded");
   }
   if (!options_.scheduler.enable_chunked_prefill && num_prompt > max_num_batched_tokens_) {
-    return invalid_argument(
-        "the prompt has " + std::to_string(num_prompt) + " tokens; without chunked prefill at most " +
-            std::to_string(max_num_batched_tokens_) + " (max_num_batched_tokens) can be computed",
-        "prompt");
+    return invalid_argument("the prompt has " + std::to_string(num_prompt) +
+                                " tokens; without chunked prefill at most " + std::to_string(max_num_batched_tokens_) +
+                                " (max_num_batched_tokens) can be computed",
+                            "prompt");
   }
   if (sampling.n < 1 || sampling.n > SamplingParams::kMaxN || sampling.max_tokens < 1) {
     return invalid_argument(
@@ -64,8 +62,7 @@ Status Scheduler::add(std::shared_ptr<const Request> request) {
   if (num_blocks > manager_.num_total_blocks()) {
     return invalid_argument("the request needs up to " + std::to_string(num_blocks) + " KV cache blocks (" +
                                 std::to_string(num_prompt) + " prompt and " + std::to_string(max_output) +
-                                " output tokens); the whole cache has " +
-                                std::to_string(manager_.num_total_blocks()) +
+                                " output tokens); the whole cache has " + std::to_string(manager_.num_total_blocks()) +
                                 ". Ask for fewer tokens, or give the server more kv_cache_memory_bytes",
                             "max_tokens");
   }
@@ -99,8 +96,7 @@ Status Scheduler::add(std::shared_ptr<const Request> request) {
     sequence.sequence_id = next_sequence_id_++;
     sequence.request_id = group.request->request_id;
     sequence.choice_idx = i;
-    sequence.precedence = {by_priority_ ? group.request->priority : 0, group.request->arrival_ns,
-                           sequence.sequence_id};
+    sequence.precedence = {by_priority_ ? group.request->priority : 0, group.request->arrival_ns, sequence.sequence_id};
     sequence.group = &group;
     sequence.prompt = group.request->prompt_token_ids;
     sequence.max_output_tokens = narrow(max_output);
@@ -135,8 +131,7 @@ void Scheduler::finish(RequestId request_id, int32_t choice_idx, FinishReason re
 void Scheduler::finish_all(FinishReason reason) {
   std::vector<SequenceGroup*> groups;
   for (const auto& [request_id, group] : groups_) groups.push_back(group.get());
-  std::ranges::sort(groups, {},
-                    [](const SequenceGroup* group) { return group->sequences.front().sequence_id; });
+  std::ranges::sort(groups, {}, [](const SequenceGroup* group) { return group->sequences.front().sequence_id; });
   for (SequenceGroup* group : groups) {
     for (auto sequence = group->sequences.rbegin(); sequence != group->sequences.rend(); ++sequence) {
       if (sequence->unfinished()) end_sequence(*sequence, reason, emit_event(*sequence));
@@ -171,13 +166,9 @@ void Scheduler::resume(RequestId request_id, int32_t choice_idx) {
   enqueue(*sequence);
 }
 
-bool Scheduler::has_work() const {
-  return num_unfinished_ > 0 || num_in_flight_ > 0 || !finished_unsent_.empty();
-}
+bool Scheduler::has_work() const { return num_unfinished_ > 0 || num_in_flight_ > 0 || !finished_unsent_.empty(); }
 
-int32_t Scheduler::num_steps_in_flight() const {
-  return num_in_flight_;
-}
+int32_t Scheduler::num_steps_in_flight() const { return num_in_flight_; }
 
 void Scheduler::take_events(std::vector<SequenceEvent>& events) {
   events.clear();
@@ -186,9 +177,8 @@ void Scheduler::take_events(std::vector<SequenceEvent>& events) {
 
 SchedulerStats Scheduler::stats() const {
   SchedulerStats stats;
-  stats.num_running =
-      static_cast<int64_t>(running_.size()) +
-      std::ranges::count_if(paused_, [](const Sequence* sequence) { return sequence->holds_blocks(); });
+  stats.num_running = static_cast<int64_t>(running_.size()) +
+                      std::ranges::count_if(paused_, [](const Sequence* sequence) { return sequence->holds_blocks(); });
   stats.num_waiting = num_unfinished_ - stats.num_running;
   stats.num_blocks_total = manager_.num_total_blocks();
   stats.num_blocks_used = stats.num_blocks_total - manager_.num_free_blocks();
@@ -211,8 +201,7 @@ SequenceGroup* Scheduler::find_group(RequestId request_id) {
 
 Sequence* Scheduler::find_unfinished(RequestId request_id, int32_t choice_idx) {
   SequenceGroup* group = find_group(request_id);
-  if (group == nullptr || choice_idx < 0 || choice_idx >= static_cast<int32_t>(group->sequences.size()))
-    return nullptr;
+  if (group == nullptr || choice_idx < 0 || choice_idx >= static_cast<int32_t>(group->sequences.size())) return nullptr;
   Sequence& sequence = group->sequences[static_cast<size_t>(choice_idx)];
   return sequence.unfinished() ? &sequence : nullptr;
 }
@@ -256,22 +245,16 @@ void Scheduler::enqueue(Sequence& sequence) {
 // Out of whichever list its state puts it in.
 void Scheduler::take_out(Sequence& sequence) {
   switch (sequence.state) {
-    case SequenceState::kWaiting:
-      queue_.remove(sequence);
-      return;
+    case SequenceState::kWaiting: queue_.remove(sequence); return;
     case SequenceState::kRunning: {
       const auto it = std::lower_bound(running_.begin(), running_.end(), &sequence, earlier);
-      CHECK(it != running_.end() && *it == &sequence)
-          << "sequence " << sequence.sequence_id << " is not running";
+      CHECK(it != running_.end() && *it == &sequence) << "sequence " << sequence.sequence_id << " is not running";
       running_.erase(it);
       return;
     }
-    case SequenceState::kPaused:
-      CHECK_EQ(std::erase(paused_, &sequence), size_t{1});
-      return;
+    case SequenceState::kPaused: CHECK_EQ(std::erase(paused_, &sequence), size_t{1}); return;
     case SequenceState::kWaitingForPrompt:
-    case SequenceState::kFinished:
-      return;
+    case SequenceState::kFinished: return;
   }
 }
 

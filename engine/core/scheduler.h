@@ -57,10 +57,10 @@ struct SequenceEvent {
 };
 
 struct SchedulerStats {
-  int64_t num_running = 0;       // sequences that hold a place in the batch, or paused ones that hold blocks
-  int64_t num_waiting = 0;       // the other unfinished ones
-  int64_t num_blocks_used = 0;   // by sequences; free blocks with cached contents do not count
-  int64_t num_blocks_total = 0;  // without the null block
+  int64_t num_running = 0;            // sequences that hold a place in the batch, or paused ones that hold blocks
+  int64_t num_waiting = 0;            // the other unfinished ones
+  int64_t num_blocks_used = 0;        // by sequences; free blocks with cached contents do not count
+  int64_t num_blocks_total = 0;       // without the null block
   uint64_t prefix_cache_queries = 0;  // prompt tokens looked up; each request once
   uint64_t prefix_cache_hits = 0;     // of these, found
   uint64_t num_preemptions = 0;       // running sequences that lost their blocks

@@ -15,8 +15,7 @@ namespace sextant {
 // room for. 0: it must wait for steps in flight, or was preempted itself.
 int32_t Scheduler::make_room(Sequence& sequence, int32_t num_tokens) {
   while (true) {
-    const int64_t capacity =
-        (int64_t{sequence.blocks.num_blocks} + manager_.num_free_blocks()) * manager_.block_size();
+    const int64_t capacity = (int64_t{sequence.blocks.num_blocks} + manager_.num_free_blocks()) * manager_.block_size();
     const int32_t fit = static_cast<int32_t>(std::min<int64_t>(num_tokens, capacity - sequence.num_computed));
     if (fit > 0) {
       CHECK(manager_.allocate(sequence.blocks, int64_t{sequence.num_computed} + fit));
@@ -36,8 +35,7 @@ int32_t Scheduler::make_room(Sequence& sequence, int32_t num_tokens) {
 bool Scheduler::reclaim_from_idle(const Sequence& before) {
   Sequence* victim = nullptr;
   for (Sequence* sequence : paused_) {
-    if (sequence->holds_blocks() && (victim == nullptr || victim->precedence < sequence->precedence))
-      victim = sequence;
+    if (sequence->holds_blocks() && (victim == nullptr || victim->precedence < sequence->precedence)) victim = sequence;
   }
   if (victim == nullptr) {
     victim = queue_.last_holder();

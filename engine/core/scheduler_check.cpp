@@ -44,8 +44,7 @@ Status Scheduler::check_integrity() const {
       if (paused != (sequence.pause_requested && sequence.state != SequenceState::kWaitingForPrompt)) {
         return violated(sequence, "is not in the state that pause() or resume() asked for");
       }
-      if (sequence.state == SequenceState::kWaitingForPrompt &&
-          (group->leader == nullptr || sequence.holds_blocks())) {
+      if (sequence.state == SequenceState::kWaitingForPrompt && (group->leader == nullptr || sequence.holds_blocks())) {
         return violated(sequence, "waits for a prompt that nobody computes");
       }
       if (running && !sequence.holds_blocks()) return violated(sequence, "runs without blocks");
@@ -64,8 +63,7 @@ Status Scheduler::check_integrity() const {
         return violated(sequence, "sent blocks it does not hold");
     }
     if (num_unfinished_in_group == 0 || num_unfinished_in_group != group->num_unfinished) {
-      return internal_error("request " + std::to_string(request_id) +
-                            " counts its unfinished choices wrongly");
+      return internal_error("request " + std::to_string(request_id) + " counts its unfinished choices wrongly");
     }
     num_unfinished += num_unfinished_in_group;
   }

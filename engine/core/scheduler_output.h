@@ -26,9 +26,9 @@ struct ScheduledSequence {
   int32_t num_scheduled_tokens = 0;  // >= 1
   int32_t token_offset = 0;          // its ids begin here in SchedulerOutput::token_ids
   int32_t num_prompt_tokens = 0;
-  bool restarts_block_table = false; // the worker forgets its block table first (new, or preempted and back)
-  bool samples = false;              // the last row's logits choose the next token
-  bool last_token_on_device = false; // the last id is the one that the step before chose; token_ids holds 0 there
+  bool restarts_block_table = false;  // the worker forgets its block table first (new, or preempted and back)
+  bool samples = false;               // the last row's logits choose the next token
+  bool last_token_on_device = false;  // the last id is the one that the step before chose; token_ids holds 0 there
 };
 
 // Newly allocated blocks of one cache group: sequence i of the step appends block_ids[offsets[i] .. offsets[i+1]).
@@ -41,8 +41,8 @@ struct SchedulerOutput {
   uint64_t step_id = 0;  // counts up by one
   std::vector<NewSequence> new_sequences;
   std::vector<ScheduledSequence> sequences;
-  std::vector<int32_t> token_ids;      // flat, of all sequences
-  std::vector<NewBlocks> new_blocks;   // one per cache group
+  std::vector<int32_t> token_ids;              // flat, of all sequences
+  std::vector<NewBlocks> new_blocks;           // one per cache group
   std::vector<SequenceId> finished_sequences;  // the worker drops their state before this step
   int32_t num_tokens() const { return static_cast<int32_t>(token_ids.size()); }
   bool empty() const { return sequences.empty(); }
@@ -55,16 +55,16 @@ struct TokenLogprob {
 
 // Log-probabilities at one position, of the model's own distribution (before temperature and penalties).
 struct PositionLogprobs {
-  TokenLogprob chosen;               // the sampled token, or the prompt's next one
-  int32_t rank = 0;                  // of the chosen token, 1 is the most likely
-  std::vector<TokenLogprob> top;     // most likely first; ties: lower id first
+  TokenLogprob chosen;            // the sampled token, or the prompt's next one
+  int32_t rank = 0;               // of the chosen token, 1 is the most likely
+  std::vector<TokenLogprob> top;  // most likely first; ties: lower id first
 };
 
 struct SequenceOutput {
   SequenceId sequence_id = 0;
-  std::vector<int32_t> token_ids;                  // 0..k+1 new tokens
-  std::vector<PositionLogprobs> logprobs;          // one per new token, when asked for
-  std::vector<PositionLogprobs> prompt_logprobs;   // one per prompt row of this step that has a next prompt token
+  std::vector<int32_t> token_ids;                 // 0..k+1 new tokens
+  std::vector<PositionLogprobs> logprobs;         // one per new token, when asked for
+  std::vector<PositionLogprobs> prompt_logprobs;  // one per prompt row of this step that has a next prompt token
 };
 
 // In the order of SchedulerOutput::sequences.

@@ -8,8 +8,7 @@
 namespace sextant {
 
 std::shared_ptr<const SchedulerOutput> Scheduler::schedule() {
-  CHECK_LT(num_in_flight_, static_cast<int32_t>(ring_.size()))
-      << "more steps in flight than max_steps_in_flight";
+  CHECK_LT(num_in_flight_, static_cast<int32_t>(ring_.size())) << "more steps in flight than max_steps_in_flight";
   auto step = std::make_shared<SchedulerOutput>();
   step->step_id = last_step_id_ + 1;
   const size_t num_expected = std::min(running_.size() + queue_.size(), static_cast<size_t>(max_num_seqs_));
@@ -30,8 +29,7 @@ std::shared_ptr<const SchedulerOutput> Scheduler::schedule() {
   // After a shortage nobody new comes in to take what the running ones lack; unless the engine would stand
   // still.
   const bool stands_still = record.sequences.empty() && num_in_flight_ == 0;
-  if (stands_still || (all_served && num_preemptions == num_preemptions_))
-    schedule_waiting(*step, record, budget);
+  if (stands_still || (all_served && num_preemptions == num_preemptions_)) schedule_waiting(*step, record, budget);
   close_step(*step, record);
   return step;
 }
@@ -150,8 +148,7 @@ void Scheduler::place(Sequence& sequence, int32_t num_tokens, SchedulerOutput& s
   } else if (begin >= num_prompt && num_tokens == 1) {
     step.token_ids.push_back(sequence.output[static_cast<size_t>(begin - num_prompt)]);
   } else if (end > num_prompt) {
-    step.token_ids.insert(step.token_ids.end(),
-                          sequence.output.begin() + (std::max(begin, num_prompt) - num_prompt),
+    step.token_ids.insert(step.token_ids.end(), sequence.output.begin() + (std::max(begin, num_prompt) - num_prompt),
                           sequence.output.begin() + (end - num_prompt));
   }
   for (size_t g = 0; g < step.new_blocks.size(); ++g) {
@@ -172,8 +169,7 @@ void Scheduler::place(Sequence& sequence, int32_t num_tokens, SchedulerOutput& s
   }
   if (begin >= num_prompt) return;
   SequenceGroup& group = *sequence.group;
-  if (group.leader == &sequence && end >= group.num_shared_blocks * manager_.block_size())
-    forking_.push_back(&group);
+  if (group.leader == &sequence && end >= group.num_shared_blocks * manager_.block_size()) forking_.push_back(&group);
 }
 
 // Only now, with the step complete, may others find or share what it computes (kv_cache_manager.h).
@@ -218,8 +214,7 @@ void Scheduler::update(const SchedulerOutput& step, ModelOutput output) {
 }
 
 void Scheduler::take_token(Sequence& sequence, SequenceOutput& output) {
-  CHECK_EQ(output.token_ids.size(), size_t{1})
-      << "sequence " << sequence.sequence_id << " was to choose one token";
+  CHECK_EQ(output.token_ids.size(), size_t{1}) << "sequence " << sequence.sequence_id << " was to choose one token";
   const int32_t token_id = output.token_ids.front();
   sequence.output.push_back(token_id);
   --sequence.num_pending;
@@ -228,10 +223,8 @@ void Scheduler::take_token(Sequence& sequence, SequenceOutput& output) {
   SequenceEvent& event = emit_event(sequence);
   event.new_token_ids = std::move(output.token_ids);
   event.logprobs = std::move(output.logprobs);
-  if (num_output == 1 && sequence.choice_idx == 0)
-    event.prompt_logprobs = std::move(sequence.group->prompt_logprobs);
-  if (num_output >= sequence.min_output_tokens &&
-      std::ranges::binary_search(sequence.stop_token_ids, token_id)) {
+  if (num_output == 1 && sequence.choice_idx == 0) event.prompt_logprobs = std::move(sequence.group->prompt_logprobs);
+  if (num_output >= sequence.min_output_tokens && std::ranges::binary_search(sequence.stop_token_ids, token_id)) {
     event.stop_token_id = token_id;
     end_sequence(sequence, FinishReason::kStop, event);
   } else if (num_output >= sequence.max_output_tokens) {
@@ -241,8 +234,7 @@ void Scheduler::take_token(Sequence& sequence, SequenceOutput& output) {
 
 // Row p tells about prompt token p + 1. After a preemption rows come again; what is known already is passed
 // over.
-void Scheduler::take_prompt_logprobs(Sequence& sequence, const ScheduledSequence& scheduled,
-                                     SequenceOutput& output) {
+void Scheduler::take_prompt_logprobs(Sequence& sequence, const ScheduledSequence& scheduled, SequenceOutput& output) {
   SequenceGroup& group = *sequence.group;
   if (sequence.choice_idx != 0 || !group.wants_prompt_logprobs() || !sequence.output.empty()) return;
   for (size_t row = 0; row < output.prompt_logprobs.size(); ++row) {

@@ -94,8 +94,6 @@ struct SequenceGroup {
   bool wants_prompt_logprobs() const { return request->sampling.prompt_logprobs.has_value(); }
 };
 
-inline PrefixTokens Sequence::prefix_tokens() const {
-  return {group->root, prompt, output};
-}
+inline PrefixTokens Sequence::prefix_tokens() const { return {group->root, prompt, output}; }
 
 }  // namespace sextant

@@ -85,11 +85,11 @@ struct RopeTable {
 // Sequence s has query rows [cu_seqlens_q[s], cu_seqlens_q[s+1]) and seq_lens[s] tokens of K and V, the step's included:
 // its first query row stands at position seq_lens[s] - (number of its query rows).
 struct AttentionBatch {
-  std::span<const int32_t> cu_seqlens_q;   // [num_sequences + 1]
-  std::span<const int32_t> seq_lens;       // [num_sequences]
-  std::span<const int32_t> positions;      // [T]
-  std::span<const int64_t> slot_mapping;   // [T]: block id * block_size + place; where the row's K and V are written
-  std::span<const int32_t> block_tables;   // [num_sequences, max_blocks_per_seq], unused entries 0
+  std::span<const int32_t> cu_seqlens_q;  // [num_sequences + 1]
+  std::span<const int32_t> seq_lens;      // [num_sequences]
+  std::span<const int32_t> positions;     // [T]
+  std::span<const int64_t> slot_mapping;  // [T]: block id * block_size + place; where the row's K and V are written
+  std::span<const int32_t> block_tables;  // [num_sequences, max_blocks_per_seq], unused entries 0
   int32_t max_blocks_per_seq = 0;
 };
 
@@ -97,8 +97,8 @@ struct AttentionParams {
   int32_t num_heads = 0;
   int32_t num_kv_heads = 0;
   int32_t head_dim = 0;
-  float scale = 0;           // of q.k, before soft-cap
-  float logit_softcap = 0;   // 0: none; tanh(x / cap) * cap
+  float scale = 0;             // of q.k, before soft-cap
+  float logit_softcap = 0;     // 0: none; tanh(x / cap) * cap
   int32_t sliding_window = 0;  // 0: none; else each token sees itself and window - 1 before it
 };
 
@@ -113,7 +113,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string description() const = 0;         // "cpu (avx512, 2 threads)"
+  virtual std::string description() const = 0;                   // "cpu (avx512, 2 threads)"
   virtual Status supports(const BackendNeeds& needs) const = 0;  // the reason when not
 
   virtual Result<std::unique_ptr<DeviceBuffer>> allocate(size_t bytes) = 0;
@@ -127,7 +127,8 @@ class Backend {
   virtual Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) = 0;
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) = 0;
   // Bytes that plan() may need beside activations, for the largest step.
-  virtual int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs, const AttentionParams& attention) const = 0;
+  virtual int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
+                                  const AttentionParams& attention) const = 0;
 
   // Once per step, before its ops: splits the attention work. `batch` stays valid until the step's last op.
   virtual void plan(const AttentionBatch& batch, const AttentionParams& attention) = 0;
@@ -144,9 +145,11 @@ class Backend {
   virtual void add_bias(Tensor x, const float* bias) = 0;
   // Rotates q and k rows of `qkv` in place ([T, (num_heads + 2 * num_kv_heads) * D]: q, k, v side by side) and writes k and v
   // of each row into `cache` at the plan's slot_mapping.
-  virtual void rope_and_cache(Tensor qkv, const RopeTable& rope, const AttentionParams& attention, KvCache& cache, int32_t layer) = 0;
+  virtual void rope_and_cache(Tensor qkv, const RopeTable& rope, const AttentionParams& attention, KvCache& cache,
+                              int32_t layer) = 0;
   // out [T, num_heads * D] from q (the first num_heads * D columns of qkv) over the plan's block tables; causal.
-  virtual void attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer, Tensor out) = 0;
+  virtual void attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer,
+                         Tensor out) = 0;
   // gate_up [T, 2 * I] -> out[t, i] = silu(gate[t, i]) * up[t, i]
   virtual void silu_mul(Tensor gate_up, Tensor out) = 0;
   // x += y

@@ -29,7 +29,9 @@ int64_t CpuAttention::scratch_floats(const AttentionParams& params) {
   return kernels::attention_scratch_floats(std::max<int64_t>(group, kernels::kMaxAttentionRows), params.head_dim);
 }
 
-int64_t CpuAttention::max_partial_floats(int num_threads) { return std::max<int64_t>(int64_t{1} << 21, (int64_t{1} << 18) * num_threads); }
+int64_t CpuAttention::max_partial_floats(int num_threads) {
+  return std::max<int64_t>(int64_t{1} << 21, (int64_t{1} << 18) * num_threads);
+}
 
 void CpuAttention::plan(const AttentionBatch& batch, const AttentionParams& params) {
   batch_ = batch;
@@ -60,7 +62,8 @@ CpuAttention::Plan& CpuAttention::plan_for(int32_t window) {
   for (int32_t s = 0; s < num_sequences; ++s) {
     const int32_t tokens = batch_.cu_seqlens_q[s + 1] - batch_.cu_seqlens_q[s];
     // Half the square of a prefill is above the diagonal: a token sees what the middle one sees.
-    plan.total_cost += tokens * visible_keys(batch_.seq_lens[s] - tokens, (tokens + 1) / 2, window) * planned_.num_heads;
+    plan.total_cost +=
+        tokens * visible_keys(batch_.seq_lens[s] - tokens, (tokens + 1) / 2, window) * planned_.num_heads;
   }
   const int64_t target_cost = std::max<int64_t>(1, plan.total_cost / (pool_.num_threads() * kItemsPerThread));
   for (int32_t s = 0; s < num_sequences; ++s) add_sequence(plan, s, target_cost);
@@ -146,7 +149,8 @@ void CpuAttention::run(Tensor qkv, const AttentionParams& params, const CpuKvCac
   }
   const size_t num_merges = plan.merges.size();
   if (num_merges < kMinMergesToShare) {
-    for (const int32_t block : plan.merges) merge_block(plan.blocks[static_cast<size_t>(block)], params, out, scratch[0]);
+    for (const int32_t block : plan.merges)
+      merge_block(plan.blocks[static_cast<size_t>(block)], params, out, scratch[0]);
     return;
   }
   pool_.run([&](int thread) {
@@ -160,8 +164,8 @@ void CpuAttention::run(Tensor qkv, const AttentionParams& params, const CpuKvCac
 void CpuAttention::merge_block(const Block& block, const AttentionParams& params, const Tensor& out, float* scratch) {
   const int32_t group = params.num_heads / params.num_kv_heads;
   float* to = out.f32() + block.first_token * out.row_stride + int64_t{block.kv_head} * group * params.head_dim;
-  kernels_.attention_merge({partials_.data() + block.partials, block.split_end - block.split_begin, block.num_tokens * group,
-                            group, params.head_dim, to, out.row_stride, scratch});
+  kernels_.attention_merge({partials_.data() + block.partials, block.split_end - block.split_begin,
+                            block.num_tokens * group, group, params.head_dim, to, out.row_stride, scratch});
 }
 
 void CpuAttention::run_item(const Plan& plan, const Item& item, const Tensor& qkv, const AttentionParams& params,

@@ -60,8 +60,8 @@ class CpuAttention {
   Plan& plan_for(int32_t window);
   void add_sequence(Plan& plan, int32_t sequence, int64_t target_cost);
   void assign_items(Plan& plan);
-  void run_item(const Plan& plan, const Item& item, const Tensor& qkv, const AttentionParams& params, const CpuKvCache& cache,
-                int32_t layer, const Tensor& out, float* scratch);
+  void run_item(const Plan& plan, const Item& item, const Tensor& qkv, const AttentionParams& params,
+                const CpuKvCache& cache, int32_t layer, const Tensor& out, float* scratch);
   void merge_block(const Block& block, const AttentionParams& params, const Tensor& out, float* scratch);
 
   const kernels::cpu::KernelTable& kernels_;

@@ -26,14 +26,19 @@ constexpr int64_t kMinElementsToShare = 16384;
 constexpr int64_t kMinProductsToShare = 32768;
 constexpr int64_t kMaxThreads = 1024;
 
-void check_f32(const Tensor& t) { CHECK(t.dtype == DType::kFloat32 && t.row_stride >= t.cols) << "needs a float32 tensor"; }
+void check_f32(const Tensor& t) {
+  CHECK(t.dtype == DType::kFloat32 && t.row_stride >= t.cols) << "needs a float32 tensor";
+}
 
 const CpuMatrix& cpu_matrix(const WeightMatrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
 
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const KernelTable& kernels, int num_threads)
-      : kernels_(kernels), pool_(num_threads), attention_(kernels, pool_), scratch_(static_cast<size_t>(pool_.num_threads())) {}
+      : kernels_(kernels),
+        pool_(num_threads),
+        attention_(kernels, pool_),
+        scratch_(static_cast<size_t>(pool_.num_threads())) {}
 
   std::string description() const override {
     return std::string("cpu (") + kernels::cpu::isa_name(kernels_.isa) + ", " + std::to_string(pool_.num_threads()) +
@@ -43,7 +48,8 @@ class CpuBackend final : public Backend {
   Status supports(const BackendNeeds& needs) const override {
     for (const WeightType type : needs.weight_types) {
       if (!panel_type_of(type)) {
-        return unsupported("the CPU backend does not compute with weights of type " + std::string(weight_type_name(type)));
+        return unsupported("the CPU backend does not compute with weights of type " +
+                           std::string(weight_type_name(type)));
       }
     }
     const AttentionParams& attention = needs.attention;
@@ -51,7 +57,8 @@ class CpuBackend final : public Backend {
     RETURN_IF_ERROR(check_kv_cache_dtype(needs.kv_cache_dtype));
     if (attention.num_kv_heads < 1 || attention.num_heads < 1 || attention.num_heads % attention.num_kv_heads != 0) {
       return unsupported("the number of query heads (" + std::to_string(attention.num_heads) +
-                         ") must be a multiple of the number of key and value heads (" + std::to_string(attention.num_kv_heads) + ")");
+                         ") must be a multiple of the number of key and value heads (" +
+                         std::to_string(attention.num_kv_heads) + ")");
     }
     if (attention.sliding_window < 0 || attention.logit_softcap < 0) {
       return unsupported("a sliding window and a soft-cap of attention scores cannot be negative");
@@ -75,9 +82,11 @@ class CpuBackend final : public Backend {
     return std::unique_ptr<KvCache>(std::move(cache));
   }
 
-  int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs, const AttentionParams& attention) const override {
+  int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
+                          const AttentionParams& attention) const override {
     // A work item takes about 100 bytes; there are at most four per thread and sequence, and one per token and head.
-    const int64_t items = (max_num_batched_tokens + 4 * pool_.num_threads() * max_num_seqs) * std::max(attention.num_kv_heads, 1);
+    const int64_t items =
+        (max_num_batched_tokens + 4 * pool_.num_threads() * max_num_seqs) * std::max(attention.num_kv_heads, 1);
     const int64_t scratch = std::max(scratch_floats_, CpuAttention::scratch_floats(attention)) * pool_.num_threads();
     return (scratch + CpuAttention::max_partial_floats(pool_.num_threads())) * int64_t{sizeof(float)} + items * 100;
   }
@@ -116,8 +125,9 @@ class CpuBackend final : public Backend {
     check_f32(x);
     check_f32(out);
     for_rows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
-      kernels_.add_rms_norm({residual.f32() + begin * residual.row_stride, residual.row_stride, x.f32() + begin * x.row_stride,
-                             x.row_stride, weight, eps, out.f32() + begin * out.row_stride, out.row_stride, end - begin, x.cols});
+      kernels_.add_rms_norm({residual.f32() + begin * residual.row_stride, residual.row_stride,
+                             x.f32() + begin * x.row_stride, x.row_stride, weight, eps,
+                             out.f32() + begin * out.row_stride, out.row_stride, end - begin, x.cols});
     });
   }
 
@@ -146,11 +156,13 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void rope_and_cache(Tensor qkv, const RopeTable& rope, const AttentionParams& attention, KvCache& cache, int32_t layer) override {
+  void rope_and_cache(Tensor qkv, const RopeTable& rope, const AttentionParams& attention, KvCache& cache,
+                      int32_t layer) override {
     check_f32(qkv);
     const auto& kv = static_cast<const CpuKvCache&>(cache);
     const AttentionBatch& batch = attention_.batch();
-    CHECK(kv.cells().head_dim == attention.head_dim && kv.cells().num_kv_heads == attention.num_kv_heads && layer < kv.num_layers())
+    CHECK(kv.cells().head_dim == attention.head_dim && kv.cells().num_kv_heads == attention.num_kv_heads &&
+          layer < kv.num_layers())
         << "rope_and_cache: another shape than the cache's";
     CHECK_EQ(qkv.cols, int64_t{attention.num_heads + 2 * attention.num_kv_heads} * attention.head_dim);
     CHECK(rope.rotary_dim <= attention.head_dim && max_position_ < rope.num_positions)
@@ -158,20 +170,25 @@ class CpuBackend final : public Backend {
     for_rows(qkv.rows, qkv.cols, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
         const int64_t slot = batch.slot_mapping[static_cast<size_t>(t)];
-        CHECK(slot >= 0 && slot / kv.cells().block_size < kv.num_blocks()) << "slot " << slot << " is outside the cache";
+        CHECK(slot >= 0 && slot / kv.cells().block_size < kv.num_blocks())
+            << "slot " << slot << " is outside the cache";
       }
-      kernels_.rope_and_cache({qkv.f32() + begin * qkv.row_stride, qkv.row_stride, end - begin, attention.num_heads, kv.cells(),
-                               rope.rotary_dim, rope.cos.data(), rope.sin.data(), batch.positions.data() + begin,
-                               batch.slot_mapping.data() + begin, kv.layer_data(layer), kv.is_bf16()});
+      kernels_.rope_and_cache({qkv.f32() + begin * qkv.row_stride, qkv.row_stride, end - begin, attention.num_heads,
+                               kv.cells(), rope.rotary_dim, rope.cos.data(), rope.sin.data(),
+                               batch.positions.data() + begin, batch.slot_mapping.data() + begin, kv.layer_data(layer),
+                               kv.is_bf16()});
     });
   }
 
-  void attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer, Tensor out) override {
+  void attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer,
+                 Tensor out) override {
     check_f32(qkv);
     check_f32(out);
     const auto& kv = static_cast<const CpuKvCache&>(cache);
-    CHECK(out.cols == int64_t{attention.num_heads} * attention.head_dim && out.rows == qkv.rows) << "attention: shape of out";
-    CHECK(kv.cells().head_dim == attention.head_dim && kv.cells().num_kv_heads == attention.num_kv_heads && layer < kv.num_layers())
+    CHECK(out.cols == int64_t{attention.num_heads} * attention.head_dim && out.rows == qkv.rows)
+        << "attention: shape of out";
+    CHECK(kv.cells().head_dim == attention.head_dim && kv.cells().num_kv_heads == attention.num_kv_heads &&
+          layer < kv.num_layers())
         << "attention: another shape than the cache's";
     attention_.run(qkv, attention, kv, layer, out, scratch_at_);
   }
@@ -190,7 +207,8 @@ class CpuBackend final : public Backend {
     check_f32(x);
     check_f32(y);
     for_rows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
-      kernels_.add({x.f32() + begin * x.row_stride, x.row_stride, y.f32() + begin * y.row_stride, y.row_stride, end - begin, x.cols});
+      kernels_.add({x.f32() + begin * x.row_stride, x.row_stride, y.f32() + begin * y.row_stride, y.row_stride,
+                    end - begin, x.cols});
     });
   }
 
@@ -217,9 +235,11 @@ class CpuBackend final : public Backend {
     pool_.parallel_for(rows, std::max<int64_t>(1, kMinElementsToShare / 2 / std::max<int64_t>(cols, 1)), body);
   }
 
-  void multiply_panels(const CpuMatrix& matrix, int64_t begin, int64_t end, const Tensor& x, const Tensor& out, float* scratch) {
+  void multiply_panels(const CpuMatrix& matrix, int64_t begin, int64_t end, const Tensor& x, const Tensor& out,
+                       float* scratch) {
     for (const CpuMatrix::Run& run : matrix.runs()) {
-      const int64_t first = std::max<int64_t>(begin - run.first_panel, 0), last = std::min(end - run.first_panel, run.num_panels());
+      const int64_t first = std::max<int64_t>(begin - run.first_panel, 0),
+                    last = std::min(end - run.first_panel, run.num_panels());
       if (first >= last) continue;
       kernels_.matmul({run.type, run.panels, run.rows, matrix.cols(), first, last, x.f32(), x.row_stride, x.rows,
                        out.f32() + run.first_row, out.row_stride, scratch});
@@ -233,7 +253,8 @@ class CpuBackend final : public Backend {
       ASSIGN_OR_RETURN(buffer, CpuBuffer::create(static_cast<size_t>(floats) * sizeof(float)));
     }
     scratch_at_.clear();
-    for (const std::unique_ptr<CpuBuffer>& buffer : scratch_) scratch_at_.push_back(static_cast<float*>(buffer->data()));
+    for (const std::unique_ptr<CpuBuffer>& buffer : scratch_)
+      scratch_at_.push_back(static_cast<float*>(buffer->data()));
     scratch_floats_ = floats;
     return ok_status();
   }
@@ -258,7 +279,8 @@ Result<const KernelTable*> chosen_kernels() {
     if (std::strcmp(name, kernels::cpu::isa_name(isa)) == 0) return table;
     available += (available.empty() ? "" : ", ") + std::string(kernels::cpu::isa_name(isa));
   }
-  return invalid_argument("SEXTANT_CPU_ISA is \"" + std::string(name) + "\"; this CPU has: " + available, "SEXTANT_CPU_ISA");
+  return invalid_argument("SEXTANT_CPU_ISA is \"" + std::string(name) + "\"; this CPU has: " + available,
+                          "SEXTANT_CPU_ISA");
 }
 
 }  // namespace
@@ -267,7 +289,8 @@ Result<std::unique_ptr<Backend>> make_cpu_backend(const DeviceConfig& config) {
   ASSIGN_OR_RETURN(const KernelTable* kernels, chosen_kernels());
   if (config.num_threads < 0 || config.num_threads > kMaxThreads) {
     return invalid_argument("num_threads must be between 0 (all CPUs) and " + std::to_string(kMaxThreads) + "; it is " +
-                            std::to_string(config.num_threads), "num_threads");
+                                std::to_string(config.num_threads),
+                            "num_threads");
   }
   const int num_threads = config.num_threads > 0 ? static_cast<int>(config.num_threads) : usable_cpus();
   return std::unique_ptr<Backend>(std::make_unique<CpuBackend>(*kernels, num_threads));

@@ -7,30 +7,33 @@ namespace sextant {
 
 Status check_head_dim(int32_t head_dim) {
   if (head_dim >= 8 && head_dim <= kernels::kMaxHeadDim && head_dim % 8 == 0) return ok_status();
-  return unsupported("the CPU backend needs a head size that is a multiple of 8 up to " + std::to_string(kernels::kMaxHeadDim) +
-                     "; the model's is " + std::to_string(head_dim));
+  return unsupported("the CPU backend needs a head size that is a multiple of 8 up to " +
+                     std::to_string(kernels::kMaxHeadDim) + "; the model's is " + std::to_string(head_dim));
 }
 
 Status check_kv_cache_dtype(DType dtype) {
   if (dtype == DType::kBFloat16 || dtype == DType::kFloat32) return ok_status();
-  return unsupported("the CPU backend keeps keys and values in bfloat16 or float32, not " + std::string(dtype_name(dtype)),
-                     "kv_cache_dtype");
+  return unsupported(
+      "the CPU backend keeps keys and values in bfloat16 or float32, not " + std::string(dtype_name(dtype)),
+      "kv_cache_dtype");
 }
 
 Result<std::unique_ptr<CpuKvCache>> CpuKvCache::create(const KvCacheLayout& layout) {
   RETURN_IF_ERROR(check_head_dim(layout.head_dim));
   RETURN_IF_ERROR(check_kv_cache_dtype(layout.dtype));
   if (layout.block_size < kernels::kKvTile || layout.block_size % kernels::kKvTile != 0 || layout.block_size > 1024) {
-    return invalid_argument("block_size must be a multiple of 16 up to 1024 on the CPU; it is " + std::to_string(layout.block_size),
-                            "block_size");
+    return invalid_argument(
+        "block_size must be a multiple of 16 up to 1024 on the CPU; it is " + std::to_string(layout.block_size),
+        "block_size");
   }
   if (layout.num_layers < 1 || layout.num_blocks < 1 || layout.num_kv_heads < 1) {
     return invalid_argument("a KV cache needs at least one layer, one block and one head");
   }
   const kernels::KvCellLayout cells{layout.block_size, layout.num_kv_heads, layout.head_dim};
   // A block is below 2^50 bytes (1024 slots, 2^31 heads, 512 elements of 4 bytes would be 2^52: checked, not trusted).
-  const auto bytes = static_cast<unsigned __int128>(cells.cell_elements()) * static_cast<unsigned>(layout.num_kv_heads) *
-                     static_cast<unsigned>(layout.num_blocks) * static_cast<unsigned>(layout.num_layers) * dtype_size(layout.dtype);
+  const auto bytes = static_cast<unsigned __int128>(cells.cell_elements()) *
+                     static_cast<unsigned>(layout.num_kv_heads) * static_cast<unsigned>(layout.num_blocks) *
+                     static_cast<unsigned>(layout.num_layers) * dtype_size(layout.dtype);
   if (bytes > (static_cast<unsigned __int128>(1) << 56)) {
     return Status(StatusCode::kDeviceError, "the KV cache asked for is larger than any memory");
   }

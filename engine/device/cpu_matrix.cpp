@@ -14,9 +14,12 @@ constexpr int64_t kMaxRows = int64_t{1} << 40;
 Status check_part(const HostMatrix& part, int64_t cols) {
   const std::string type(weight_type_name(part.type));
   if (!panel_type_of(part.type)) return unsupported("the CPU backend does not compute with weights of type " + type);
-  const std::string shape = "a " + type + " matrix of " + std::to_string(part.rows) + " rows and " + std::to_string(part.cols) + " columns";
-  if (part.rows < 1 || part.rows > kMaxRows || part.cols < 1 || part.cols > kMaxCols) return unsupported("no room for " + shape);
-  if (part.cols != cols) return invalid_argument(shape + " cannot be stacked with one of " + std::to_string(cols) + " columns");
+  const std::string shape =
+      "a " + type + " matrix of " + std::to_string(part.rows) + " rows and " + std::to_string(part.cols) + " columns";
+  if (part.rows < 1 || part.rows > kMaxRows || part.cols < 1 || part.cols > kMaxCols)
+    return unsupported("no room for " + shape);
+  if (part.cols != cols)
+    return invalid_argument(shape + " cannot be stacked with one of " + std::to_string(cols) + " columns");
   if (part.cols % block_geometry(part.type).elements != 0) {
     return unsupported(shape + " does not have whole blocks: the columns must be a multiple of " +
                        std::to_string(block_geometry(part.type).elements));
@@ -84,9 +87,11 @@ void CpuMatrix::pack(std::span<const HostMatrix> parts, ThreadPool& pool) {
     rows.reserve(static_cast<size_t>(run.rows));
     for (; static_cast<int64_t>(rows.size()) < run.rows; ++next_part) {
       const auto* data = reinterpret_cast<const uint8_t*>(parts[next_part].data.data());
-      for (int64_t r = 0; r < parts[next_part].rows; ++r) rows.push_back(data + r * kernels::file_row_bytes(run.type, cols_));
+      for (int64_t r = 0; r < parts[next_part].rows; ++r)
+        rows.push_back(data + r * kernels::file_row_bytes(run.type, cols_));
     }
-    uint8_t* panels = static_cast<uint8_t*>(buffer_->data()) + (run.panels - static_cast<const uint8_t*>(buffer_->data()));
+    uint8_t* panels =
+        static_cast<uint8_t*>(buffer_->data()) + (run.panels - static_cast<const uint8_t*>(buffer_->data()));
     const int64_t panel_bytes = kernels::panel_bytes(run.type, cols_);
     pool.parallel_for(run.num_panels(), 1, [&](int64_t begin, int64_t end) {
       for (int64_t panel = begin; panel < end; ++panel) {

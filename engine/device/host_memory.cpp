@@ -29,9 +29,9 @@ uint64_t available_host_memory_bytes(const std::string& root) {
     if (key == "MemAvailable:") available = kib * 1024;
   }
   // cgroup v2, as seen from inside a container, then v1.
-  for (const auto& [limit_file, usage_file] : {std::pair{"sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"},
-                                               std::pair{"sys/fs/cgroup/memory/memory.limit_in_bytes",
-                                                         "sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
+  for (const auto& [limit_file, usage_file] :
+       {std::pair{"sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"},
+        std::pair{"sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
     const std::optional<uint64_t> limit = read_number(root + limit_file);
     if (!limit) continue;
     const uint64_t used = read_number(root + usage_file).value_or(0);

@@ -53,7 +53,8 @@ double cgroup_cpu_quota(const std::string& root) {
     if (second == std::string::npos) continue;
     const std::string controllers = line.substr(first + 1, second - first - 1), group = line.substr(second + 1);
     if (controllers.empty()) {
-      for (const std::string& name : with_parents(group)) limit(quota, quota_of_cpu_max(root + "/sys/fs/cgroup" + name + "/cpu.max"));
+      for (const std::string& name : with_parents(group))
+        limit(quota, quota_of_cpu_max(root + "/sys/fs/cgroup" + name + "/cpu.max"));
       continue;
     }
     std::istringstream names(controllers);
@@ -61,7 +62,8 @@ double cgroup_cpu_quota(const std::string& root) {
     for (std::string name; std::getline(names, name, ',');) is_cpu |= name == "cpu";
     if (!is_cpu) continue;
     for (const std::string& mount : {controllers, std::string("cpu")}) {
-      for (const std::string& name : with_parents(group)) limit(quota, quota_of_cfs(root + "/sys/fs/cgroup/" + mount + name));
+      for (const std::string& name : with_parents(group))
+        limit(quota, quota_of_cfs(root + "/sys/fs/cgroup/" + mount + name));
     }
   }
   return quota;

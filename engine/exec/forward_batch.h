@@ -14,10 +14,10 @@ namespace sextant {
 
 // Rows of one sequence whose logits the step wants: the prompt rows first, when asked for, then the sampled one.
 struct LogitsRows {
-  int32_t sequence_idx = 0;      // in SchedulerOutput::sequences
-  int32_t first_row = 0;         // in logits_indices
-  int32_t num_prompt_rows = 0;   // each predicts a prompt token that is known
-  bool samples = false;          // one more row, the last
+  int32_t sequence_idx = 0;     // in SchedulerOutput::sequences
+  int32_t first_row = 0;        // in logits_indices
+  int32_t num_prompt_rows = 0;  // each predicts a prompt token that is known
+  bool samples = false;         // one more row, the last
 };
 
 class ForwardBatch {

@@ -143,8 +143,8 @@ int32_t Sampler::sample(std::span<float> logits, const SamplerState& state, int6
     for (const int32_t id : params.stop_token_ids) logits[static_cast<size_t>(id)] = kMasked;
   }
   if (params.greedy()) return argmax(logits);
-  const double uniform =
-      kernels::philox_uniform(params.seed, static_cast<uint32_t>(state.choice_idx()), static_cast<uint64_t>(output_idx));
+  const double uniform = kernels::philox_uniform(params.seed, static_cast<uint32_t>(state.choice_idx()),
+                                                 static_cast<uint64_t>(output_idx));
   return draw(logits, params, uniform);
 }
 
@@ -159,7 +159,8 @@ PositionLogprobs position_logprobs(std::span<const float> logits, int32_t chosen
   PositionLogprobs result;
   result.chosen = logprob(chosen);
   const float chosen_logit = logits[static_cast<size_t>(chosen)];
-  result.rank = 1 + static_cast<int32_t>(std::count_if(logits.begin(), logits.end(), [&](float l) { return l > chosen_logit; }));
+  result.rank =
+      1 + static_cast<int32_t>(std::count_if(logits.begin(), logits.end(), [&](float l) { return l > chosen_logit; }));
   if (num_top <= 0) return result;
 
   // A heap of the best so far whose worst is on top: larger logit first, then lower id.

@@ -43,7 +43,8 @@ void Worker::choose_tokens(const SchedulerOutput& step, int64_t first, Tensor lo
       SequenceOutput& result = output.sequences[static_cast<size_t>(group.sequence_idx)];
       const SamplingParams& params = state.sampler.params();
       for (int64_t row = row_begin; row < row_end; ++row) {
-        const std::span<float> values(logits.f32() + (row - first) * logits.row_stride, static_cast<size_t>(logits.cols));
+        const std::span<float> values(logits.f32() + (row - first) * logits.row_stride,
+                                      static_cast<size_t>(logits.cols));
         const auto idx = static_cast<int32_t>(row - group.first_row);
         if (idx < group.num_prompt_rows) {
           const int32_t position = scheduled.num_computed_tokens + idx;
@@ -80,7 +81,8 @@ Result<ModelOutput> Worker::execute(const SchedulerOutput& step) {
     return ForwardBatch::SequenceView{scheduled_[i]->block_table, sampler.request().prompt_token_ids,
                                       sampler.params().prompt_logprobs.has_value() && sampler.choice_idx() == 0};
   });
-  RETURN_IF_ERROR(runner_->execute(batch_, [&](int64_t first, Tensor logits) { choose_tokens(step, first, logits, output); }));
+  RETURN_IF_ERROR(
+      runner_->execute(batch_, [&](int64_t first, Tensor logits) { choose_tokens(step, first, logits, output); }));
   return output;
 }
 

@@ -28,7 +28,8 @@ class Worker {
 
  private:
   struct SequenceState {
-    SequenceState(std::shared_ptr<const Request> request, int32_t choice_idx) : sampler(std::move(request), choice_idx) {}
+    SequenceState(std::shared_ptr<const Request> request, int32_t choice_idx)
+        : sampler(std::move(request), choice_idx) {}
     std::vector<BlockId> block_table;
     SamplerState sampler;
   };

@@ -1,17 +1,17 @@
 #include "engine/format/download.h"
 
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <cerrno>
 #include <cstring>
-#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
-#include <openssl/evp.h>
-#include <sys/stat.h>
 #include <thread>
-#include <unistd.h>
 #include <utility>
 
 #include "engine/base/log.h"
@@ -23,15 +23,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Status cancelled_status() {
-  return Status(StatusCode::kCancelled, "cancelled; what has arrived is kept");
-}
+Status cancelled_status() { return Status(StatusCode::kCancelled, "cancelled; what has arrived is kept"); }
 
 // "abc" of "\"abc\"" when that is 64 hex digits.
 std::string sha256_in_etag(std::string_view etag) {
   if (etag.size() >= 2 && etag.front() == '"' && etag.back() == '"') etag = etag.substr(1, etag.size() - 2);
-  const bool hex = etag.size() == 64 &&
-                   std::all_of(etag.begin(), etag.end(), [](unsigned char c) { return std::isxdigit(c); });
+  const bool hex =
+      etag.size() == 64 && std::all_of(etag.begin(), etag.end(), [](unsigned char c) { return std::isxdigit(c); });
   std::string digits(hex ? etag : "");
   for (char& c : digits) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return digits;
@@ -39,11 +37,10 @@ std::string sha256_in_etag(std::string_view etag) {
 
 Status write_error(const std::string& path, int error) {
   if (error == ENOSPC || error == EDQUOT) {
-    return Status(
-        StatusCode::kResourceExhausted,
-        path +
-            ": the disk is full. What has arrived is kept: free some space, or point SEXTANT_CACHE at "
-            "another disk, and run this again");
+    return Status(StatusCode::kResourceExhausted,
+                  path +
+                      ": the disk is full. What has arrived is kept: free some space, or point SEXTANT_CACHE at "
+                      "another disk, and run this again");
   }
   return Status(StatusCode::kInvalidArgument, path + ": cannot write: " + std::strerror(error));
 }
@@ -51,8 +48,7 @@ Status write_error(const std::string& path, int error) {
 // The file that grows: its bytes so far, and beside it the ETag of the answer they came from.
 class PartialFile {
  public:
-  explicit PartialFile(const std::string& path)
-      : path_(path + ".incomplete"), etag_path_(path + ".incomplete.etag") {}
+  explicit PartialFile(const std::string& path) : path_(path + ".incomplete"), etag_path_(path + ".incomplete.etag") {}
   ~PartialFile() {
     if (descriptor_ >= 0) ::close(descriptor_);
   }
@@ -112,8 +108,7 @@ class PartialFile {
 };
 
 // What a server's refusal means to the person who asked.
-Status refusal(const FetchResponse& response, const std::string& url, const std::string& subject,
-               bool has_token) {
+Status refusal(const FetchResponse& response, const std::string& url, const std::string& subject, bool has_token) {
   const std::string what = shown_url(url) + ": HTTP " + std::to_string(response.status) +
                            (response.error_text.empty() ? std::string() : " " + response.error_text);
   const std::string name = subject.empty() ? "the file" : subject;
@@ -125,23 +120,16 @@ Status refusal(const FetchResponse& response, const std::string& url, const std:
                                         " does not exist (check the spelling), or it is "
                                         "private or gated: set HF_TOKEN to a token that may read it"));
     case 403:
-      return Status(StatusCode::kInvalidArgument,
-                    what + ". Access to " + name +
-                        " is not granted: accept its terms on its web page with your "
-                        "account, and set HF_TOKEN to a token of that account");
-    case 404:
-      return not_found(what + ". There is no such repository, revision or file: check the spelling of " +
-                       name);
-    case 410:
-      return not_found(what + ". It was removed");
-    default:
-      return Status(StatusCode::kInvalidArgument, what);
+      return Status(StatusCode::kInvalidArgument, what + ". Access to " + name +
+                                                      " is not granted: accept its terms on its web page with your "
+                                                      "account, and set HF_TOKEN to a token of that account");
+    case 404: return not_found(what + ". There is no such repository, revision or file: check the spelling of " + name);
+    case 410: return not_found(what + ". It was removed");
+    default: return Status(StatusCode::kInvalidArgument, what);
   }
 }
 
-bool may_pass(int status) {
-  return status == 408 || status == 425 || status == 429 || status >= 500;
-}
+bool may_pass(int status) { return status == 408 || status == 425 || status == 429 || status >= 500; }
 
 // Counts attempts and waits between them.
 class Retries {
@@ -156,8 +144,7 @@ class Retries {
     }
     // The second limit ends a server's game of one byte at a time.
     if (++num_fruitless_ >= options_.max_attempts || ++num_total_ >= 100 * options_.max_attempts) {
-      return Status(error.code(),
-                    error.message() + " (gave up after " + std::to_string(num_total_ + 1) + " attempts)");
+      return Status(error.code(), error.message() + " (gave up after " + std::to_string(num_total_ + 1) + " attempts)");
     }
     std::chrono::milliseconds delay = backoff_;
     if (retry_after) {
@@ -168,8 +155,7 @@ class Retries {
       delay = std::max(delay, std::chrono::milliseconds(*retry_after));
     }
     backoff_ = std::min(backoff_ * 2, options_.max_backoff);
-    LOG_WARNING << error.message() << "; trying again in " << static_cast<double>(delay.count()) / 1000.0
-                << " s";
+    LOG_WARNING << error.message() << "; trying again in " << static_cast<double>(delay.count()) / 1000.0 << " s";
     sleep(delay);
     return options_.cancelled && options_.cancelled() ? cancelled_status() : ok_status();
   }
@@ -240,8 +226,7 @@ Status Download::check_space() const {
   if (error || space.available >= needed) return ok_status();
   return Status(StatusCode::kResourceExhausted,
                 request_.path + ": " + std::to_string(needed) + " bytes are still to come, the disk has " +
-                    std::to_string(space.available) +
-                    " free. Free some space, or point SEXTANT_CACHE at another disk");
+                    std::to_string(space.available) + " free. Free some space, or point SEXTANT_CACHE at another disk");
 }
 
 Status Download::start_over() {
@@ -257,12 +242,10 @@ Status Download::take_head(const FetchResponse& response) {
     return unavailable(shown_url(request_.url) + ": " + what);
   };
   const std::string linked_sha256 = sha256_in_etag(response.linked_etag);
-  const bool other_checksum =
-      !linked_sha256.empty() && !expected_sha256_.empty() && linked_sha256 != expected_sha256_;
+  const bool other_checksum = !linked_sha256.empty() && !expected_sha256_.empty() && linked_sha256 != expected_sha256_;
   std::optional<uint64_t> total = response.content_length;
   if (response.status == 206) {
-    const bool other_etag =
-        !partial_.etag().empty() && !response.etag.empty() && partial_.etag() != response.etag;
+    const bool other_etag = !partial_.etag().empty() && !response.etag.empty() && partial_.etag() != response.etag;
     if (other_checksum || other_etag) return fail("the file changed on the server since the download began");
     if (response.range_begin != partial_.num_bytes())
       return fail("the server sends another part than the one asked for");
@@ -275,13 +258,11 @@ Status Download::take_head(const FetchResponse& response) {
   if (!expected_bytes_) expected_bytes_ = response.linked_size;
   if (total && expected_bytes_ && *total != *expected_bytes_) {
     const uint64_t expected = *expected_bytes_;
-    return fail("the server offers " + std::to_string(*total) + " bytes, expected " +
-                std::to_string(expected));
+    return fail("the server offers " + std::to_string(*total) + " bytes, expected " + std::to_string(expected));
   }
   if (!expected_bytes_) expected_bytes_ = total;
   if (!expected_bytes_ && expected_sha256_.empty()) {
-    LOG_WARNING << shown_url(request_.url)
-                << ": the server states neither length nor checksum, so neither is checked";
+    LOG_WARNING << shown_url(request_.url) << ": the server states neither length nor checksum, so neither is checked";
   }
   if (partial_.num_bytes() == 0) RETURN_IF_ERROR(partial_.remember_etag(response.etag));
   return check_space();
@@ -290,8 +271,7 @@ Status Download::take_head(const FetchResponse& response) {
 Status Download::attempt(FetchResponse& response) {
   FetchRequest fetch_options = fetch_request(request_.url, options_);
   // Without an ETag or a checksum nothing would notice that the file has changed in between.
-  if (partial_.num_bytes() > 0 && partial_.etag().empty() && expected_sha256_.empty())
-    RETURN_IF_ERROR(start_over());
+  if (partial_.num_bytes() > 0 && partial_.etag().empty() && expected_sha256_.empty()) RETURN_IF_ERROR(start_over());
   if (partial_.num_bytes() > 0) {
     fetch_options.headers.push_back("Range: bytes=" + std::to_string(partial_.num_bytes()) + "-");
     if (!partial_.etag().empty()) fetch_options.headers.push_back("If-Range: " + partial_.etag());
@@ -299,13 +279,12 @@ Status Download::attempt(FetchResponse& response) {
   fetch_options.headers.push_back("Accept-Encoding: identity");
   fetch_options.on_head = [this](const FetchResponse& head) { return take_head(head); };
   fetch_options.on_data = [this](std::string_view data) -> Status {
-    if (expected_bytes_ &&
-        data.size() > *expected_bytes_ - std::min(*expected_bytes_, partial_.num_bytes())) {
+    if (expected_bytes_ && data.size() > *expected_bytes_ - std::min(*expected_bytes_, partial_.num_bytes())) {
       const uint64_t expected = *expected_bytes_;
       RETURN_IF_ERROR(start_over());
       retry_ = true;
-      return unavailable(shown_url(request_.url) + ": the server sends more than the " +
-                         std::to_string(expected) + " bytes expected");
+      return unavailable(shown_url(request_.url) + ": the server sends more than the " + std::to_string(expected) +
+                         " bytes expected");
     }
     RETURN_IF_ERROR(partial_.append(data));
     num_bytes_received_ += data.size();
@@ -344,8 +323,8 @@ Result<DownloadResult> Download::finish() {
       const std::string expected = expected_sha256_;
       RETURN_IF_ERROR(start_over());
       retry_ = !std::exchange(checksum_failed_, true);
-      return data_loss(shown_url(request_.url) + ": the SHA-256 of what arrived is " + result.sha256 +
-                       ", expected " + expected + "; the bytes were thrown away");
+      return data_loss(shown_url(request_.url) + ": the SHA-256 of what arrived is " + result.sha256 + ", expected " +
+                       expected + "; the bytes were thrown away");
     }
   }
   RETURN_IF_ERROR(partial_.finish(request_.path));

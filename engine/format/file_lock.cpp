@@ -1,9 +1,9 @@
-#include <cerrno>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/file.h>
-#include <thread>
 #include <unistd.h>
+#include <cerrno>
+#include <cstring>
+#include <thread>
 #include <utility>
 
 #include "engine/format/download.h"

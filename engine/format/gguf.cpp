@@ -38,32 +38,19 @@ Status GgufFile::read_range(const TensorInfo& info, uint64_t begin, std::span<st
 
 std::string_view GgufFile::type_name(ValueType type) {
   switch (type) {
-    case ValueType::kUint8:
-      return "uint8";
-    case ValueType::kInt8:
-      return "int8";
-    case ValueType::kUint16:
-      return "uint16";
-    case ValueType::kInt16:
-      return "int16";
-    case ValueType::kUint32:
-      return "uint32";
-    case ValueType::kInt32:
-      return "int32";
-    case ValueType::kFloat32:
-      return "float32";
-    case ValueType::kBool:
-      return "bool";
-    case ValueType::kString:
-      return "string";
-    case ValueType::kArray:
-      return "array";
-    case ValueType::kUint64:
-      return "uint64";
-    case ValueType::kInt64:
-      return "int64";
-    case ValueType::kFloat64:
-      return "float64";
+    case ValueType::kUint8: return "uint8";
+    case ValueType::kInt8: return "int8";
+    case ValueType::kUint16: return "uint16";
+    case ValueType::kInt16: return "int16";
+    case ValueType::kUint32: return "uint32";
+    case ValueType::kInt32: return "int32";
+    case ValueType::kFloat32: return "float32";
+    case ValueType::kBool: return "bool";
+    case ValueType::kString: return "string";
+    case ValueType::kArray: return "array";
+    case ValueType::kUint64: return "uint64";
+    case ValueType::kInt64: return "int64";
+    case ValueType::kFloat64: return "float64";
   }
   return "?";
 }
@@ -72,22 +59,17 @@ size_t GgufFile::type_size(ValueType type) {
   switch (type) {
     case ValueType::kUint8:
     case ValueType::kInt8:
-    case ValueType::kBool:
-      return 1;
+    case ValueType::kBool: return 1;
     case ValueType::kUint16:
-    case ValueType::kInt16:
-      return 2;
+    case ValueType::kInt16: return 2;
     case ValueType::kUint32:
     case ValueType::kInt32:
-    case ValueType::kFloat32:
-      return 4;
+    case ValueType::kFloat32: return 4;
     case ValueType::kUint64:
     case ValueType::kInt64:
-    case ValueType::kFloat64:
-      return 8;
+    case ValueType::kFloat64: return 8;
     case ValueType::kString:
-    case ValueType::kArray:
-      return 0;
+    case ValueType::kArray: return 0;
   }
   return 0;
 }
@@ -124,27 +106,19 @@ uint64_t GgufFile::array_length(std::string_view key) const {
 // An integer of any type as int64; nothing for other types and for uint64 values above INT64_MAX.
 std::optional<int64_t> GgufFile::integer_at(ValueType type, const char* bytes) {
   switch (type) {
-    case ValueType::kUint8:
-      return load<uint8_t>(bytes);
-    case ValueType::kInt8:
-      return load<int8_t>(bytes);
-    case ValueType::kUint16:
-      return load<uint16_t>(bytes);
-    case ValueType::kInt16:
-      return load<int16_t>(bytes);
-    case ValueType::kUint32:
-      return load<uint32_t>(bytes);
-    case ValueType::kInt32:
-      return load<int32_t>(bytes);
-    case ValueType::kInt64:
-      return load<int64_t>(bytes);
+    case ValueType::kUint8: return load<uint8_t>(bytes);
+    case ValueType::kInt8: return load<int8_t>(bytes);
+    case ValueType::kUint16: return load<uint16_t>(bytes);
+    case ValueType::kInt16: return load<int16_t>(bytes);
+    case ValueType::kUint32: return load<uint32_t>(bytes);
+    case ValueType::kInt32: return load<int32_t>(bytes);
+    case ValueType::kInt64: return load<int64_t>(bytes);
     case ValueType::kUint64: {
       const uint64_t value = load<uint64_t>(bytes);
       if (value > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
       return static_cast<int64_t>(value);
     }
-    default:
-      return std::nullopt;
+    default: return std::nullopt;
   }
 }
 
@@ -167,11 +141,9 @@ Result<int64_t> GgufFile::get_int(std::string_view key, int64_t min, int64_t max
   const std::optional<int64_t> integer = integer_at(value->type, value->bytes.data());
   if (!integer && value->type != ValueType::kUint64) return wrong_type(key, *value, "an integer");
   if (!integer || *integer < min || *integer > max) {
-    const std::string shown =
-        integer ? std::to_string(*integer) : std::to_string(load<uint64_t>(value->bytes.data()));
-    return data_loss(path() + ": at byte " + std::to_string(value->offset) + ": metadata key " +
-                     printable(key) + " is " + shown + ", expected " + std::to_string(min) + " to " +
-                     std::to_string(max));
+    const std::string shown = integer ? std::to_string(*integer) : std::to_string(load<uint64_t>(value->bytes.data()));
+    return data_loss(path() + ": at byte " + std::to_string(value->offset) + ": metadata key " + printable(key) +
+                     " is " + shown + ", expected " + std::to_string(min) + " to " + std::to_string(max));
   }
   return *integer;
 }
@@ -181,8 +153,8 @@ Result<double> GgufFile::get_float(std::string_view key) const {
   const std::optional<double> number = number_at(value->type, value->bytes.data());
   if (!number) return wrong_type(key, *value, "a number");
   if (!std::isfinite(*number)) {
-    return data_loss(path() + ": at byte " + std::to_string(value->offset) + ": metadata key " +
-                     printable(key) + " is not a finite number");
+    return data_loss(path() + ": at byte " + std::to_string(value->offset) + ": metadata key " + printable(key) +
+                     " is not a finite number");
   }
   return *number;
 }

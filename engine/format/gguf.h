@@ -55,7 +55,19 @@ class GgufFile final : public TensorSource {
   friend class GgufParser;
 
   enum class ValueType : uint32_t {
-    kUint8, kInt8, kUint16, kInt16, kUint32, kInt32, kFloat32, kBool, kString, kArray, kUint64, kInt64, kFloat64,
+    kUint8,
+    kInt8,
+    kUint16,
+    kInt16,
+    kUint32,
+    kInt32,
+    kFloat32,
+    kBool,
+    kString,
+    kArray,
+    kUint64,
+    kInt64,
+    kFloat64,
   };
   struct Value {
     ValueType type = ValueType::kUint8;

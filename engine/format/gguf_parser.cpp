@@ -98,8 +98,8 @@ Status GgufParser::parse_preamble(uint64_t& num_tensors, uint64_t& num_keys) {
   RETURN_IF_ERROR(read_number(version, "the version"));
   const uint32_t swapped = __builtin_bswap32(version);
   if (version > 0xffff && swapped >= 1 && swapped <= 0xffff) {
-    return unsupported(file_.path() + ": at byte 4: a big-endian GGUF file (version " +
-                       std::to_string(swapped) + "); only little-endian files can be read");
+    return unsupported(file_.path() + ": at byte 4: a big-endian GGUF file (version " + std::to_string(swapped) +
+                       "); only little-endian files can be read");
   }
   if (version != 2 && version != 3) {
     return unsupported(file_.path() + ": at byte 4: GGUF version " + std::to_string(version) +
@@ -127,8 +127,7 @@ Status GgufParser::parse_key_value() {
   std::string key;
   RETURN_IF_ERROR(read_string(key, kMaxKeyLength, "a metadata key"));
   if (key.empty()) return fail(value.offset, "a metadata key is empty");
-  if (gguf_.values_.contains(key))
-    return fail(value.offset, "metadata key " + printable(key) + " occurs twice");
+  if (gguf_.values_.contains(key)) return fail(value.offset, "metadata key " + printable(key) + " occurs twice");
   RETURN_IF_ERROR(parse_value(value, key));
   gguf_.keys_.push_back(key);
   gguf_.values_.emplace(std::move(key), std::move(value));
@@ -163,13 +162,12 @@ Status GgufParser::parse_array(Value& value, const std::string& key) {
     return fail(begin, name + " has elements of unknown type " + std::to_string(type));
   }
   value.element_type = static_cast<ValueType>(type);
-  if (value.element_type == ValueType::kArray)
-    return fail(begin, name + " holds arrays, which are not supported");
+  if (value.element_type == ValueType::kArray) return fail(begin, name + " holds arrays, which are not supported");
   const bool strings = value.element_type == ValueType::kString;
   const uint64_t min_element_bytes = strings ? sizeof(uint64_t) : GgufFile::type_size(value.element_type);
   if (value.num_elements > remaining() / min_element_bytes) {
-    return fail(begin + 4, name + " claims " + std::to_string(value.num_elements) +
-                               " elements, the file has " + std::to_string(remaining()) + " bytes left");
+    return fail(begin + 4, name + " claims " + std::to_string(value.num_elements) + " elements, the file has " +
+                               std::to_string(remaining()) + " bytes left");
   }
   if (!strings) {
     value.bytes.resize(static_cast<size_t>(value.num_elements * min_element_bytes));
@@ -208,9 +206,8 @@ Status GgufParser::parse_tensor() {
   RETURN_IF_ERROR(parse_shape(info));
   RETURN_IF_ERROR(read_number(info.offset, "the offset of a tensor"));
   if (info.offset % gguf_.alignment_ != 0) {
-    return fail(position_ - 8,
-                "tensor " + printable(info.name) + " has offset " + std::to_string(info.offset) +
-                    ", which is not a multiple of the alignment " + std::to_string(gguf_.alignment_));
+    return fail(position_ - 8, "tensor " + printable(info.name) + " has offset " + std::to_string(info.offset) +
+                                   ", which is not a multiple of the alignment " + std::to_string(gguf_.alignment_));
   }
   gguf_.tensors_.push_back(std::move(info));
   tensor_entry_offsets_.push_back(begin);
@@ -230,8 +227,7 @@ Status GgufParser::parse_shape(TensorInfo& info) {
   for (uint32_t i = 0; i < num_dimensions; ++i) {
     uint64_t dimension = 0;
     RETURN_IF_ERROR(read_number(dimension, "a dimension of a tensor"));
-    if (dimension < 1 || dimension > INT64_MAX ||
-        __builtin_mul_overflow(num_elements, dimension, &num_elements)) {
+    if (dimension < 1 || dimension > INT64_MAX || __builtin_mul_overflow(num_elements, dimension, &num_elements)) {
       return fail(position_ - 8, name + " has an impossible dimension " + std::to_string(dimension));
     }
     info.shape.push_back(static_cast<int64_t>(dimension));
@@ -246,8 +242,7 @@ Status GgufParser::parse_shape(TensorInfo& info) {
   info.type = *type;
   const std::optional<uint64_t> num_bytes = encoded_bytes(*type, num_elements / cols, cols);
   if (!num_bytes) {
-    return fail(begin, name + " " + TensorSource::describe(info) +
-                           ": a row is not a whole number of blocks of " +
+    return fail(begin, name + " " + TensorSource::describe(info) + ": a row is not a whole number of blocks of " +
                            std::to_string(block_geometry(*type).elements) + ", or the size overflows");
   }
   info.num_bytes = *num_bytes;
@@ -265,23 +260,21 @@ Status GgufParser::place_tensors() {
     uint64_t end = 0;
     if (__builtin_add_overflow(info.offset, data_begin, &info.offset) ||
         __builtin_add_overflow(info.offset, info.num_bytes, &end) || end > file_.size()) {
-      return fail(tensor_entry_offsets_[i],
-                  "tensor " + printable(info.name) + " " + TensorSource::describe(info) + " takes " +
-                      std::to_string(info.num_bytes) + " bytes from byte " + std::to_string(info.offset) +
-                      ", the file ends at byte " + std::to_string(file_.size()) +
-                      "; was the download or copy cut short?");
+      return fail(tensor_entry_offsets_[i], "tensor " + printable(info.name) + " " + TensorSource::describe(info) +
+                                                " takes " + std::to_string(info.num_bytes) + " bytes from byte " +
+                                                std::to_string(info.offset) + ", the file ends at byte " +
+                                                std::to_string(file_.size()) + "; was the download or copy cut short?");
     }
   }
   std::vector<size_t> order(tensors.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::sort(order.begin(), order.end(),
-            [&](size_t a, size_t b) { return tensors[a].offset < tensors[b].offset; });
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return tensors[a].offset < tensors[b].offset; });
   for (size_t i = 1; i < order.size(); ++i) {
     const TensorInfo& before = tensors[order[i - 1]];
     const TensorInfo& after = tensors[order[i]];
     if (before.offset + before.num_bytes > after.offset) {
-      return fail(tensor_entry_offsets_[order[i]], "the data of tensors " + printable(before.name) + " and " +
-                                                       printable(after.name) + " overlap");
+      return fail(tensor_entry_offsets_[order[i]],
+                  "the data of tensors " + printable(before.name) + " and " + printable(after.name) + " overlap");
     }
   }
   return ok_status();

@@ -88,14 +88,11 @@ bool HfDirectory::has_weights() const {
                                    [](const std::string& name) { return has_suffix(name, ".safetensors"); });
 }
 
-Result<std::unique_ptr<SafetensorsSource>> HfDirectory::open_weights() const {
-  return SafetensorsSource::open(path_);
-}
+Result<std::unique_ptr<SafetensorsSource>> HfDirectory::open_weights() const { return SafetensorsSource::open(path_); }
 
 Result<std::unique_ptr<ModelFiles>> open_model(const std::string& path, const OpenModelOptions& options) {
   if (path.empty()) return invalid_argument("no model given", "model");
-  if (path.find('\0') != std::string::npos)
-    return invalid_argument("the model's path holds a NUL byte", "model");
+  if (path.find('\0') != std::string::npos) return invalid_argument("the model's path holds a NUL byte", "model");
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
@@ -103,15 +100,13 @@ Result<std::unique_ptr<ModelFiles>> open_model(const std::string& path, const Op
         path +
             ": no such file or directory. A model is a .gguf file, a directory with config.json and "
             "*.safetensors, or a directory with one .gguf file" +
-            (looks_like_hub_id(path) ? "; to fetch it from the Hugging Face Hub: sextant pull " + path
-                                     : std::string()),
+            (looks_like_hub_id(path) ? "; to fetch it from the Hugging Face Hub: sextant pull " + path : std::string()),
         "model");
   }
   if (!fs::is_directory(status)) {
     if (has_suffix(path, ".safetensors")) {
       return invalid_argument(
-          path + ": weights alone; give the directory that also holds config.json and the tokenizer",
-          "model");
+          path + ": weights alone; give the directory that also holds config.json and the tokenizer", "model");
     }
     return open_gguf(path);
   }
@@ -133,26 +128,24 @@ Result<std::unique_ptr<ModelFiles>> open_model(const std::string& path, const Op
       return files;
     }
     if (ggufs.empty()) {
-      return not_found(
-          path +
-              ": config.json is there, weights are not: looked for model.safetensors, "
-              "model.safetensors.index.json, *.safetensors and *.gguf" +
-              (has_pickle ? std::string("; PyTorch pickle files (.bin, .pt) are not read, because "
-                                        "unpickling runs code: convert them to safetensors")
-                          : std::string()),
-          "model");
+      return not_found(path +
+                           ": config.json is there, weights are not: looked for model.safetensors, "
+                           "model.safetensors.index.json, *.safetensors and *.gguf" +
+                           (has_pickle ? std::string("; PyTorch pickle files (.bin, .pt) are not read, because "
+                                                     "unpickling runs code: convert them to safetensors")
+                                       : std::string()),
+                       "model");
     }
   }
   if (ggufs.size() == 1) return open_gguf(path + "/" + ggufs[0]);
   if (ggufs.size() > 1) {
-    return invalid_argument(path + ": holds " + std::to_string(ggufs.size()) + " .gguf files (" +
-                                joined(ggufs, 4) + "); give one of them",
-                            "model");
+    return invalid_argument(
+        path + ": holds " + std::to_string(ggufs.size()) + " .gguf files (" + joined(ggufs, 4) + "); give one of them",
+        "model");
   }
-  return not_found(
-      path + ": no model here: looked for config.json with *.safetensors, and for one .gguf file; found " +
-          (names.empty() ? std::string("nothing") : joined(names, 6)),
-      "model");
+  return not_found(path + ": no model here: looked for config.json with *.safetensors, and for one .gguf file; found " +
+                       (names.empty() ? std::string("nothing") : joined(names, 6)),
+                   "model");
 }
 
 }  // namespace sextant

@@ -1,9 +1,9 @@
 #include "engine/format/http_fetch.h"
 
+#include <curl/curl.h>
 #include <algorithm>
 #include <cctype>
 #include <charconv>
-#include <curl/curl.h>
 #include <memory>
 #include <utility>
 
@@ -116,8 +116,7 @@ bool Hop::take_header(std::string_view line) {
     response_.linked_etag = std::move(linked_etag);
     response_.linked_size = linked_size;
     const size_t space = line.find(' ');
-    const std::string_view code =
-        space == std::string_view::npos ? "" : trimmed(line.substr(space + 1)).substr(0, 3);
+    const std::string_view code = space == std::string_view::npos ? "" : trimmed(line.substr(space + 1)).substr(0, 3);
     response_.status = static_cast<int>(parse_count(code).value_or(0));
     return true;
   }
@@ -200,13 +199,11 @@ Status Hop::transport_error(CURLcode code, const char* detail) const {
                            (detail[0] ? " (" + printable(detail, 200) + ")" : std::string());
   switch (code) {
     case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL:
-      return invalid_argument(what);
+    case CURLE_UNSUPPORTED_PROTOCOL: return invalid_argument(what);
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
       return Status(StatusCode::kInvalidArgument, what + ": the server's certificate is not trusted");
-    default:
-      return unavailable(what);
+    default: return unavailable(what);
   }
 }
 
@@ -228,13 +225,11 @@ Result<std::optional<std::string>> Hop::perform() {
     char* next = nullptr;
     curl_easy_getinfo(handle.get(), CURLINFO_REDIRECT_URL, &next);
     if (next == nullptr)
-      return unavailable(shown_url(url_) + ": a redirect (" + std::to_string(response_.status) +
-                         ") to nowhere");
+      return unavailable(shown_url(url_) + ": a redirect (" + std::to_string(response_.status) + ") to nowhere");
     return std::optional<std::string>(next);
   }
   if (!succeeded()) {
-    if (response_.error_text.empty() && !error_body_.empty())
-      response_.error_text = printable(error_body_, 200);
+    if (response_.error_text.empty() && !error_body_.empty()) response_.error_text = printable(error_body_, 200);
     return std::optional<std::string>();
   }
   RETURN_IF_ERROR(announce_head());  // of an empty body
@@ -248,24 +243,21 @@ Status fetch(const FetchRequest& request, FetchResponse& response) {
   std::string url = request.url;
   for (char c : request.token) {
     if (static_cast<unsigned char>(c) <= 0x20 || static_cast<unsigned char>(c) >= 0x7f) {
-      return invalid_argument(
-          "the token (HF_TOKEN) holds a space or another character that tokens do not have");
+      return invalid_argument("the token (HF_TOKEN) holds a space or another character that tokens do not have");
     }
   }
   for (int hop = 0; hop <= request.max_redirects; ++hop) {
-    if (url_origin(url).empty())
-      return invalid_argument(printable(shown_url(url)) + " is no http or https URL");
+    if (url_origin(url).empty()) return invalid_argument(printable(shown_url(url)) + " is no http or https URL");
     ASSIGN_OR_RETURN(const std::optional<std::string> next, Hop(request, url, response).perform());
     if (!next) return ok_status();
     if (url_origin(url).starts_with("https:") && !url_origin(*next).starts_with("https:")) {
-      return unavailable(shown_url(url) + ": redirects from https to " + shown_url(*next) +
-                         ", which is not followed");
+      return unavailable(shown_url(url) + ": redirects from https to " + shown_url(*next) + ", which is not followed");
     }
     url = *next;
   }
   return Status(StatusCode::kInvalidArgument, shown_url(request.url) + ": more than " +
-                                                  std::to_string(request.max_redirects) +
-                                                  " redirects, the last to " + shown_url(url));
+                                                  std::to_string(request.max_redirects) + " redirects, the last to " +
+                                                  shown_url(url));
 }
 
 std::string url_origin(const std::string& url) {
@@ -283,8 +275,7 @@ std::string shown_url(const std::string& url) {
     const std::string quoted = printable(url.substr(0, url.find_first_of("?#@")), 200);
     return quoted.substr(1, quoted.size() - 2);
   }
-  for (CURLUPart part :
-       {CURLUPART_USER, CURLUPART_PASSWORD, CURLUPART_OPTIONS, CURLUPART_QUERY, CURLUPART_FRAGMENT}) {
+  for (CURLUPart part : {CURLUPART_USER, CURLUPART_PASSWORD, CURLUPART_OPTIONS, CURLUPART_QUERY, CURLUPART_FRAGMENT}) {
     curl_url_set(parsed.get(), part, nullptr, 0);
   }
   const std::string quoted = printable(part_of(parsed, CURLUPART_URL), 300);
@@ -297,8 +288,7 @@ std::string url_file_name(const std::string& url) {
   const std::string path = part_of(parsed, CURLUPART_PATH);
   const std::string encoded = path.substr(path.rfind('/') + 1);
   int length = 0;
-  const CurlText decoded(
-      curl_easy_unescape(nullptr, encoded.c_str(), static_cast<int>(encoded.size()), &length));
+  const CurlText decoded(curl_easy_unescape(nullptr, encoded.c_str(), static_cast<int>(encoded.size()), &length));
   return decoded ? std::string(decoded.get(), static_cast<size_t>(length)) : std::string();
 }
 

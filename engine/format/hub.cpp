@@ -1,11 +1,11 @@
 #include "engine/format/hub.h"
 
+#include <openssl/sha.h>
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <openssl/sha.h>
 #include <utility>
 
 #include "engine/format/json_file.h"
@@ -31,9 +31,8 @@ std::string environment(const char* name) {
 bool is_id_part(std::string_view part) {
   return !part.empty() && part.size() <= 96 && std::isalnum(static_cast<unsigned char>(part[0])) &&
          part.find("..") == std::string_view::npos && part.find("--") == std::string_view::npos &&
-         std::all_of(part.begin(), part.end(), [](unsigned char c) {
-           return c < 0x80 && (std::isalnum(c) || c == '-' || c == '_' || c == '.');
-         });
+         std::all_of(part.begin(), part.end(),
+                     [](unsigned char c) { return c < 0x80 && (std::isalnum(c) || c == '-' || c == '_' || c == '.'); });
 }
 
 bool is_revision(std::string_view revision) {
@@ -45,17 +44,16 @@ bool is_revision(std::string_view revision) {
 }
 
 bool is_sha256(const std::string& text) {
-  return text.size() == 64 && std::all_of(text.begin(), text.end(), [](unsigned char c) {
-           return std::isdigit(c) || (c >= 'a' && c <= 'f');
-         });
+  return text.size() == 64 && std::all_of(text.begin(), text.end(),
+                                          [](unsigned char c) { return std::isdigit(c) || (c >= 'a' && c <= 'f'); });
 }
 
 Status make_directories(const fs::path& path) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error) {
-    return Status(StatusCode::kInvalidArgument, path.string() + ": cannot create the directory: " +
-                                                    error.message() + "; SEXTANT_CACHE names another place");
+    return Status(StatusCode::kInvalidArgument, path.string() + ": cannot create the directory: " + error.message() +
+                                                    "; SEXTANT_CACHE names another place");
   }
   return ok_status();
 }
@@ -130,18 +128,15 @@ std::string url_path_of(const std::string& name) {
   return path;
 }
 
-Result<PullResult> pull_repository(const HubId& id, const PullOptions& options,
-                                   const TransferOptions& transfer) {
-  const std::string listing_url = options.endpoint + "/api/models/" + id.repository() + "/revision/" +
-                                  url_escape(id.revision) + "?blobs=true";
-  ASSIGN_OR_RETURN(const std::string text,
-                   download_text(listing_url, kMaxListingBytes, id.repository(), transfer));
+Result<PullResult> pull_repository(const HubId& id, const PullOptions& options, const TransferOptions& transfer) {
+  const std::string listing_url =
+      options.endpoint + "/api/models/" + id.repository() + "/revision/" + url_escape(id.revision) + "?blobs=true";
+  ASSIGN_OR_RETURN(const std::string text, download_text(listing_url, kMaxListingBytes, id.repository(), transfer));
   ASSIGN_OR_RETURN(const Listing listing, parse_listing(text, listing_url));
   ASSIGN_OR_RETURN(const std::vector<HubFile> files,
                    select_model_files(listing.files, options.include, id.repository()));
 
-  const fs::path directory =
-      fs::path(options.cache_directory) / "hub" / (id.owner + "--" + id.name) / listing.commit;
+  const fs::path directory = fs::path(options.cache_directory) / "hub" / (id.owner + "--" + id.name) / listing.commit;
   ASSIGN_OR_RETURN(const FileLock lock, lock_directory(directory, options));
   PullResult result;
   result.revision = listing.commit;
@@ -165,8 +160,7 @@ Result<PullResult> pull_repository(const HubId& id, const PullOptions& options,
     }
     DownloadRequest request;
     // By commit: what the list said is what is fetched, though the branch moves on meanwhile.
-    request.url =
-        options.endpoint + "/" + id.repository() + "/resolve/" + listing.commit + url_path_of(file.name);
+    request.url = options.endpoint + "/" + id.repository() + "/resolve/" + listing.commit + url_path_of(file.name);
     request.path = path.string();
     request.expected_bytes = file.num_bytes;
     request.expected_sha256 = file.sha256;
@@ -181,8 +175,7 @@ Result<PullResult> pull_repository(const HubId& id, const PullOptions& options,
   return result;
 }
 
-Result<PullResult> pull_url(const std::string& url, const PullOptions& options,
-                            const TransferOptions& transfer) {
+Result<PullResult> pull_url(const std::string& url, const PullOptions& options, const TransferOptions& transfer) {
   const std::string name = url_file_name(url);
   if (!is_safe_relative_path(name) || name.find('/') != std::string::npos) {
     return invalid_argument(shown_url(url) + ": the URL does not end in the name of a file");
@@ -254,15 +247,13 @@ Result<PullResult> pull(const std::string& what, const PullOptions& given) {
   PullOptions options = given;
   while (options.endpoint.ends_with('/')) options.endpoint.pop_back();
   if (url_origin(options.endpoint).empty()) {
-    return invalid_argument("HF_ENDPOINT " + printable(shown_url(options.endpoint)) +
-                            " is no http or https URL");
+    return invalid_argument("HF_ENDPOINT " + printable(shown_url(options.endpoint)) + " is no http or https URL");
   }
   TransferOptions transfer = options.transfer;
   transfer.token = options.token;
   transfer.token_origin = options.endpoint;
   if (what.find("://") != std::string::npos) {
-    if (url_origin(what).empty())
-      return invalid_argument(printable(shown_url(what)) + " is no http or https URL");
+    if (url_origin(what).empty()) return invalid_argument(printable(shown_url(what)) + " is no http or https URL");
     return pull_url(what, options, transfer);
   }
   const std::optional<HubId> id = parse_hub_id(what);

@@ -62,8 +62,7 @@ struct HubFile {
 };
 // The files of a listing to fetch. Names that would leave the directory are refused, whoever chose them.
 Result<std::vector<HubFile>> select_model_files(const std::vector<HubFile>& files,
-                                                const std::vector<std::string>& include,
-                                                const std::string& repository);
+                                                const std::vector<std::string>& include, const std::string& repository);
 // Every part a plain file name that does not begin with '.'.
 bool is_safe_relative_path(std::string_view path);
 

@@ -1,9 +1,9 @@
 // Which files of a Hub repository make a model that this program can serve.
 
+#include <fnmatch.h>
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <fnmatch.h>
 
 #include "engine/format/hub.h"
 #include "engine/format/printable.h"
@@ -47,8 +47,8 @@ bool has_word(const std::string& name, std::string_view word) {
 bool is_weight_shard(const std::string& name) {
   // consolidated.*.safetensors hold the same weights under other names; files in folders are other models' or
   // exports.
-  return name.find('/') == std::string::npos && name.ends_with(".safetensors") &&
-         !name.starts_with("consolidated") && !name.starts_with("adapter_");
+  return name.find('/') == std::string::npos && name.ends_with(".safetensors") && !name.starts_with("consolidated") &&
+         !name.starts_with("adapter_");
 }
 
 Result<HubFile> choose_gguf(const std::vector<HubFile>& ggufs, const std::string& repository) {
@@ -126,9 +126,8 @@ Result<std::vector<HubFile>> select_model_files(const std::vector<HubFile>& file
       return not_found(repository +
                        " holds no model that can be read: looked for config.json with *.safetensors, and "
                        "for *.gguf" +
-                       (has_pickle
-                            ? std::string("; PyTorch pickle files are not read, because unpickling runs code")
-                            : std::string()));
+                       (has_pickle ? std::string("; PyTorch pickle files are not read, because unpickling runs code")
+                                   : std::string()));
     }
   }
   for (const HubFile& file : selected) {

@@ -138,8 +138,7 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
 };
 
 // `num_consumed`: how much the parser had taken when it stopped, the character at fault included.
-Status json_error(std::string_view text, size_t num_consumed, std::string_view name,
-                  const std::string& problem) {
+Status json_error(std::string_view text, size_t num_consumed, std::string_view name, const std::string& problem) {
   const bool at_end = num_consumed == 0 || problem.find("unexpected end of input") != std::string::npos;
   const size_t byte = at_end ? num_consumed : num_consumed - 1;
   size_t line = 1;
@@ -150,8 +149,7 @@ Status json_error(std::string_view text, size_t num_consumed, std::string_view n
     line_begin = i + 1;
   }
   return data_loss(std::string(name) + ": line " + std::to_string(line) + ", column " +
-                   std::to_string(byte - line_begin + 1) + " (byte " + std::to_string(byte) +
-                   "): " + problem);
+                   std::to_string(byte - line_begin + 1) + " (byte " + std::to_string(byte) + "): " + problem);
 }
 
 }  // namespace
@@ -175,8 +173,8 @@ Result<Json> parse_json(std::string_view text, std::string_view name, const Json
   }
   const char* consumed = text.data();
   BoundedBuilder builder(limits);
-  if (!Json::sax_parse(CountingIterator(text.data(), &consumed),
-                       CountingIterator(text.data() + text.size(), &consumed), &builder)) {
+  if (!Json::sax_parse(CountingIterator(text.data(), &consumed), CountingIterator(text.data() + text.size(), &consumed),
+                       &builder)) {
     return json_error(text, static_cast<size_t>(consumed - text.data()), name, builder.problem());
   }
   return std::move(builder.root());

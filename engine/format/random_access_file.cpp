@@ -1,11 +1,11 @@
 #include "engine/format/random_access_file.h"
 
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <utility>
 
 namespace sextant {
@@ -60,9 +60,8 @@ Status RandomAccessFile::read_at(uint64_t offset, std::span<std::byte> out) cons
     if (got > 0) {
       done += static_cast<size_t>(got);
     } else if (got == 0) {
-      return data_loss(path_ + ": at byte " + std::to_string(offset + done) +
-                       ": the file became shorter while it was" + " read (it had " + std::to_string(size_) +
-                       " bytes when it was opened)");
+      return data_loss(path_ + ": at byte " + std::to_string(offset + done) + ": the file became shorter while it was" +
+                       " read (it had " + std::to_string(size_) + " bytes when it was opened)");
     } else if (errno != EINTR) {
       return unavailable(path_ + ": at byte " + std::to_string(offset + done) + ": " + std::strerror(errno));
     }

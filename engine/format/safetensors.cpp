@@ -43,8 +43,8 @@ Result<TensorInfo> parse_entry(const std::string& name, const Json& entry, const
     return data_loss(path + ": tensor " + printable(name) + ": " + what);
   };
   if (name.empty() || name.size() > kMaxTensorNameLength) {
-    return fail("its name has " + std::to_string(name.size()) + " bytes, 1 to " +
-                std::to_string(kMaxTensorNameLength) + " are allowed");
+    return fail("its name has " + std::to_string(name.size()) + " bytes, 1 to " + std::to_string(kMaxTensorNameLength) +
+                " are allowed");
   }
   if (!entry.is_object()) return fail("its entry is no object");
   const auto dtype = entry.find("dtype");
@@ -57,8 +57,7 @@ Result<TensorInfo> parse_entry(const std::string& name, const Json& entry, const
 
   const auto shape = entry.find("shape");
   if (shape == entry.end() || !shape->is_array() || shape->size() > kMaxDimensions) {
-    return fail("shape is missing, no array, or has more than " + std::to_string(kMaxDimensions) +
-                " dimensions");
+    return fail("shape is missing, no array, or has more than " + std::to_string(kMaxDimensions) + " dimensions");
   }
   uint64_t num_elements = 1;
   for (const Json& dimension : *shape) {
@@ -73,8 +72,8 @@ Result<TensorInfo> parse_entry(const std::string& name, const Json& entry, const
   if (!num_bytes) return fail("the shape overflows");
 
   const auto offsets = entry.find("data_offsets");
-  if (offsets == entry.end() || !offsets->is_array() || offsets->size() != 2 ||
-      !(*offsets)[0].is_number_unsigned() || !(*offsets)[1].is_number_unsigned()) {
+  if (offsets == entry.end() || !offsets->is_array() || offsets->size() != 2 || !(*offsets)[0].is_number_unsigned() ||
+      !(*offsets)[1].is_number_unsigned()) {
     return fail("data_offsets is missing or no pair of offsets");
   }
   const uint64_t begin = (*offsets)[0].get<uint64_t>();
@@ -97,12 +96,12 @@ Status check_coverage(std::vector<TensorInfo>& tensors, uint64_t data_begin, uin
   uint64_t covered = 0;
   for (const TensorInfo& info : tensors) {
     const auto fail = [&](const std::string& what) {
-      return data_loss(path + ": at byte " + std::to_string(data_begin + covered) + ": tensor " +
-                       printable(info.name) + " " + what);
+      return data_loss(path + ": at byte " + std::to_string(data_begin + covered) + ": tensor " + printable(info.name) +
+                       " " + what);
     };
     if (info.num_bytes > data_bytes || info.offset > data_bytes - info.num_bytes) {
-      return fail("ends at byte " + std::to_string(info.offset + info.num_bytes) + " of " +
-                  std::to_string(data_bytes) + " bytes of data; was the download or copy cut short?");
+      return fail("ends at byte " + std::to_string(info.offset + info.num_bytes) + " of " + std::to_string(data_bytes) +
+                  " bytes of data; was the download or copy cut short?");
     }
     if (info.offset < covered) return fail("overlaps the tensor before it");
     if (info.offset > covered) {
@@ -166,14 +165,12 @@ Status SafetensorsSource::add_file(const std::string& path) {
   RETURN_IF_ERROR(file.read_at(0, std::as_writable_bytes(std::span(&header_bytes, 1))));
   const uint64_t after_length = file.size() - sizeof(header_bytes);
   if (header_bytes < 2 || header_bytes > after_length || header_bytes > kMaxHeaderBytes) {
-    return data_loss(path + ": at byte 0: the header claims " + std::to_string(header_bytes) +
-                     " bytes; the file has " + std::to_string(after_length) +
-                     " after this number, and at most " + std::to_string(kMaxHeaderBytes) +
-                     " are allowed. Is this a safetensors file?");
+    return data_loss(path + ": at byte 0: the header claims " + std::to_string(header_bytes) + " bytes; the file has " +
+                     std::to_string(after_length) + " after this number, and at most " +
+                     std::to_string(kMaxHeaderBytes) + " are allowed. Is this a safetensors file?");
   }
   std::string text(static_cast<size_t>(header_bytes), '\0');
-  RETURN_IF_ERROR(
-      file.read_at(sizeof(header_bytes), std::as_writable_bytes(std::span(text.data(), text.size()))));
+  RETURN_IF_ERROR(file.read_at(sizeof(header_bytes), std::as_writable_bytes(std::span(text.data(), text.size()))));
   JsonLimits limits;
   limits.max_depth = kMaxHeaderDepth;
   ASSIGN_OR_RETURN(const Json header, parse_json(text, path + ": header after byte 8", limits));
@@ -233,9 +230,8 @@ Status SafetensorsSource::add_shards(const std::string& index_path) {
     if (++num_missing <= 5) missing += (missing.empty() ? "" : ", ") + printable(shard);
   }
   if (num_missing > 0) {
-    return not_found(index_path + ": " + std::to_string(num_missing) + " of " +
-                     std::to_string(shards.size()) + " shards are missing: " + missing +
-                     (num_missing > 5 ? ", ..." : ""));
+    return not_found(index_path + ": " + std::to_string(num_missing) + " of " + std::to_string(shards.size()) +
+                     " shards are missing: " + missing + (num_missing > 5 ? ", ..." : ""));
   }
   for (const std::string& shard : shards) RETURN_IF_ERROR(add_file(prefix + shard));
   for (const auto& [tensor, shard] : weight_map->items()) {

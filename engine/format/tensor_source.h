@@ -22,7 +22,7 @@ struct TensorInfo {
   std::vector<int64_t> shape;  // row-major, outermost first; the last dimension is contiguous
   uint64_t offset = 0;         // bytes from the start of its file
   uint64_t num_bytes = 0;
-  uint32_t file_idx = 0;       // which of the source's files
+  uint32_t file_idx = 0;  // which of the source's files
 
   uint64_t num_elements() const {
     uint64_t product = 1;

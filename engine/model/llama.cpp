@@ -35,10 +35,10 @@ struct LlamaLayer {
   FloatBuffer qkv_bias;                            // empty without attention_bias
   std::unique_ptr<WeightMatrix> attention_output;  // [H, heads * D]
   FloatBuffer attention_output_bias;
-  FloatBuffer post_attention_norm;                 // [H]
-  std::unique_ptr<WeightMatrix> gate_up;           // [2 * I, H]
-  FloatBuffer gate_up_bias;                        // empty without mlp_bias
-  std::unique_ptr<WeightMatrix> down;              // [H, I]
+  FloatBuffer post_attention_norm;        // [H]
+  std::unique_ptr<WeightMatrix> gate_up;  // [2 * I, H]
+  FloatBuffer gate_up_bias;               // empty without mlp_bias
+  std::unique_ptr<WeightMatrix> down;     // [H, I]
   FloatBuffer down_bias;
 };
 
@@ -63,8 +63,8 @@ class Llama final : public Model {
                      std::unique_ptr<WeightMatrix>& matrix);
   Status stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix);
   Status load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer);
-  Status load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<std::pair<const char*, int64_t>>& parts,
-                     FloatBuffer& buffer);
+  Status load_biases(WeightLoader& loader, const std::string& prefix,
+                     const std::vector<std::pair<const char*, int64_t>>& parts, FloatBuffer& buffer);
   void make_rope_table(int64_t num_positions);
 
   const ModelConfig config_;
@@ -139,8 +139,9 @@ Status Llama::load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& la
   RETURN_IF_ERROR(stack(qkv, layer.qkv));
   RETURN_IF_ERROR(load_matrix(loader, prefix + "self_attn.o_proj.weight", hidden, q_size, layer.attention_output));
   if (config_.attention_bias) {
-    RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.q_proj", q_size}, {"self_attn.k_proj", kv_size}, {"self_attn.v_proj", kv_size}},
-                                layer.qkv_bias));
+    RETURN_IF_ERROR(load_biases(
+        loader, prefix, {{"self_attn.q_proj", q_size}, {"self_attn.k_proj", kv_size}, {"self_attn.v_proj", kv_size}},
+        layer.qkv_bias));
     RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.o_proj", hidden}}, layer.attention_output_bias));
   }
   RETURN_IF_ERROR(load_vector(loader, prefix + "post_attention_layernorm.weight", hidden, layer.post_attention_norm));
@@ -150,7 +151,8 @@ Status Llama::load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& la
   RETURN_IF_ERROR(stack(gate_up, layer.gate_up));
   RETURN_IF_ERROR(load_matrix(loader, prefix + "mlp.down_proj.weight", hidden, inner, layer.down));
   if (config_.mlp_bias) {
-    RETURN_IF_ERROR(load_biases(loader, prefix, {{"mlp.gate_proj", inner}, {"mlp.up_proj", inner}}, layer.gate_up_bias));
+    RETURN_IF_ERROR(
+        load_biases(loader, prefix, {{"mlp.gate_proj", inner}, {"mlp.up_proj", inner}}, layer.gate_up_bias));
     RETURN_IF_ERROR(load_biases(loader, prefix, {{"mlp.down_proj", hidden}}, layer.down_bias));
   }
   return ok_status();

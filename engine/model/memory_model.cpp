@@ -23,9 +23,7 @@ struct Matrices {
   }
 };
 
-uint64_t u64(int64_t value) {
-  return static_cast<uint64_t>(value);
-}
+uint64_t u64(int64_t value) { return static_cast<uint64_t>(value); }
 
 std::vector<Matrices> matrices_of(const ModelConfig& config) {
   const uint64_t layers = u64(config.num_hidden_layers);
@@ -73,8 +71,7 @@ double streamed_bytes(const ModelConfig& config, WeightType type, double expert_
 // The expected share of experts that `num_tokens` tokens hit when each picks its experts evenly at random.
 double expert_share(const ModelConfig& config, double num_tokens) {
   if (config.num_experts == 0) return 0.0;
-  const double picked =
-      static_cast<double>(config.num_experts_per_token) / static_cast<double>(config.num_experts);
+  const double picked = static_cast<double>(config.num_experts_per_token) / static_cast<double>(config.num_experts);
   return 1.0 - std::pow(1.0 - picked, num_tokens);
 }
 
@@ -101,18 +98,10 @@ ParameterCounts count_parameters(const ModelConfig& config) {
   ParameterCounts counts;
   for (const Matrices& matrices : matrices_of(config)) {
     switch (matrices.use) {
-      case MatrixUse::kEmbedding:
-        counts.embedding += matrices.parameters();
-        break;
-      case MatrixUse::kHead:
-        counts.lm_head += matrices.parameters();
-        break;
-      case MatrixUse::kLayer:
-        counts.layers += matrices.parameters();
-        break;
-      case MatrixUse::kExpert:
-        counts.experts += matrices.parameters();
-        break;
+      case MatrixUse::kEmbedding: counts.embedding += matrices.parameters(); break;
+      case MatrixUse::kHead: counts.lm_head += matrices.parameters(); break;
+      case MatrixUse::kLayer: counts.layers += matrices.parameters(); break;
+      case MatrixUse::kExpert: counts.experts += matrices.parameters(); break;
     }
   }
   counts.vectors = vector_parameters(config);
@@ -156,8 +145,7 @@ StepWork decode_step_work(const ModelConfig& config, WeightType weights, DType k
   if (context_lengths.empty()) return work;
   work.bytes = streamed_bytes(config, weights, expert_share(config, batch)) +
                num_context_tokens * static_cast<double>(kv_bytes_per_token(config, kv_dtype));
-  work.flops = batch * 2.0 *
-                   (active_layer_parameters(config) + static_cast<double>(count_parameters(config).lm_head)) +
+  work.flops = batch * 2.0 * (active_layer_parameters(config) + static_cast<double>(count_parameters(config).lm_head)) +
                num_context_tokens * attention_flops_per_pair(config);
   return work;
 }
@@ -183,9 +171,8 @@ double roofline_seconds(const StepWork& work, double peak_flops_per_s, double by
 uint64_t workspace_bytes(const ModelConfig& config, const WorkspaceInputs& inputs) {
   // Alive at once at the widest place: residual stream, normed input, q, k and v, attention output, gate and
   // up, and their product; then the logits of one row per sequence.
-  const uint64_t per_token =
-      u64(3 * config.hidden_size + 2 * config.q_size() + 2 * config.kv_size() +
-          3 * config.intermediate_size * std::max<int64_t>(1, config.num_experts_per_token));
+  const uint64_t per_token = u64(3 * config.hidden_size + 2 * config.q_size() + 2 * config.kv_size() +
+                                 3 * config.intermediate_size * std::max<int64_t>(1, config.num_experts_per_token));
   const uint64_t logits = u64(inputs.max_num_seqs) * u64(config.vocab_size) * dtype_size(DType::kFloat32);
   return u64(inputs.max_num_batched_tokens) * per_token * dtype_size(inputs.activation) + logits;
 }

@@ -60,18 +60,18 @@ double roofline_seconds(const StepWork& work, double peak_flops_per_s, double by
 // Buffers of one step. An estimate of the activations alive at once; a backend that knows better passes its own number.
 struct WorkspaceInputs {
   int64_t max_num_batched_tokens = 0;
-  int64_t max_num_seqs = 0;      // rows of logits
+  int64_t max_num_seqs = 0;  // rows of logits
   DType activation = DType::kFloat32;
 };
 uint64_t workspace_bytes(const ModelConfig& config, const WorkspaceInputs& inputs);
 
 struct MemoryPlanInputs {
-  std::string model;                       // for the text
+  std::string model;  // for the text
   uint64_t weights_bytes = 0;
   uint64_t workspace_bytes = 0;
   uint64_t kv_bytes_per_token = 0;
-  int64_t block_size = 16;                 // tokens
-  int64_t max_model_len = 0;               // tokens
+  int64_t block_size = 16;    // tokens
+  int64_t max_model_len = 0;  // tokens
   int64_t max_num_seqs = 0;
   uint64_t available_bytes = 0;            // all that may be used, weights included
   std::optional<uint64_t> kv_cache_bytes;  // asked for; otherwise what remains of available_bytes
@@ -86,8 +86,8 @@ struct MemoryPlan {
   uint64_t available_bytes = 0;
   uint64_t kv_bytes_per_token = 0;
   int64_t block_size = 0;
-  int64_t num_blocks = 0;       // with the null block 0, which holds no token
-  int64_t max_tokens = 0;       // (num_blocks - 1) * block_size
+  int64_t num_blocks = 0;  // with the null block 0, which holds no token
+  int64_t max_tokens = 0;  // (num_blocks - 1) * block_size
   int64_t max_model_len = 0;
   int64_t max_num_seqs = 0;
 

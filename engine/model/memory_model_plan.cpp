@@ -43,11 +43,11 @@ Result<MemoryPlan> plan_memory(const MemoryPlanInputs& inputs) {
                              format_bytes(inputs.available_bytes) + " that may be used";
 
   if (fixed > inputs.available_bytes || inputs.available_bytes - fixed < 2 * block_bytes) {
-    return too_large(
-        in_model(inputs) + "does not fit: " + budget + ". At least " + format_bytes(fixed + 2 * block_bytes) +
-            " are needed; with the full context of " + format_count(inputs.max_model_len) + " tokens " +
-            (needed_kv > UINT64_MAX - fixed ? std::string("far more") : format_bytes(fixed + needed_kv)),
-        "model");
+    return too_large(in_model(inputs) + "does not fit: " + budget + ". At least " +
+                         format_bytes(fixed + 2 * block_bytes) + " are needed; with the full context of " +
+                         format_count(inputs.max_model_len) + " tokens " +
+                         (needed_kv > UINT64_MAX - fixed ? std::string("far more") : format_bytes(fixed + needed_kv)),
+                     "model");
   }
   const uint64_t room = inputs.available_bytes - fixed;
   if (inputs.kv_cache_bytes && *inputs.kv_cache_bytes > room) {
@@ -99,8 +99,7 @@ std::string render(const MemoryPlan& plan) {
   const int64_t full = plan.max_model_len;
   const int64_t quarter = full / 4;
   text += "  fits " + format_count(plan.sequences_of(full)) +
-          (plan.sequences_of(full) == 1 ? " sequence" : " sequences") + " of " + format_count(full) +
-          " tokens";
+          (plan.sequences_of(full) == 1 ? " sequence" : " sequences") + " of " + format_count(full) + " tokens";
   if (quarter >= plan.block_size) {
     text += " or " + format_count(plan.sequences_of(quarter)) + " of " + format_count(quarter);
   }

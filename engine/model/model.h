@@ -33,7 +33,7 @@ class Model {
   // logits [rows, vocab_size] of hidden rows that forward() returned.
   virtual void compute_logits(Tensor hidden_rows, Tensor logits) = 0;
 
-  virtual int64_t weight_bytes() const = 0;     // as laid out by the backend
+  virtual int64_t weight_bytes() const = 0;  // as laid out by the backend
   virtual int64_t num_parameters() const = 0;
 };
 

@@ -82,16 +82,16 @@ Status validate(const ModelConfig& config) {
     int64_t value;
     IntRange range;
   };
-  for (const Bound& bound : {Bound{"vocab_size", config.vocab_size, kVocabSize},
-                             Bound{"hidden_size", config.hidden_size, kHiddenSize},
-                             Bound{"intermediate_size", config.intermediate_size, kIntermediateSize},
-                             Bound{"num_hidden_layers", config.num_hidden_layers, kNumLayers},
-                             Bound{"num_attention_heads", config.num_attention_heads, kNumHeads},
-                             Bound{"num_key_value_heads", config.num_key_value_heads, kNumHeads},
-                             Bound{"head_dim", config.head_dim, kHeadDim},
-                             Bound{"max_position_embeddings", config.max_position_embeddings, kMaxPositions},
-                             Bound{"the number of experts", config.num_experts, kNumExperts},
-                             Bound{"the rotary dimension", config.rope.rotary_dim, {2, kHeadDim.max}}}) {
+  for (const Bound& bound :
+       {Bound{"vocab_size", config.vocab_size, kVocabSize}, Bound{"hidden_size", config.hidden_size, kHiddenSize},
+        Bound{"intermediate_size", config.intermediate_size, kIntermediateSize},
+        Bound{"num_hidden_layers", config.num_hidden_layers, kNumLayers},
+        Bound{"num_attention_heads", config.num_attention_heads, kNumHeads},
+        Bound{"num_key_value_heads", config.num_key_value_heads, kNumHeads},
+        Bound{"head_dim", config.head_dim, kHeadDim},
+        Bound{"max_position_embeddings", config.max_position_embeddings, kMaxPositions},
+        Bound{"the number of experts", config.num_experts, kNumExperts},
+        Bound{"the rotary dimension", config.rope.rotary_dim, {2, kHeadDim.max}}}) {
     if (bound.value < bound.range.min || bound.value > bound.range.max) {
       return fail(std::string(bound.key) + " is " + std::to_string(bound.value) + ", expected " +
                   std::to_string(bound.range.min) + " to " + std::to_string(bound.range.max));
@@ -110,11 +110,9 @@ Status validate(const ModelConfig& config) {
     return fail("num_experts_per_tok is " + std::to_string(config.num_experts_per_token) + " of " +
                 std::to_string(config.num_experts) + " experts");
   }
-  if (!(config.rms_norm_eps >= 0 && config.rms_norm_eps <= kNormEps.max))
-    return fail("rms_norm_eps is out of range");
+  if (!(config.rms_norm_eps >= 0 && config.rms_norm_eps <= kNormEps.max)) return fail("rms_norm_eps is out of range");
   const RopeConfig& rope = config.rope;
-  if (!(rope.theta >= kRopeTheta.min && rope.theta <= kRopeTheta.max))
-    return fail("rope_theta is out of range");
+  if (!(rope.theta >= kRopeTheta.min && rope.theta <= kRopeTheta.max)) return fail("rope_theta is out of range");
   if (!(rope.factor >= kRopeFactor.min && rope.factor <= kRopeFactor.max)) {
     return fail("the factor of rope scaling is out of range");
   }
@@ -127,8 +125,8 @@ Status validate(const ModelConfig& config) {
   }
   if (!rope.frequency_divisors.empty()) {
     if (static_cast<int64_t>(rope.frequency_divisors.size()) != rope.rotary_dim / 2) {
-      return fail("rope_freqs.weight has " + std::to_string(rope.frequency_divisors.size()) +
-                  " numbers, expected " + std::to_string(rope.rotary_dim / 2));
+      return fail("rope_freqs.weight has " + std::to_string(rope.frequency_divisors.size()) + " numbers, expected " +
+                  std::to_string(rope.rotary_dim / 2));
     }
     for (float divisor : rope.frequency_divisors) {
       if (!(divisor > 1e-6f && divisor < 1e6f)) return fail("rope_freqs.weight holds a number out of range");
@@ -155,9 +153,7 @@ Status validate(const ModelConfig& config) {
 }
 
 Status supported(const ModelConfig& config) {
-  const auto refuse = [&](const std::string& what) {
-    return unsupported(config.source + ": " + what, "model");
-  };
+  const auto refuse = [&](const std::string& what) { return unsupported(config.source + ": " + what, "model"); };
   if (config.family == ModelFamily::kUnknown) {
     std::vector<std::string> names;
     for (const Architecture& architecture : kArchitectures) {
@@ -175,9 +171,8 @@ Status supported(const ModelConfig& config) {
   }
   if (config.num_experts > 0) return refuse("mixture-of-experts models are not supported");
   if (config.sliding_window && *config.sliding_window < config.max_position_embeddings) {
-    return refuse("sliding_window " + std::to_string(*config.sliding_window) +
-                  " is shorter than the context of " + std::to_string(config.max_position_embeddings) +
-                  ", and sliding-window attention is not supported");
+    return refuse("sliding_window " + std::to_string(*config.sliding_window) + " is shorter than the context of " +
+                  std::to_string(config.max_position_embeddings) + ", and sliding-window attention is not supported");
   }
   if (config.hidden_act != "silu" && config.hidden_act != "swish") {
     return refuse("hidden_act " + printable(config.hidden_act) + " is not supported (known: silu)");
@@ -204,8 +199,7 @@ std::vector<double> rope_inverse_frequencies(const ModelConfig& config) {
   const RopeConfig& rope = config.rope;
   std::vector<double> frequencies;
   for (int64_t i = 0; i < rope.rotary_dim / 2; ++i) {
-    double frequency =
-        std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim));
+    double frequency = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.rotary_dim));
     if (!rope.frequency_divisors.empty()) {
       frequency /= static_cast<double>(rope.frequency_divisors[static_cast<size_t>(i)]);
     } else if (rope.scaling == RopeScaling::kLinear) {

@@ -27,9 +27,8 @@ class GgufFacts {
     ASSIGN_OR_RETURN(const std::vector<int64_t> values, file_.get_ints(full));
     for (int64_t value : values) {
       if (value < range.min || value > range.max) {
-        return data_loss(file_.path() + ": metadata key " + printable(full) + " holds " +
-                         std::to_string(value) + ", expected " + std::to_string(range.min) + " to " +
-                         std::to_string(range.max));
+        return data_loss(file_.path() + ": metadata key " + printable(full) + " holds " + std::to_string(value) +
+                         ", expected " + std::to_string(range.min) + " to " + std::to_string(range.max));
       }
       if (value != values[0]) {
         return unsupported(file_.path() + ": metadata key " + printable(full) +
@@ -45,9 +44,8 @@ class GgufFacts {
   Result<double> number_or(std::string_view name, double fallback, FloatRange range) const {
     ASSIGN_OR_RETURN(const double value, file_.get_float_or(key(name), fallback));
     if (!(value >= range.min && value <= range.max)) {
-      return data_loss(file_.path() + ": metadata key " + printable(key(name)) + " is " +
-                       std::to_string(value) + ", expected " + std::to_string(range.min) + " to " +
-                       std::to_string(range.max));
+      return data_loss(file_.path() + ": metadata key " + printable(key(name)) + " is " + std::to_string(value) +
+                       ", expected " + std::to_string(range.min) + " to " + std::to_string(range.max));
     }
     return value;
   }
@@ -61,8 +59,7 @@ Status read_rope(const GgufFile& file, const GgufFacts& facts, ModelConfig& conf
   RopeConfig& rope = config.rope;
   rope.interleaved = config.family == ModelFamily::kLlama;
   ASSIGN_OR_RETURN(rope.theta, facts.number_or("rope.freq_base", 10000.0, kRopeTheta));
-  ASSIGN_OR_RETURN(rope.rotary_dim,
-                   facts.integer_or("rope.dimension_count", config.head_dim, {2, kHeadDim.max}));
+  ASSIGN_OR_RETURN(rope.rotary_dim, facts.integer_or("rope.dimension_count", config.head_dim, {2, kHeadDim.max}));
   ASSIGN_OR_RETURN(const std::string kind, file.get_string_or(facts.key("rope.scaling.type"), "none"));
   const std::optional<RopeScaling> scaling = rope_scaling_of_name(kind);
   if (!scaling) {
@@ -77,10 +74,8 @@ Status read_rope(const GgufFile& file, const GgufFacts& facts, ModelConfig& conf
   }
   ASSIGN_OR_RETURN(rope.original_max_position_embeddings,
                    facts.integer_or("rope.scaling.original_context_length", 0, {0, kMaxPositions.max}));
-  ASSIGN_OR_RETURN(rope.beta_fast,
-                   facts.number_or("rope.scaling.yarn_beta_fast", rope.beta_fast, {0.0, 1e6}));
-  ASSIGN_OR_RETURN(rope.beta_slow,
-                   facts.number_or("rope.scaling.yarn_beta_slow", rope.beta_slow, {0.0, 1e6}));
+  ASSIGN_OR_RETURN(rope.beta_fast, facts.number_or("rope.scaling.yarn_beta_fast", rope.beta_fast, {0.0, 1e6}));
+  ASSIGN_OR_RETURN(rope.beta_slow, facts.number_or("rope.scaling.yarn_beta_slow", rope.beta_slow, {0.0, 1e6}));
   if (facts.has("rope.scaling.attn_factor")) {
     ASSIGN_OR_RETURN(rope.attention_factor, facts.number_or("rope.scaling.attn_factor", 1.0, {0.0, 1e6}));
   }
@@ -131,8 +126,7 @@ Status read_vocab_size(const GgufFile& file, const GgufFacts& facts, ModelConfig
 
 Status read_token_ids(const GgufFile& file, ModelConfig& config) {
   if (file.has("tokenizer.ggml.bos_token_id")) {
-    ASSIGN_OR_RETURN(const int64_t bos,
-                     file.get_int("tokenizer.ggml.bos_token_id", 0, config.vocab_size - 1));
+    ASSIGN_OR_RETURN(const int64_t bos, file.get_int("tokenizer.ggml.bos_token_id", 0, config.vocab_size - 1));
     config.bos_token_id = static_cast<int32_t>(bos);
   }
   for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"}) {
@@ -157,17 +151,15 @@ Status read_facts(const GgufFile& file, const GgufFacts& facts, ModelConfig& con
   } else {
     if (config.hidden_size % config.num_attention_heads != 0) {
       return data_loss(file.path() + ": metadata key " + printable(facts.key("embedding_length")) + " is " +
-                       std::to_string(config.hidden_size) + ", which " +
-                       printable(facts.key("attention.head_count")) + " " +
-                       std::to_string(config.num_attention_heads) + " does not divide");
+                       std::to_string(config.hidden_size) + ", which " + printable(facts.key("attention.head_count")) +
+                       " " + std::to_string(config.num_attention_heads) + " does not divide");
     }
     config.head_dim = config.hidden_size / config.num_attention_heads;
   }
-  ASSIGN_OR_RETURN(const int64_t value_dim,
-                   facts.integer_or("attention.value_length", config.head_dim, kHeadDim));
+  ASSIGN_OR_RETURN(const int64_t value_dim, facts.integer_or("attention.value_length", config.head_dim, kHeadDim));
   if (value_dim != config.head_dim) {
-    return unsupported(file.path() + ": metadata key " + printable(facts.key("attention.value_length")) +
-                       " is " + std::to_string(value_dim) + ", keys have " + std::to_string(config.head_dim) +
+    return unsupported(file.path() + ": metadata key " + printable(facts.key("attention.value_length")) + " is " +
+                       std::to_string(value_dim) + ", keys have " + std::to_string(config.head_dim) +
                        "; heads of different widths are not supported");
   }
   ASSIGN_OR_RETURN(config.max_position_embeddings, facts.integer("context_length", kMaxPositions));

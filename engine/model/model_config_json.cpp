@@ -47,11 +47,11 @@ class FactReader {
   bool read(std::string_view key, int64_t& out, IntRange range) {
     const Json* value = find(key);
     if (!value || !status_.ok()) return false;
-    const bool in_range = value->is_number_unsigned()
-                              ? value->get<uint64_t>() <= static_cast<uint64_t>(range.max) &&
-                                    static_cast<int64_t>(value->get<uint64_t>()) >= range.min
-                              : value->is_number_integer() && value->get<int64_t>() >= range.min &&
-                                    value->get<int64_t>() <= range.max;
+    const bool in_range =
+        value->is_number_unsigned()
+            ? value->get<uint64_t>() <= static_cast<uint64_t>(range.max) &&
+                  static_cast<int64_t>(value->get<uint64_t>()) >= range.min
+            : value->is_number_integer() && value->get<int64_t>() >= range.min && value->get<int64_t>() <= range.max;
     if (!in_range) {
       fail(key, "is " + shown(*value) + ", expected an integer from " + std::to_string(range.min) + " to " +
                     std::to_string(range.max));
@@ -68,8 +68,7 @@ class FactReader {
     const Json* value = find(key);
     if (!value || !status_.ok()) return false;
     if (!value->is_number() || !(value->get<double>() >= min && value->get<double>() <= max)) {
-      fail(key, "is " + shown(*value) + ", expected a number from " + shown(Json(min)) + " to " +
-                    shown(Json(max)));
+      fail(key, "is " + shown(*value) + ", expected a number from " + shown(Json(min)) + " to " + shown(Json(max)));
       return false;
     }
     out = value->get<double>();
@@ -101,8 +100,7 @@ class FactReader {
     if (!value->is_array() || value->size() > max_size)
       return fail(key, "is no list of at most " + std::to_string(max_size));
     for (const Json& element : *value) {
-      if (!element.is_number() || !std::isfinite(element.get<double>()))
-        return fail(key, "holds " + shown(element));
+      if (!element.is_number() || !std::isfinite(element.get<double>())) return fail(key, "holds " + shown(element));
       out.push_back(element.get<double>());
     }
   }
@@ -111,8 +109,7 @@ class FactReader {
     const Json* value = find(key);
     if (!value || !status_.ok()) return;
     const Json list = value->is_array() ? *value : Json::array({*value});
-    if (list.size() > kMaxTokenIds)
-      return fail(key, "lists more than " + std::to_string(kMaxTokenIds) + " ids");
+    if (list.size() > kMaxTokenIds) return fail(key, "lists more than " + std::to_string(kMaxTokenIds) + " ids");
     for (const Json& element : list) {
       if (!element.is_number_unsigned() || element.get<uint64_t>() > static_cast<uint64_t>(kVocabSize.max)) {
         return fail(key, "is " + shown(element) + ", expected token ids");
@@ -163,8 +160,7 @@ Status read_rope_scaling(const Json& object, std::string_view key, ModelConfig& 
   facts.read("beta_fast", rope.beta_fast, 0.0, kRopeFactor.max);
   facts.read("beta_slow", rope.beta_slow, 0.0, kRopeFactor.max);
   double attention_factor = 0;
-  if (facts.read("attention_factor", attention_factor, 0.0, kRopeFactor.max))
-    rope.attention_factor = attention_factor;
+  if (facts.read("attention_factor", attention_factor, 0.0, kRopeFactor.max)) rope.attention_factor = attention_factor;
   const bool has_original =
       facts.read("original_max_position_embeddings", rope.original_max_position_embeddings, kMaxPositions);
   if (rope.scaling == RopeScaling::kLlama3 && !has_original) {

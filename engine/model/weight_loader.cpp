@@ -22,14 +22,10 @@ constexpr std::array kTopNames = {
     NamePair{"lm_head.weight", "output.weight"},
 };
 constexpr std::array kLayerNames = {
-    NamePair{"input_layernorm.", "attn_norm."},
-    NamePair{"post_attention_layernorm.", "ffn_norm."},
-    NamePair{"self_attn.q_proj.", "attn_q."},
-    NamePair{"self_attn.k_proj.", "attn_k."},
-    NamePair{"self_attn.v_proj.", "attn_v."},
-    NamePair{"self_attn.o_proj.", "attn_output."},
-    NamePair{"mlp.gate_proj.", "ffn_gate."},
-    NamePair{"mlp.up_proj.", "ffn_up."},
+    NamePair{"input_layernorm.", "attn_norm."}, NamePair{"post_attention_layernorm.", "ffn_norm."},
+    NamePair{"self_attn.q_proj.", "attn_q."},   NamePair{"self_attn.k_proj.", "attn_k."},
+    NamePair{"self_attn.v_proj.", "attn_v."},   NamePair{"self_attn.o_proj.", "attn_output."},
+    NamePair{"mlp.gate_proj.", "ffn_gate."},    NamePair{"mlp.up_proj.", "ffn_up."},
     NamePair{"mlp.down_proj.", "ffn_down."},
 };
 constexpr std::string_view kLayerPrefix = "model.layers.";
@@ -45,7 +41,8 @@ std::string gguf_name(std::string_view name) {
   const std::string_view rest = name.substr(dot + 1);
   for (const NamePair& pair : kLayerNames) {
     if (rest.starts_with(pair.hugging_face)) {
-      return "blk." + std::string(layer) + "." + std::string(pair.gguf) + std::string(rest.substr(pair.hugging_face.size()));
+      return "blk." + std::string(layer) + "." + std::string(pair.gguf) +
+             std::string(rest.substr(pair.hugging_face.size()));
     }
   }
   return std::string(name);
@@ -141,7 +138,8 @@ Result<HostTensor> WeightLoader::read_matrix(std::string_view name, int64_t rows
   matrix.data.resize(info->num_bytes);
   RETURN_IF_ERROR(source_->read(*info, matrix.data));
   report(info->num_bytes);
-  if (options_.as_bfloat16 && (matrix.type == WeightType::kF32 || matrix.type == WeightType::kF16)) return to_bfloat16(matrix);
+  if (options_.as_bfloat16 && (matrix.type == WeightType::kF32 || matrix.type == WeightType::kF16))
+    return to_bfloat16(matrix);
   return matrix;
 }
 

@@ -63,8 +63,7 @@ int32_t AddedTokenMatcher::child(int32_t node, uint8_t byte) const {
   return c;
 }
 
-std::optional<AddedTokenMatcher::Match> AddedTokenMatcher::find(std::string_view text, size_t from,
-                                                                size_t done) const {
+std::optional<AddedTokenMatcher::Match> AddedTokenMatcher::find(std::string_view text, size_t from, size_t done) const {
   if (tokens_.empty()) return std::nullopt;
   for (size_t begin = from; begin < text.size(); ++begin) {
     if (roots_[static_cast<uint8_t>(text[begin])] < 0) continue;

@@ -55,7 +55,7 @@ class AddedTokenMatcher {
  private:
   struct Node {
     int32_t token_idx = -1;
-    int32_t first_child = -1;   // children are a list: few tokens share a prefix and then part
+    int32_t first_child = -1;  // children are a list: few tokens share a prefix and then part
     int32_t next_sibling = -1;
     uint8_t byte = 0;
   };

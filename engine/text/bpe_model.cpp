@@ -132,8 +132,8 @@ std::string_view BpeModel::token_bytes(int32_t id) const {
 }
 
 std::optional<int32_t> BpeModel::token_id(std::string_view text) const {
-  const int32_t id =
-      ids_by_text_.find(text, [&](int32_t i) -> std::string_view { return vocabulary_.tokens[static_cast<size_t>(i)]; });
+  const int32_t id = ids_by_text_.find(
+      text, [&](int32_t i) -> std::string_view { return vocabulary_.tokens[static_cast<size_t>(i)]; });
   if (id < 0) return std::nullopt;
   return id;
 }
@@ -176,7 +176,8 @@ void BpeModel::merge_piece(std::string_view piece, bool allow_special, std::vect
     out->resize(begin + merge_long(symbols, initial_symbols(piece, symbols)));
   }
   if (allow_special || special_parts_.empty()) return;
-  if (std::none_of(out->begin() + static_cast<ptrdiff_t>(begin), out->end(), [&](int32_t i) { return is_special(i); })) {
+  if (std::none_of(out->begin() + static_cast<ptrdiff_t>(begin), out->end(),
+                   [&](int32_t i) { return is_special(i); })) {
     return;
   }
   const std::vector<int32_t> merged(out->begin() + static_cast<ptrdiff_t>(begin), out->end());

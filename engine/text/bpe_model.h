@@ -25,12 +25,12 @@ struct BpeVocabulary {
     kSpecial,  // as kAdded, and a control token: text alone never makes it
     kUnused,   // has a name and nothing makes it
   };
-  std::vector<std::string> tokens;  // by id
-  std::vector<Kind> kinds;          // by id
+  std::vector<std::string> tokens;                          // by id
+  std::vector<Kind> kinds;                                  // by id
   std::vector<std::pair<std::string, std::string>> merges;  // best first
-  bool ignore_merges = false;       // a piece that is a token is that token, whatever the merges say
+  bool ignore_merges = false;  // a piece that is a token is that token, whatever the merges say
   std::optional<std::string> unknown_token;
-  bool fuse_unknown = false;        // a run of unknown bytes is one unknown token
+  bool fuse_unknown = false;  // a run of unknown bytes is one unknown token
 };
 
 class BpeModel {
@@ -77,15 +77,15 @@ class BpeModel {
   void merge_piece(std::string_view piece, bool allow_special, std::vector<int32_t>* out) const;
   void append_unmerged(int32_t id, std::vector<int32_t>* out) const;
 
-  BpeVocabulary vocabulary_;  // merges moved out
-  std::string bytes_;         // of all tokens, one after the other
+  BpeVocabulary vocabulary_;           // merges moved out
+  std::string bytes_;                  // of all tokens, one after the other
   std::vector<uint32_t> bytes_begin_;  // by id, and one past the last
-  int32_t byte_tokens_[256];  // -1: none
+  int32_t byte_tokens_[256];           // -1: none
   int32_t unknown_id_ = -1;
   std::vector<Merge> merges_;  // open addressing, a power of two, at most half full
   uint64_t merge_mask_ = 0;
   StringIndex ids_by_text_;
-  StringIndex ids_by_piece_;  // only tokens to which their own bytes lead
+  StringIndex ids_by_piece_;                                                // only tokens to which their own bytes lead
   std::unordered_map<int32_t, std::pair<int32_t, int32_t>> special_parts_;  // special tokens that merges make
 };
 

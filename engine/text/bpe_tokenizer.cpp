@@ -95,12 +95,10 @@ Result<std::unique_ptr<Tokenizer>> BpeTokenizer::create(BpeTokenizerSpec spec) {
     }
   }
   return std::unique_ptr<Tokenizer>(new BpeTokenizer(std::move(spec), std::move(model).value(),
-                                                     std::move(normalizer).value(),
-                                                     std::move(pre_tokenizer).value()));
+                                                     std::move(normalizer).value(), std::move(pre_tokenizer).value()));
 }
 
-BpeTokenizer::BpeTokenizer(BpeTokenizerSpec spec, BpeModel model, TextNormalizer normalizer,
-                           PreTokenizer pre_tokenizer)
+BpeTokenizer::BpeTokenizer(BpeTokenizerSpec spec, BpeModel model, TextNormalizer normalizer, PreTokenizer pre_tokenizer)
     : model_(std::move(model)),
       normalizer_(std::move(normalizer)),
       pre_tokenizer_(std::move(pre_tokenizer)),

@@ -33,8 +33,7 @@ ChatTemplate::~ChatTemplate() = default;
 Result<ChatTemplate> ChatTemplate::parse(std::string_view source, const ChatTemplateLimits& limits) {
   if (source.size() > limits.max_source_bytes) {
     return Status(StatusCode::kTooLarge, "line 1: the chat template has " + std::to_string(source.size()) +
-                                             " bytes; the limit is " +
-                                             std::to_string(limits.max_source_bytes));
+                                             " bytes; the limit is " + std::to_string(limits.max_source_bytes));
   }
   if (!jinja::is_valid_utf8(source)) return invalid_argument("line 1: the chat template is not valid UTF-8");
   try {

@@ -21,8 +21,18 @@ constexpr int64_t kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5;
 // Tokens that end a turn or a text under one of these names do so even where no key says it; GGUF has no
 // generation_config.json to list them.
 constexpr std::string_view kEndNames[] = {
-    "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>",
-    "<EOT>", "[EOT]", "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>", "<end_of_utterance>",
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eom_id|>",
+    "<EOT>",
+    "[EOT]",
+    "<\xEF\xBD\x9C"
+    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+    "<end_of_utterance>",
 };
 
 Status in_file(const GgufFile& file, const std::string& key, const std::string& what) {
@@ -53,8 +63,9 @@ Status read_vocabulary(const GgufFile& file, BpeTokenizerSpec* spec) {
   if (file.has(types_key)) {
     ASSIGN_OR_RETURN(const std::vector<int64_t> types, file.get_ints(types_key));
     if (types.size() != vocabulary.tokens.size()) {
-      return in_file(file, types_key, "has " + std::to_string(types.size()) + " entries for " +
-                                          std::to_string(vocabulary.tokens.size()) + " tokens");
+      return in_file(file, types_key,
+                     "has " + std::to_string(types.size()) + " entries for " +
+                         std::to_string(vocabulary.tokens.size()) + " tokens");
     }
     for (size_t id = 0; id < types.size(); ++id) {
       Kind& kind = vocabulary.kinds[id];
@@ -87,7 +98,8 @@ Status read_special_ids(const GgufFile& file, bool add_bos_by_default, BpeTokeni
   const size_t vocab_size = spec->vocabulary.tokens.size();
   ASSIGN_OR_RETURN(spec->bos_token_id, optional_id(file, "tokenizer.ggml.bos_token_id", vocab_size));
   std::optional<int32_t> eos;
-  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
+  for (const char* key :
+       {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
     ASSIGN_OR_RETURN(const std::optional<int32_t> id, optional_id(file, key, vocab_size));
     if (!id) continue;
     if (spec->eos_token_ids.empty()) eos = id;

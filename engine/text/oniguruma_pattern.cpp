@@ -171,8 +171,8 @@ class Translator {
   std::string_view pattern_;
   size_t pos_ = 0;
   std::string out_;
-  size_t atom_begin_ = 0;              // in out_: what a quantifier here would repeat
-  std::vector<size_t> group_begins_;   // in out_: the open '('
+  size_t atom_begin_ = 0;             // in out_: what a quantifier here would repeat
+  std::vector<size_t> group_begins_;  // in out_: the open '('
 };
 
 }  // namespace

@@ -96,12 +96,8 @@ std::span<const std::string_view> PreTokenizer::Session::split(std::string_view 
   const std::vector<PreTokenizerStep>& steps = pre_tokenizer_.steps_;
   for (const PreTokenizerStep& step : steps) {
     switch (step.kind) {
-      case Kind::kSplit:
-        split_at_matches(step, &matchers_[matcher_idx++]);
-        break;
-      case Kind::kAddPrefixSpace:
-        add_prefix_spaces();
-        break;
+      case Kind::kSplit: split_at_matches(step, &matchers_[matcher_idx++]); break;
+      case Kind::kAddPrefixSpace: add_prefix_spaces(); break;
       case Kind::kByteAlphabet:
         if (&step == &steps.back()) break;
         to_byte_alphabet();

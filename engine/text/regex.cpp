@@ -65,8 +65,7 @@ Result<Regex> Regex::compile(std::string_view pattern, Syntax syntax) {
                              compile_context);
   pcre2_compile_context_free(compile_context);
   if (code->code == nullptr) {
-    return invalid_argument("regular expression: " + error_text(error) + " near byte " +
-                            std::to_string(error_offset));
+    return invalid_argument("regular expression: " + error_text(error) + " near byte " + std::to_string(error_offset));
   }
   pcre2_jit_compile(code->code, PCRE2_JIT_COMPLETE);  // where there is no JIT the interpreter does the same, slower
   code->context = pcre2_match_context_create(nullptr);

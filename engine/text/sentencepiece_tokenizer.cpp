@@ -15,7 +15,7 @@ namespace sextant {
 namespace {
 
 constexpr size_t kMaxModelBytes = 256 << 20;
-constexpr size_t kMaxAddedIds = 1 << 20;  // beyond the pieces
+constexpr size_t kMaxAddedIds = 1 << 20;                   // beyond the pieces
 constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581
 
 std::string with_spaces(std::string_view piece) {
@@ -127,7 +127,8 @@ Status SentencePieceTokenizer::set_special_ids(const TokenizerConfig& config) {
                         const char* field) -> Result<std::optional<int32_t>> {
     if (!text) return piece_id >= 0 ? std::optional<int32_t>(piece_id) : std::nullopt;
     const std::optional<int32_t> id = token_id(*text);
-    if (!id) return data_loss(std::string(field) + " '" + *text + "' of tokenizer_config.json is not in the vocabulary");
+    if (!id)
+      return data_loss(std::string(field) + " '" + *text + "' of tokenizer_config.json is not in the vocabulary");
     return id;
   };
   ASSIGN_OR_RETURN(bos_token_id_, find(config.bos_token, processor_->bos_id(), "bos_token"));

@@ -37,8 +37,8 @@ class SentencePieceTokenizer final : public Tokenizer {
 
  private:
   struct Token {
-    std::string text;    // the vocabulary's spelling; empty: no token has this id
-    std::string bytes;   // as it appears in running text
+    std::string text;   // the vocabulary's spelling; empty: no token has this id
+    std::string bytes;  // as it appears in running text
     bool special = false;
     bool is_piece = false;  // written with U+2581 for spaces; only such pieces lose one at the start
   };

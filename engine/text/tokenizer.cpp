@@ -55,7 +55,8 @@ Status apply_config(const std::string& directory, const TokenizerConfig& config,
   spec->bos_token_id = config.model_bos_token_id;
   if (config.bos_token) {
     spec->bos_token_id = find_token(spec->vocabulary, *config.bos_token);
-    if (!spec->bos_token_id) return data_loss(config_name + "bos_token '" + *config.bos_token + "' is not in the vocabulary");
+    if (!spec->bos_token_id)
+      return data_loss(config_name + "bos_token '" + *config.bos_token + "' is not in the vocabulary");
   }
   if (config.eos_token) {
     const std::optional<int32_t> eos = find_token(spec->vocabulary, *config.eos_token);

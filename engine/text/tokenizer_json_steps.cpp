@@ -43,8 +43,8 @@ Status read_sequence(const JsonObject& object, std::string_view key, int depth, 
   if (depth >= kMaxSequenceDepth) return data_loss(object.where() + ": Sequences are nested too deeply");
   ASSIGN_OR_RETURN(const json* parts, object.array(key));
   if (parts->size() > kMaxSteps) {
-    return object.error(key, "has " + std::to_string(parts->size()) + " entries; at most " +
-                                 std::to_string(kMaxSteps) + " are supported");
+    return object.error(key, "has " + std::to_string(parts->size()) + " entries; at most " + std::to_string(kMaxSteps) +
+                                 " are supported");
   }
   for (size_t i = 0; i < parts->size(); ++i) {
     ASSIGN_OR_RETURN(const JsonObject part,
@@ -87,8 +87,8 @@ Status read_normalizer_at(const JsonObject& object, int depth, std::vector<Norma
     return unsupported(object.where("type") + " '" + type.substr(0, 40) + "' is not supported");
   }
   if (step.content.size() > kMaxContentBytes) {
-    return data_loss(object.where() + ": a replacement of " + std::to_string(step.content.size()) +
-                     " bytes; at most " + std::to_string(kMaxContentBytes) + " are supported");
+    return data_loss(object.where() + ": a replacement of " + std::to_string(step.content.size()) + " bytes; at most " +
+                     std::to_string(kMaxContentBytes) + " are supported");
   }
   steps->push_back(std::move(step));
   return ok_status();
@@ -128,8 +128,8 @@ Status read_pre_tokenizer_at(const JsonObject& object, int depth, std::vector<Pr
     ASSIGN_OR_RETURN(const Behavior behavior, read_behavior(object, Behavior::kIsolated));
     steps->push_back(split(R"([\p{P}!-/:-@\[-`{-~])", behavior));
   } else if (type == "Whitespace") {
-    steps->push_back(split(R"([\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}]+|[^\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\s]+)", Behavior::kRemoved,
-                           true));
+    steps->push_back(
+        split(R"([\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}]+|[^\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\s]+)", Behavior::kRemoved, true));
   } else if (type == "WhitespaceSplit") {
     steps->push_back(split(R"(\s)", Behavior::kRemoved));
   } else {

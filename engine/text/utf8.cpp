@@ -9,8 +9,8 @@ namespace sextant {
 namespace {
 
 struct LeadByte {
-  size_t length;        // 0: can start no character
-  uint8_t second_min;   // what the second byte must lie in (rules out overlong forms, surrogates and > U+10FFFF)
+  size_t length;       // 0: can start no character
+  uint8_t second_min;  // what the second byte must lie in (rules out overlong forms, surrogates and > U+10FFFF)
   uint8_t second_max;
 };
 
@@ -101,12 +101,18 @@ bool is_unicode_space(uint32_t c) {
 
 bool is_unicode_word(uint32_t c) {
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_PC:
-      return true;
-    default:
-      return c == 0x200C || c == 0x200D;  // joiners
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_PC: return true;
+    default: return c == 0x200C || c == 0x200D;  // joiners
   }
 }
 

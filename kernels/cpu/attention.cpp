@@ -101,7 +101,8 @@ void score_tile(const float* q, const Element* keys, int32_t head_dim, float sca
 
 // o[r][v * 16 ...] += sum over j in [begin, end) of p[r][j] * value[j], in the order of j; one cell's values.
 template <int kRows, int kVectors, typename Element>
-SEXTANT_INLINE void add_values(const Element* values, int64_t value_dim, const float* p, int32_t count, float* const* o) {
+SEXTANT_INLINE void add_values(const Element* values, int64_t value_dim, const float* p, int32_t count,
+                               float* const* o) {
   F32x16 sum[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -130,7 +131,9 @@ template <typename Element>
 class Tile {
  public:
   explicit Tile(const AttentionTileArgs& args)
-      : args_(args), rows_(args.num_tokens * args.group), value_dim_(args.layout.value_dim()),
+      : args_(args),
+        rows_(args.num_tokens * args.group),
+        value_dim_(args.layout.value_dim()),
         cache_(static_cast<const Element*>(args.cache)) {
     const int64_t state = value_dim_ + 16;  // m and l behind o; the rest keeps rows aligned
     state_stride_ = state;
@@ -272,10 +275,12 @@ class Tile {
     for (int32_t j = seen.begin; j < seen.end;) {
       const int32_t place = j % layout.block_size;
       const int32_t count = min_of(layout.block_size - place, seen.end - j);
-      const Element* values = cache_ + layout.value_offset(args_.block_table[j / layout.block_size], args_.kv_head, place);
+      const Element* values =
+          cache_ + layout.value_offset(args_.block_table[j / layout.block_size], args_.kv_head, place);
       int32_t v = 0;
       const int32_t vectors = static_cast<int32_t>(value_dim_ / 16);
-      for (; v + kValueVectors <= vectors; v += kValueVectors) weigh_vectors<kRows, kValueVectors>(first, values, p + j, count, v);
+      for (; v + kValueVectors <= vectors; v += kValueVectors)
+        weigh_vectors<kRows, kValueVectors>(first, values, p + j, count, v);
       for (; v < vectors; ++v) weigh_vectors<kRows, 1>(first, values, p + j, count, v);
       j += count;
     }

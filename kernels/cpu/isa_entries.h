@@ -8,17 +8,17 @@
 #include "kernels/rope_cache.h"
 #include "kernels/vector_math.h"
 
-#define SEXTANT_DECLARE_ISA_ENTRIES(isa)            \
-  namespace sextant::kernels::cpu::isa {            \
-  void matmul(const MatmulArgs& args);              \
-  void rms_norm(const RmsNormArgs& args);           \
-  void add_rms_norm(const RmsNormArgs& args);       \
-  void add(const ElementwiseArgs& args);            \
-  void add_bias(const ElementwiseArgs& args);       \
-  void silu_mul(const ElementwiseArgs& args);       \
-  void rope_and_cache(const RopeCacheArgs& args);   \
+#define SEXTANT_DECLARE_ISA_ENTRIES(isa)                \
+  namespace sextant::kernels::cpu::isa {                \
+  void matmul(const MatmulArgs& args);                  \
+  void rms_norm(const RmsNormArgs& args);               \
+  void add_rms_norm(const RmsNormArgs& args);           \
+  void add(const ElementwiseArgs& args);                \
+  void add_bias(const ElementwiseArgs& args);           \
+  void silu_mul(const ElementwiseArgs& args);           \
+  void rope_and_cache(const RopeCacheArgs& args);       \
   void attention_tile(const AttentionTileArgs& args);   \
   void attention_merge(const AttentionMergeArgs& args); \
-  void exp(const float* x, float* y, int64_t n);    \
-  void tanh(const float* x, float* y, int64_t n);   \
+  void exp(const float* x, float* y, int64_t n);        \
+  void tanh(const float* x, float* y, int64_t n);       \
   }

@@ -12,10 +12,10 @@ SEXTANT_DECLARE_ISA_ENTRIES(avx512)
 namespace sextant::kernels::cpu {
 namespace {
 
-#define SEXTANT_ISA_TABLE(id, isa)                                                                           \
-  KernelTable {                                                                                              \
-    id, isa::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias, isa::silu_mul,               \
-        isa::rope_and_cache, isa::attention_tile, isa::attention_merge, isa::exp, isa::tanh                  \
+#define SEXTANT_ISA_TABLE(id, isa)                                                                                  \
+  KernelTable {                                                                                                     \
+    id, isa::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias, isa::silu_mul, isa::rope_and_cache, \
+        isa::attention_tile, isa::attention_merge, isa::exp, isa::tanh                                              \
   }
 
 constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic);

@@ -22,7 +22,8 @@ SEXTANT_INLINE void rotate_head(float* x, const float* cos, const float* sin, in
 }
 
 template <typename Element>
-SEXTANT_INLINE void write_head(const RopeCacheArgs& args, int32_t head, int64_t slot, const float* key, const float* value) {
+SEXTANT_INLINE void write_head(const RopeCacheArgs& args, int32_t head, int64_t slot, const float* key,
+                               const float* value) {
   const KvCellLayout& layout = args.layout;
   const int64_t block = slot / layout.block_size;
   const int32_t place = static_cast<int32_t>(slot % layout.block_size);

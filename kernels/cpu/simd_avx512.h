@@ -39,9 +39,7 @@ SEXTANT_INLINE F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_p
 SEXTANT_INLINE F32x16 max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 SEXTANT_INLINE F32x16 min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 SEXTANT_INLINE F32x16 abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
-SEXTANT_INLINE F32x16 negate(F32x16 a) {
-  return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f))};
-}
+SEXTANT_INLINE F32x16 negate(F32x16 a) { return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f))}; }
 // |a| with the sign of b.
 SEXTANT_INLINE F32x16 copy_sign(F32x16 a, F32x16 b) {
   const __m512 sign = _mm512_set1_ps(-0.0f);

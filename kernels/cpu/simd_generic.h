@@ -36,9 +36,7 @@ SEXTANT_INLINE F32x16 load(const float* p) {
   SEXTANT_QUARTERS __builtin_memcpy(&out.q[i], p + 4 * i, 16);
   return out;
 }
-SEXTANT_INLINE void store(float* p, F32x16 x) {
-  SEXTANT_QUARTERS __builtin_memcpy(p + 4 * i, &x.q[i], 16);
-}
+SEXTANT_INLINE void store(float* p, F32x16 x) { SEXTANT_QUARTERS __builtin_memcpy(p + 4 * i, &x.q[i], 16); }
 SEXTANT_INLINE F32x16 load_n(const float* p, int n) {
   float lane[16] = {};
   for (int i = 0; i < n; ++i) lane[i] = p[i];
@@ -50,14 +48,14 @@ SEXTANT_INLINE void store_n(float* p, F32x16 x, int n) {
   for (int i = 0; i < n; ++i) p[i] = lane[i];
 }
 
-#define SEXTANT_BINARY(name, expression)                     \
-  SEXTANT_INLINE F32x16 name(F32x16 x, F32x16 y) {           \
-    F32x16 out;                                              \
-    SEXTANT_QUARTERS {                            \
-      const F32x4 a = x.q[i], b = y.q[i];                    \
-      out.q[i] = expression;                                 \
-    }                                                        \
-    return out;                                              \
+#define SEXTANT_BINARY(name, expression)           \
+  SEXTANT_INLINE F32x16 name(F32x16 x, F32x16 y) { \
+    F32x16 out;                                    \
+    SEXTANT_QUARTERS {                             \
+      const F32x4 a = x.q[i], b = y.q[i];          \
+      out.q[i] = expression;                       \
+    }                                              \
+    return out;                                    \
   }
 SEXTANT_BINARY(add, a + b)
 SEXTANT_BINARY(sub, a - b)

@@ -32,8 +32,8 @@ uint16_t f16_of_f32(float x) {
   if (a >= 65520) return sign | 0x7c00;
   if (a == 0) return sign;
   int exponent = 0;
-  std::frexp(a, &exponent);                                  // a < 2^exponent
-  const int unit = std::max(exponent - 11, -24);             // exponent of the last kept bit
+  std::frexp(a, &exponent);                                   // a < 2^exponent
+  const int unit = std::max(exponent - 11, -24);              // exponent of the last kept bit
   const double units = std::nearbyint(std::ldexp(a, -unit));  // ties to even
   // Adding the fraction to the exponent field carries into it when rounding reached the next power of two.
   if (unit == -24 && units < 1024) return static_cast<uint16_t>(sign | static_cast<uint16_t>(units));
@@ -117,7 +117,8 @@ double silu(double x) { return x / (1 + std::exp(-x)); }
 void rope(std::span<double> head, int64_t position, int64_t rotary_dim, double theta) {
   const auto half = static_cast<size_t>(rotary_dim / 2);
   for (size_t i = 0; i < half; ++i) {
-    const double angle = static_cast<double>(position) * std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
+    const double angle =
+        static_cast<double>(position) * std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
     const double a = head[i], b = head[i + half];
     head[i] = a * std::cos(angle) - b * std::sin(angle);
     head[i + half] = b * std::cos(angle) + a * std::sin(angle);

@@ -55,13 +55,15 @@ void AnswerStream::handle_event(const std::string& data) {
   if (chunk.contains("error") && !chunk["error"].is_null()) {
     const nlohmann::json& error = chunk["error"];
     const bool has_message = error.is_object() && error.contains("message") && error["message"].is_string();
-    error_ = has_message ? error["message"].get<std::string>() : error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    error_ = has_message ? error["message"].get<std::string>()
+                         : error.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     return;
   }
   if (!chunk.contains("choices") || !chunk["choices"].is_array()) return;
   for (const nlohmann::json& choice : chunk["choices"]) {
     if (!choice.is_object()) continue;
-    if (choice.contains("finish_reason") && choice["finish_reason"].is_string()) finish_reason_ = choice["finish_reason"];
+    if (choice.contains("finish_reason") && choice["finish_reason"].is_string())
+      finish_reason_ = choice["finish_reason"];
     if (!choice.contains("delta") || !choice["delta"].is_object()) continue;
     const nlohmann::json& delta = choice["delta"];
     if (!delta.contains("content") || !delta["content"].is_string()) continue;

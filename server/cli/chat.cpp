@@ -57,11 +57,13 @@ class ChatVerb final : public Verb {
            "  sextant chat \"What is the capital of France?\"\n"
            "  echo \"Summarise: ...\" | sextant chat --temperature 0\n"
            "  OPENAI_API_KEY=sk-... sextant chat --url https://api.openai.com --model gpt-4o-mini\n"
-           "In a conversation: /reset forgets it, /exit or Ctrl-D ends it, /help lists these; Ctrl-C stops an answer.\n";
+           "In a conversation: /reset forgets it, /exit or Ctrl-D ends it, /help lists these; Ctrl-C stops an "
+           "answer.\n";
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("question", words_, "one question; without it a conversation, or the question from a pipe")->type_name("TEXT");
+    app.add_option("question", words_, "one question; without it a conversation, or the question from a pipe")
+        ->type_name("TEXT");
     app.add_option("--url", url_, "the server [" + url_ + "]")->type_name("URL");
     app.add_option("--model", model_, "model name (default: the first that the server lists)")->type_name("TEXT");
     app.add_option("--system", system_, "system message at the beginning")->type_name("TEXT");
@@ -85,7 +87,8 @@ class ChatVerb final : public Verb {
         question += line + "\n";
       }
       while (question.ends_with('\n')) question.pop_back();
-      if (question.empty()) return report_bad_input(name(), {invalid_argument("the question from standard input is empty")});
+      if (question.empty())
+        return report_bad_input(name(), {invalid_argument("the question from standard input is empty")});
     }
     if (model_.empty()) {
       const auto models = list_server_models(url_, api_key_, Interrupt::requested);
@@ -145,7 +148,8 @@ class ChatVerb final : public Verb {
     if (!response.ok()) return fail(response.status());
     if (response->status != 200) return fail(unavailable(error_text(*response)));
     if (!stream.error().empty()) return fail(unavailable(stream.error()));
-    if (!stream.done()) return fail(unavailable("the answer was cut short: the server closed the stream before its end"));
+    if (!stream.done())
+      return fail(unavailable("the answer was cut short: the server closed the stream before its end"));
     if (stream.finish_reason() == "length") std::fprintf(stderr, "[cut off by the token limit]\n");
     return kExitDone;
   }
@@ -169,8 +173,9 @@ class ChatVerb final : public Verb {
         messages_.clear();
         std::fprintf(stderr, "forgotten\n");
       } else if (line == "/help") {
-        std::fprintf(stderr, "/reset  forget the conversation\n/exit   end it (also Ctrl-D)\n/help   this text\n"
-                             "Ctrl-C  stop the answer\n");
+        std::fprintf(stderr,
+                     "/reset  forget the conversation\n/exit   end it (also Ctrl-D)\n/help   this text\n"
+                     "Ctrl-C  stop the answer\n");
       } else if (line.starts_with("/") && line.find(' ') == std::string::npos) {
         std::fprintf(stderr, "unknown command %s; /help lists them\n", line.c_str());
       } else {

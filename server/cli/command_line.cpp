@@ -43,8 +43,9 @@ std::string program_help(const CLI::App& app, std::span<const std::unique_ptr<Ve
   for (const auto& verb : verbs) {
     text += "  " + verb->name() + std::string(width + 3 - verb->name().size(), ' ') + verb->description() + "\n";
   }
-  return text + "\n`sextant VERB --help` lists a verb's arguments, with examples.\n"
-                "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.\n";
+  return text +
+         "\n`sextant VERB --help` lists a verb's arguments, with examples.\n"
+         "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.\n";
 }
 
 int unknown_verb(const std::string& word, std::span<const std::unique_ptr<Verb>> verbs) {
@@ -86,7 +87,8 @@ int run_command_line(int argc, const char* const* argv, std::span<const std::uni
     return kExitDone;
   }
   const std::string wanted = word == "--version" ? "version" : word;
-  const auto chosen = std::find_if(verbs.begin(), verbs.end(), [&](const auto& verb) { return verb->name() == wanted; });
+  const auto chosen =
+      std::find_if(verbs.begin(), verbs.end(), [&](const auto& verb) { return verb->name() == wanted; });
   if (chosen == verbs.end()) return unknown_verb(word, verbs);
 
   Verb& verb = **chosen;

@@ -86,7 +86,8 @@ std::string error_text(const ClientResponse& response) {
     if (error.is_object() && error.contains("message") && error["message"].is_string()) return error["message"];
     if (error.is_string()) return error;
   }
-  return "HTTP status " + std::to_string(response.status) + (response.body.empty() ? "" : ": " + response.body.substr(0, 200));
+  return "HTTP status " + std::to_string(response.status) +
+         (response.body.empty() ? "" : ": " + response.body.substr(0, 200));
 }
 
 Result<std::vector<std::string>> list_server_models(const std::string& base_url, const std::string& api_key,

@@ -4,9 +4,9 @@
 #include <memory>
 #include <string_view>
 
-#include <nlohmann/json.hpp>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <nlohmann/json.hpp>
 
 #include "engine/base/log.h"
 

@@ -83,7 +83,8 @@ Result<std::string> locate_model(const std::string& model, const std::string& ca
     const bool same_revision = id->revision == "main" || cached.revision.starts_with(id->revision);
     if (cached.name == id->repository() && same_revision) return cached.path;
   }
-  return not_found("model '" + model + "' is neither a path here nor in the cache: run `sextant pull " + model + "` first", "model");
+  return not_found(
+      "model '" + model + "' is neither a path here nor in the cache: run `sextant pull " + model + "` first", "model");
 }
 
 std::string default_model_name(const std::string& model) {

@@ -74,10 +74,12 @@ class ModelsVerb final : public Verb {
         std::printf("%s  %s%s\n", model.name.c_str(), human_bytes(static_cast<double>(model.num_bytes)).c_str(),
                     model.revision.empty() ? "" : ("  " + model.revision.substr(0, 12)).c_str());
       }
-      array.push_back({{"name", model.name}, {"path", model.path}, {"revision", model.revision}, {"num_bytes", model.num_bytes}});
+      array.push_back(
+          {{"name", model.name}, {"path", model.path}, {"revision", model.revision}, {"num_bytes", model.num_bytes}});
     }
     if (json_) std::printf("%s\n", dumped(array).c_str());
-    if (models.empty()) std::fprintf(stderr, "no models in %s; sextant pull owner/name fetches one\n", cache_directory_.c_str());
+    if (models.empty())
+      std::fprintf(stderr, "no models in %s; sextant pull owner/name fetches one\n", cache_directory_.c_str());
     return kExitDone;
   }
 

@@ -49,8 +49,8 @@ std::string ProgressBar::text(const std::string& label, uint64_t done, std::opti
   const double rate = bytes_per_s();
   if (total && *total > 0) {
     const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(*total));
-    line += "  " + std::to_string(static_cast<int>(share * 100)) + "%  " + human_bytes(static_cast<double>(done)) + " of " +
-            human_bytes(static_cast<double>(*total));
+    line += "  " + std::to_string(static_cast<int>(share * 100)) + "%  " + human_bytes(static_cast<double>(done)) +
+            " of " + human_bytes(static_cast<double>(*total));
   } else {
     line += "  " + human_bytes(static_cast<double>(done));
   }

@@ -29,9 +29,12 @@ class PullVerb final : public Verb {
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("model", what_, "owner/name, owner/name@revision, or the http(s) URL of one file")->type_name("MODEL");
+    app.add_option("model", what_, "owner/name, owner/name@revision, or the http(s) URL of one file")
+        ->type_name("MODEL");
     app.add_option("--revision", revision_, "branch, tag or commit [main]")->type_name("TEXT");
-    app.add_option("--include", include_, "only files that match this shell pattern; may be repeated")->type_name("PATTERN")->take_all();
+    app.add_option("--include", include_, "only files that match this shell pattern; may be repeated")
+        ->type_name("PATTERN")
+        ->take_all();
     app.add_option("--cache-dir", cache_directory_, "instead of the per-user cache")->type_name("DIR");
     app.add_flag("--json", json_, "print one JSON object instead of the path");
   }
@@ -65,14 +68,16 @@ class PullVerb final : public Verb {
     bar.reset();
     if (!pulled.ok()) {
       if (Interrupt::requested()) {
-        std::fprintf(stderr, "sextant pull: interrupted; what arrived is kept, and the same command goes on from there\n");
+        std::fprintf(stderr,
+                     "sextant pull: interrupted; what arrived is kept, and the same command goes on from there\n");
         return kExitInterrupted;
       }
       std::fprintf(stderr, "sextant pull: %s\n", pulled.status().message().c_str());
       return pulled.status().code() == StatusCode::kInvalidArgument ? kExitBadInput : kExitFailed;
     }
-    std::fprintf(stderr, "%s in %zu files, %s of them fetched now\n", human_bytes(static_cast<double>(pulled->num_bytes)).c_str(),
-                 pulled->files.size(), human_bytes(static_cast<double>(pulled->num_bytes_received)).c_str());
+    std::fprintf(stderr, "%s in %zu files, %s of them fetched now\n",
+                 human_bytes(static_cast<double>(pulled->num_bytes)).c_str(), pulled->files.size(),
+                 human_bytes(static_cast<double>(pulled->num_bytes_received)).c_str());
     if (json_) {
       const nlohmann::ordered_json object = {{"path", pulled->path},
                                              {"revision", pulled->revision},

@@ -26,7 +26,8 @@ class ServeVerb final : public Verb {
 
   void declare(CLI::App& app) override {
     app.add_option("path", arguments_.positional_model, "the model, as --model takes it")->type_name("MODEL");
-    app.add_option("--config", arguments_.config_path, "JSON file of settings, as --print-config prints them; flags win")
+    app.add_option("--config", arguments_.config_path,
+                   "JSON file of settings, as --print-config prints them; flags win")
         ->type_name("FILE");
     app.add_flag("--print-config", arguments_.print_config, "print all settings as JSON and exit");
     add_flags(app, options_.settings(), arguments_.flags);

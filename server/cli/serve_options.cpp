@@ -39,8 +39,9 @@ std::vector<Status> ServerConfig::validate() const {
   check_range(port, 0, 65535, "port");
   check(api_key.find_first_of(" \t\r\n") == std::string::npos, "api_key", "must not hold white space");
   check(!api_key.empty() || allow_unauthenticated || is_loopback_host(host), "host",
-        "'" + host + "' is reachable from other machines: set an API key (SEXTANT_API_KEY), or say "
-        "--allow-unauthenticated to serve everyone who can connect");
+        "'" + host +
+            "' is reachable from other machines: set an API key (SEXTANT_API_KEY), or say "
+            "--allow-unauthenticated to serve everyone who can connect");
   check_range(shutdown_timeout, 0, 24 * 3600, "shutdown_timeout");
   check_range(max_body_bytes, 1024, int64_t{1} << 32, "max_body_bytes");
   check_range(max_connections, 1, 1 << 20, "max_connections");
@@ -93,8 +94,8 @@ std::vector<Status> resolve_serve_options(const ServeArguments& arguments, const
   if (!arguments.positional_model.empty()) {
     for (const auto& [key, text] : arguments.flags) {
       if (key == "model") {
-        errors.push_back(invalid_argument("model is given twice: as '" + arguments.positional_model +
-                                              "' and as --model '" + text + "'", "model"));
+        errors.push_back(invalid_argument(
+            "model is given twice: as '" + arguments.positional_model + "' and as --model '" + text + "'", "model"));
       }
     }
     options.engine.model.model = arguments.positional_model;

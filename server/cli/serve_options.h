@@ -17,10 +17,10 @@ namespace sextant::cli {
 
 struct ServerConfig {
   std::string host = "127.0.0.1";
-  int64_t port = 8000;                // 0: the kernel picks one
-  std::string api_key;                // inference key; never printed or logged
+  int64_t port = 8000;  // 0: the kernel picks one
+  std::string api_key;  // inference key; never printed or logged
   bool allow_unauthenticated = false;
-  int64_t shutdown_timeout = 30;      // seconds
+  int64_t shutdown_timeout = 30;  // seconds
   int64_t max_body_bytes = static_cast<int64_t>(http::Limits{}.max_body_bytes);
   int64_t max_connections = static_cast<int64_t>(http::Limits{}.max_connections);
   int64_t header_timeout_ms = http::Limits{}.header_timeout.count();
@@ -29,8 +29,8 @@ struct ServerConfig {
   int64_t write_timeout_ms = http::Limits{}.write_timeout.count();
   int64_t num_io_threads = 2;
   int64_t num_text_threads = static_cast<int64_t>(openai::ApiOptions{}.num_text_threads);
-  std::string log_level = "info";     // debug, info, warning, error
-  std::string log_format = "text";    // text, json
+  std::string log_level = "info";   // debug, info, warning, error
+  std::string log_format = "text";  // text, json
 
   std::vector<Status> validate() const;
   http::Limits limits() const;
@@ -41,7 +41,8 @@ template <typename Config, typename Visitor>
 void visit_server_config(Config& config, Visitor&& visitor) {
   visitor("host", config.host, "address or name to listen on; 0.0.0.0 and :: are all interfaces");
   visitor("port", config.port, "port to listen on; 0 lets the kernel pick one");
-  visitor("api_key", config.api_key, "key that API requests must carry; better in SEXTANT_API_KEY, where ps does not show it");
+  visitor("api_key", config.api_key,
+          "key that API requests must carry; better in SEXTANT_API_KEY, where ps does not show it");
   visitor("allow_unauthenticated", config.allow_unauthenticated, "listen beyond this machine without an API key");
   visitor("shutdown_timeout", config.shutdown_timeout, "seconds that running requests get to finish on SIGTERM");
   visitor("max_body_bytes", config.max_body_bytes, "largest request body; a larger one gets 413");

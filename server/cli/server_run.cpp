@@ -35,8 +35,8 @@ using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr Gate::RouteName kApiRoutes[] = {
-    {"POST", "/v1/completions"}, {"POST", "/v1/chat/completions"}, {"POST", "/tokenize"},
-    {"POST", "/detokenize"},     {"GET", "/v1/models"},            {"GET", "/v1/models/*"},
+    {"POST", "/v1/completions"}, {"POST", "/v1/chat/completions"}, {"POST", "/tokenize"}, {"POST", "/detokenize"},
+    {"GET", "/v1/models"},       {"GET", "/v1/models/*"},
 };
 
 // The first SIGTERM or SIGINT asks for a drain, the second ends the process at once. Runs on the I/O threads.
@@ -106,7 +106,8 @@ Result<std::optional<ChatTemplate>> load_chat_template(const ModelSource& source
     origin = source.chat_template;
     std::ifstream file(origin, std::ios::binary);
     std::ostringstream content;
-    if (!file || !(content << file.rdbuf())) return invalid_argument(origin + ": cannot be read as a chat template", "chat_template");
+    if (!file || !(content << file.rdbuf()))
+      return invalid_argument(origin + ": cannot be read as a chat template", "chat_template");
     text = content.str();
   } else if (tokenizer.chat_template()) {
     text = *tokenizer.chat_template();
@@ -121,8 +122,8 @@ Result<std::optional<ChatTemplate>> load_chat_template(const ModelSource& source
 // Equal for servers whose answers to a seeded request are equal: same weights, same numerics. FNV-1a, as text.
 std::string system_fingerprint(const EngineInfo& info) {
   uint64_t hash = 0xcbf29ce484222325;
-  const std::string facts = version_text() + '\0' + info.architecture + '\0' + info.weight_type + '\0' + info.device + '\0' +
-                            info.kv_cache_dtype + '\0' + std::to_string(info.num_parameters) + '\0' +
+  const std::string facts = version_text() + '\0' + info.architecture + '\0' + info.weight_type + '\0' + info.device +
+                            '\0' + info.kv_cache_dtype + '\0' + std::to_string(info.num_parameters) + '\0' +
                             std::to_string(info.weight_bytes) + '\0' + std::to_string(info.vocab_size);
   for (const char c : facts) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
   char text[24];
@@ -158,8 +159,8 @@ class Server {
     http_options.limits = options_.server.limits();
     http_options.on_request = [this](const http::RequestRecord& record) {
       metrics_.on_http_request(record);
-      LOG_DEBUG << record.method << " " << record.path << " " << record.status << " from " << record.client_address << " in "
-                << record.duration_s * 1e3 << " ms, request id " << record.request_id;
+      LOG_DEBUG << record.method << " " << record.path << " " << record.status << " from " << record.client_address
+                << " in " << record.duration_s * 1e3 << " ms, request id " << record.request_id;
     };
     http_.emplace(io_.context(), std::move(http_options), std::move(front));
     RETURN_IF_ERROR(http_->start());
@@ -220,7 +221,8 @@ class Server {
     health_.set_draining();
     engine_->begin_drain();
     const size_t num_at_work = http_->num_requests();
-    LOG_INFO << "stopping: " << num_at_work << " requests at work get up to " << options_.server.shutdown_timeout << " s";
+    LOG_INFO << "stopping: " << num_at_work << " requests at work get up to " << options_.server.shutdown_timeout
+             << " s";
     const bool finished = engine_->wait_drained(std::chrono::duration<double>(deadline - steady_clock::now()).count());
     // The engine is done before the last bytes are: rendering and sending follow. What only now arrives is answered 503.
     while (finished && http_->num_requests() > 0 && steady_clock::now() < deadline) {

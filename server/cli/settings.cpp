@@ -66,14 +66,16 @@ std::string flag_of(std::string_view key) {
 
 std::optional<int64_t> parse_bytes(std::string_view text) {
   size_t digits = 0;
-  while (digits < text.size() && (std::isdigit(static_cast<unsigned char>(text[digits])) || text[digits] == '.')) ++digits;
+  while (digits < text.size() && (std::isdigit(static_cast<unsigned char>(text[digits])) || text[digits] == '.'))
+    ++digits;
   std::string_view unit = text.substr(digits);
   while (!unit.empty() && unit.front() == ' ') unit.remove_prefix(1);
   const auto number = parse_number<double>(text.substr(0, digits));
   if (digits == 0 || !number) return std::nullopt;
   double scale = 1;
   if (!unit.empty() && unit != "B") {
-    const size_t power = std::string_view("KMGT").find(static_cast<char>(std::toupper(static_cast<unsigned char>(unit[0]))));
+    const size_t power =
+        std::string_view("KMGT").find(static_cast<char>(std::toupper(static_cast<unsigned char>(unit[0]))));
     if (power == std::string_view::npos) return std::nullopt;
     const std::string_view rest = unit.substr(1);
     if (rest.empty() || rest == "iB" || rest == "i") {
@@ -117,7 +119,8 @@ Status set_from_json(const Setting& setting, const nlohmann::json& value) {
   if (const auto* field = std::get_if<std::string*>(&setting.field)) {
     if (!value.is_string()) return fail();
     if (setting.is_secret() && value == kHiddenSecret) {
-      return invalid_argument(setting.key + " is hidden (\"***\") in this file; write the real one or leave it out", setting.key);
+      return invalid_argument(setting.key + " is hidden (\"***\") in this file; write the real one or leave it out",
+                              setting.key);
     }
     **field = value.get<std::string>();
   } else if (const auto* number = std::get_if<int64_t*>(&setting.field)) {
@@ -145,14 +148,16 @@ void add_flags(CLI::App& app, std::span<const Setting> settings, GivenFlags& giv
     const std::string key = setting.key;
     if (std::holds_alternative<bool*>(setting.field)) {
       app.add_flag_function(
-          flag + ",!--no-" + flag.substr(2), [key, &given](int64_t count) { given.emplace_back(key, count > 0 ? "true" : "false"); },
-          help);
+          flag + ",!--no-" + flag.substr(2),
+          [key, &given](int64_t count) { given.emplace_back(key, count > 0 ? "true" : "false"); }, help);
       continue;
     }
     const bool is_number = !std::holds_alternative<std::string*>(setting.field);
     app.add_option_function<std::string>(
            flag, [key, &given](const std::string& text) { given.emplace_back(key, text); }, help)
-        ->type_name(setting.is_bytes() ? "BYTES" : is_number ? "N" : "TEXT")
+        ->type_name(setting.is_bytes() ? "BYTES"
+                    : is_number        ? "N"
+                                       : "TEXT")
         ->take_last();
   }
 }

@@ -24,8 +24,8 @@ BodyDecoder::BodyDecoder(const RequestHead& head, const Limits& limits)
     num_left_ = head.content_length;
     state_ = num_left_ > 0 ? State::kLength : State::kDone;
     if (num_left_ > max_body_bytes_) {
-      fail(413, "the body has " + std::to_string(num_left_) + " bytes, the limit is " +
-                    std::to_string(max_body_bytes_));
+      fail(413,
+           "the body has " + std::to_string(num_left_) + " bytes, the limit is " + std::to_string(max_body_bytes_));
     }
   }
 }
@@ -84,8 +84,7 @@ void BodyDecoder::step(char c) {
     case State::kChunkSizeLf:
       if (c != '\n') return fail(400, "a chunk size line that does not end in CRLF");
       if (num_left_ > max_body_bytes_ - body_.size()) {
-        return fail(413,
-                    "the body is larger than the limit of " + std::to_string(max_body_bytes_) + " bytes");
+        return fail(413, "the body is larger than the limit of " + std::to_string(max_body_bytes_) + " bytes");
       }
       num_digits_ = 0;
       num_framing_bytes_ = 0;
@@ -127,8 +126,7 @@ void BodyDecoder::step(char c) {
     case State::kLength:
     case State::kChunkData:
     case State::kDone:
-    case State::kError:
-      return;
+    case State::kError: return;
   }
 }
 

@@ -12,8 +12,7 @@ const char* type_of(int http_status) {
 
 }  // namespace
 
-HttpResponse error_response(int http_status, std::string_view message, std::string_view param,
-                            std::string_view code) {
+HttpResponse error_response(int http_status, std::string_view message, std::string_view param, std::string_view code) {
   using nlohmann::json;
   const json body = {{"error",
                       {{"message", message},
@@ -34,28 +33,18 @@ HttpResponse error_response(const Status& status) {
 
 int http_status_of(StatusCode code) {
   switch (code) {
-    case StatusCode::kOk:
-      return 200;
-    case StatusCode::kInvalidArgument:
-      return 400;
-    case StatusCode::kNotFound:
-      return 404;
-    case StatusCode::kTooLarge:
-      return 413;
-    case StatusCode::kResourceExhausted:
-      return 429;
-    case StatusCode::kUnavailable:
-      return 503;
-    case StatusCode::kDeadlineExceeded:
-      return 504;
-    case StatusCode::kCancelled:
-      return 499;
-    case StatusCode::kUnsupported:
-      return 400;
+    case StatusCode::kOk: return 200;
+    case StatusCode::kInvalidArgument: return 400;
+    case StatusCode::kNotFound: return 404;
+    case StatusCode::kTooLarge: return 413;
+    case StatusCode::kResourceExhausted: return 429;
+    case StatusCode::kUnavailable: return 503;
+    case StatusCode::kDeadlineExceeded: return 504;
+    case StatusCode::kCancelled: return 499;
+    case StatusCode::kUnsupported: return 400;
     case StatusCode::kDataLoss:
     case StatusCode::kDeviceError:
-    case StatusCode::kInternal:
-      return 500;
+    case StatusCode::kInternal: return 500;
   }
   return 500;
 }

@@ -28,8 +28,7 @@ struct HttpRequest {
   std::vector<Header> headers;
   std::string body;
   std::string client_address;  // of the peer, without port
-  std::string
-      request_id;  // from X-Request-Id when it is well-formed, else made here; sent back in the answer
+  std::string request_id;      // from X-Request-Id when it is well-formed, else made here; sent back in the answer
 
   // The value of the first header with this name (case-insensitive), or empty.
   std::string_view header(std::string_view name) const;

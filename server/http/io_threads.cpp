@@ -26,9 +26,7 @@ IoThreads::IoThreads(int num_threads) : io_(num_threads), work_(io_.get_executor
   for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { run_until_stopped(io_); });
 }
 
-IoThreads::~IoThreads() {
-  stop();
-}
+IoThreads::~IoThreads() { stop(); }
 
 void IoThreads::stop() {
   work_.reset();

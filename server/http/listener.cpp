@@ -36,8 +36,8 @@ Result<tcp::endpoint> resolve(asio::io_context& io, std::string host, uint16_t p
   tcp::resolver resolver(io);
   const auto found = resolver.resolve(host, std::to_string(port), tcp::resolver::passive, error);
   if (error || found.empty()) {
-    return invalid_argument("--host " + host + " is neither an address nor a name that resolves (" +
-                                error.message() + "); 0.0.0.0 means all interfaces",
+    return invalid_argument("--host " + host + " is neither an address nor a name that resolves (" + error.message() +
+                                "); 0.0.0.0 means all interfaces",
                             "host");
   }
   // "localhost" has two addresses and clients try 127.0.0.1 more often than ::1.
@@ -50,17 +50,16 @@ Result<tcp::endpoint> resolve(asio::io_context& io, std::string host, uint16_t p
 Status listen_failure(const ErrorCode& error, const HttpServer::Options& options) {
   const std::string where = options.host + " port " + std::to_string(options.port);
   if (error == asio::error::address_in_use) {
-    return unavailable(where + " is in use by another process. Stop that one (ss -ltnp 'sport = :" +
-                       std::to_string(options.port) +
-                       "' names it), or choose another port with --port; 0 lets the system pick a free one.");
+    return unavailable(
+        where + " is in use by another process. Stop that one (ss -ltnp 'sport = :" + std::to_string(options.port) +
+        "' names it), or choose another port with --port; 0 lets the system pick a free one.");
   }
   if (error == asio::error::access_denied) {
-    return unavailable(
-        where + " may not be opened by this user: ports below 1024 need a privilege. Choose --port 8000.");
+    return unavailable(where +
+                       " may not be opened by this user: ports below 1024 need a privilege. Choose --port 8000.");
   }
   if (error == boost::system::errc::address_not_available) {
-    return unavailable(where +
-                       " is not an address of this machine. Use --host 0.0.0.0 for all of its interfaces.");
+    return unavailable(where + " is not an address of this machine. Use --host 0.0.0.0 for all of its interfaces.");
   }
   return unavailable("cannot listen on " + where + ": " + error.message());
 }
@@ -84,8 +83,8 @@ void start_session(const std::shared_ptr<ServerState>& state, Socket socket) {
 asio::awaitable<void> accept_connections(std::shared_ptr<ServerState> state) {
   asio::steady_timer pause(state->acceptor.get_executor());
   while (state->acceptor.is_open()) {
-    auto [error, socket] = co_await state->acceptor.async_accept(asio::make_strand(state->io),
-                                                                 asio::as_tuple(asio::use_awaitable));
+    auto [error, socket] =
+        co_await state->acceptor.async_accept(asio::make_strand(state->io), asio::as_tuple(asio::use_awaitable));
     if (!state->acceptor.is_open()) co_return;
     if (!error) {
       start_session(state, std::move(socket));
@@ -140,9 +139,7 @@ Status HttpServer::start() {
   return ok_status();
 }
 
-uint16_t HttpServer::local_port() const {
-  return state_->local_port;
-}
+uint16_t HttpServer::local_port() const { return state_->local_port; }
 
 void HttpServer::stop_accepting() {
   state_->is_draining = true;
@@ -165,8 +162,6 @@ size_t HttpServer::num_connections() const {
   return state_->sessions.size();
 }
 
-size_t HttpServer::num_requests() const {
-  return state_->num_requests.load(std::memory_order_relaxed);
-}
+size_t HttpServer::num_requests() const { return state_->num_requests.load(std::memory_order_relaxed); }
 
 }  // namespace sextant::http

@@ -14,9 +14,7 @@ namespace beast_http = boost::beast::http;
 using boost::beast::string_view;
 using ErrorCode = boost::beast::error_code;
 
-std::string to_string(string_view text) {
-  return {text.data(), text.size()};
-}
+std::string to_string(string_view text) { return {text.data(), text.size()}; }
 
 // Whether the request line ends as one of another HTTP version does, rather than in something else.
 bool names_a_version(std::string_view text) {
@@ -44,8 +42,7 @@ class HeadParser final : public beast_http::basic_parser<true> {
     ec = beast_http::error::bad_field;
   }
 
-  void on_request_impl(beast_http::verb, string_view method, string_view target, int version,
-                       ErrorCode& ec) override {
+  void on_request_impl(beast_http::verb, string_view method, string_view target, int version, ErrorCode& ec) override {
     head_.request.method = to_string(method);
     head_.is_http10 = version == 10;
     head_.keep_alive = !head_.is_http10;
@@ -61,13 +58,10 @@ class HeadParser final : public beast_http::basic_parser<true> {
     }
     head_.request.headers.push_back({to_string(name), to_string(value)});
     switch (field) {
-      case beast_http::field::host:
-        ++num_hosts;
-        break;
+      case beast_http::field::host: ++num_hosts; break;
       case beast_http::field::content_length: {
         ++num_content_lengths;
-        const auto [end, errc] =
-            std::from_chars(value.data(), value.data() + value.size(), head_.content_length);
+        const auto [end, errc] = std::from_chars(value.data(), value.data() + value.size(), head_.content_length);
         if (errc != std::errc() || end != value.data() + value.size()) {
           return refuse(ec, 400, "Content-Length is not one decimal number");
         }
@@ -86,8 +80,7 @@ class HeadParser final : public beast_http::basic_parser<true> {
         }
         head_.expects_continue = true;
         break;
-      default:
-        break;
+      default: break;
     }
   }
 
@@ -127,8 +120,7 @@ std::optional<HttpError> parse_request_head(std::string_view text, const Limits&
   if (parser.num_content_lengths > 0 && parser.num_transfer_encodings > 0) {
     return HttpError{400, "both Content-Length and Transfer-Encoding"};
   }
-  if (head.is_http10 && parser.num_transfer_encodings > 0)
-    return HttpError{400, "Transfer-Encoding in HTTP/1.0"};
+  if (head.is_http10 && parser.num_transfer_encodings > 0) return HttpError{400, "Transfer-Encoding in HTTP/1.0"};
   if (parser.num_hosts > 1) return HttpError{400, "more than one Host"};
   if (!head.is_http10 && parser.num_hosts == 0) return HttpError{400, "HTTP/1.1 needs a Host header"};
   if (head.is_http10) head.expects_continue = false;

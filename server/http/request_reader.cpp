@@ -9,8 +9,7 @@ void RequestReader::fail(HttpError error) {
 
 size_t RequestReader::feed(std::string_view in) {
   switch (state_) {
-    case State::kHead:
-      return feed_head(in);
+    case State::kHead: return feed_head(in);
     case State::kBody: {
       const size_t used = body_->feed(in);
       if (body_->error()) {
@@ -21,8 +20,7 @@ size_t RequestReader::feed(std::string_view in) {
       return used;
     }
     case State::kComplete:
-    case State::kError:
-      return 0;
+    case State::kError: return 0;
   }
   return 0;
 }

@@ -21,8 +21,7 @@ struct ResponseFraming {
 // Fields that belong to the framing (Content-Length, Transfer-Encoding, Connection, Date, Server,
 // X-Request-Id) are dropped from `response.headers`; control characters in values become spaces; a field
 // whose name is no token is dropped.
-std::string response_head(const HttpResponse& response, const ResponseFraming& framing,
-                          std::string_view request_id);
+std::string response_head(const HttpResponse& response, const ResponseFraming& framing, std::string_view request_id);
 
 // 204 and 304 (and 1xx) have neither a body nor a length.
 bool status_has_body(int status);

@@ -11,8 +11,7 @@ void Router::add(std::string_view method, std::string_view path, Handler handler
   CHECK(path == "*" || path.find('*') >= path.size() - (is_prefix ? 1 : 0)) << "a star inside " << path;
   for (Route& route : routes_) {
     if (route.path != path) continue;
-    CHECK(route.methods.emplace(method, std::move(handler)).second)
-        << method << " " << path << " was added before";
+    CHECK(route.methods.emplace(method, std::move(handler)).second) << method << " " << path << " was added before";
     return;
   }
   Route route{.path = std::string(path), .is_prefix = is_prefix, .methods = {}};

@@ -1,14 +1,14 @@
 // The connection's life: reading, waiting, closing. What is said to the client is in session_answer.cpp.
 #include "server/http/session.h"
 
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
-#include <netinet/tcp.h>
-#include <sys/socket.h>
 #include <utility>
 
 #include "engine/base/log.h"
@@ -28,8 +28,7 @@ void set_option(int fd, int level, int name, int value) {
 
 }  // namespace
 
-Session::Session(Socket socket, std::string client_address, std::shared_ptr<ServerState> server,
-                 bool refusing)
+Session::Session(Socket socket, std::string client_address, std::shared_ptr<ServerState> server, bool refusing)
     : server_(std::move(server)),
       socket_(std::move(socket)),
       strand_(socket_.get_executor()),
@@ -164,8 +163,9 @@ void Session::ensure_read(size_t num_bytes) {
   if (is_reading_ || read_closed_ || failed_ || in_.size() >= capacity) return;
   is_reading_ = true;
   socket_.async_read_some(asio::buffer(in_.prepare(num_bytes), num_bytes),
-                          [self = shared_from_this()](const boost::system::error_code& error,
-                                                      size_t num_read) { self->on_read(error, num_read); });
+                          [self = shared_from_this()](const boost::system::error_code& error, size_t num_read) {
+                            self->on_read(error, num_read);
+                          });
 }
 
 void Session::on_read(const boost::system::error_code& error, size_t num_bytes) {

@@ -22,9 +22,7 @@ constexpr uint64_t kMaxUnwantedBodyBytes = 64 * 1024;
 
 class RequestCount {
  public:
-  explicit RequestCount(std::atomic<size_t>& count) : count_(count) {
-    count_.fetch_add(1, std::memory_order_relaxed);
-  }
+  explicit RequestCount(std::atomic<size_t>& count) : count_(count) { count_.fetch_add(1, std::memory_order_relaxed); }
   ~RequestCount() { count_.fetch_sub(1, std::memory_order_relaxed); }
   RequestCount(const RequestCount&) = delete;
   RequestCount& operator=(const RequestCount&) = delete;
@@ -212,9 +210,8 @@ void Session::prepare_stream_write() {
   if (!exchange.pending.empty()) {
     if (is_framed) {  // all that is queued is one chunk
       std::array<char, 20> size{};
-      out_head_.append(
-          size.data(),
-          std::to_chars(size.data(), size.data() + size.size(), exchange.pending.size(), 16).ptr);
+      out_head_.append(size.data(),
+                       std::to_chars(size.data(), size.data() + size.size(), exchange.pending.size(), 16).ptr);
       out_head_ += "\r\n";
       out_tail_ = "\r\n";
     }
@@ -257,10 +254,9 @@ void Session::on_written(const boost::system::error_code& error, size_t num_byte
     return;
   }
   update_buffered();
-  socket_.async_write_some(
-      left, [self = shared_from_this()](const boost::system::error_code& write_error, size_t num) {
-        self->on_written(write_error, num);
-      });
+  socket_.async_write_some(left, [self = shared_from_this()](const boost::system::error_code& write_error, size_t num) {
+    self->on_written(write_error, num);
+  });
 }
 
 void Session::update_buffered() {

@@ -28,9 +28,7 @@ SessionExchange::~SessionExchange() {
   });
 }
 
-boost::asio::any_io_executor SessionExchange::executor() {
-  return session_->strand();
-}
+boost::asio::any_io_executor SessionExchange::executor() { return session_->strand(); }
 
 bool SessionExchange::may_answer(const char* call) {
   CHECK(session_->strand().running_in_this_thread()) << call << "() outside the exchange's executor";
@@ -91,9 +89,7 @@ void SessionExchange::abort_stream() {
   session_->wake();
 }
 
-size_t SessionExchange::buffered_bytes() const {
-  return state_->buffered_bytes();
-}
+size_t SessionExchange::buffered_bytes() const { return state_->buffered_bytes(); }
 
 void SessionExchange::on_drained(std::function<void()> callback) {
   if (!state_->closed) state_->on_drained = std::move(callback);

@@ -34,12 +34,8 @@ std::string sse_named_event(std::string_view name, std::string_view json) {
   return event;
 }
 
-std::string sse_done() {
-  return "data: [DONE]\n\n";
-}
+std::string sse_done() { return "data: [DONE]\n\n"; }
 
-std::string sse_heartbeat() {
-  return ": keep-alive\n\n";
-}
+std::string sse_heartbeat() { return ": keep-alive\n\n"; }
 
 }  // namespace sextant::http

@@ -10,9 +10,7 @@ int hex_value(char c) {
   return -1;
 }
 
-bool is_control(char c) {
-  return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-}
+bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
 
 bool starts_with_scheme(std::string_view target, std::string_view scheme) {
   if (target.size() < scheme.size()) return false;
@@ -59,8 +57,7 @@ Result<Target> parse_target(std::string_view method, std::string_view target) {
   if (target.empty() || target.front() != '/') {
     return invalid_argument("the request target must be a path that begins with '/' or an http URL");
   }
-  if (target.find('#') != std::string_view::npos)
-    return invalid_argument("the request target holds a fragment ('#')");
+  if (target.find('#') != std::string_view::npos) return invalid_argument("the request target holds a fragment ('#')");
   const size_t question = target.find('?');
   Target parsed;
   ASSIGN_OR_RETURN(parsed.path, percent_decode(target.substr(0, question)));

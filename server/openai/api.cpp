@@ -22,13 +22,12 @@ namespace {
 namespace asio = boost::asio;
 
 int64_t system_unix_s() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 Status text_queue_full() {
-  return Status(StatusCode::kUnavailable,
-                "The server has too many requests waiting to be read. Try again later.", {}, "queue_full");
+  return Status(StatusCode::kUnavailable, "The server has too many requests waiting to be read. Try again later.", {},
+                "queue_full");
 }
 
 // Nothing of what a body causes may end a thread: memory for an absurd one, at worst.
@@ -61,12 +60,7 @@ struct Api::Impl {
               chat_template,
               {engine.info().vocab_size, engine.info().max_model_len},
               options.served_model_names},
-        services{engine,
-                 tokenizer,
-                 metrics,
-                 seeds,
-                 options.system_fingerprint,
-                 options.pause_above_buffered_bytes},
+        services{engine, tokenizer, metrics, seeds, options.system_fingerprint, options.pause_above_buffered_bytes},
         sinks(engine),
         text_pool(options.num_text_threads, options.max_queued_texts) {
     CHECK(!options.served_model_names.empty());

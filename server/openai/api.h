@@ -29,9 +29,8 @@ struct ApiOptions {
   std::string system_fingerprint;  // the same for equal weights and numerics; empty: null in answers
   size_t num_text_threads = 2;     // JSON, templates and tokenisation run here, not on I/O threads
   size_t max_queued_texts = 256;   // requests waiting for those threads; more get 503
-  size_t pause_above_buffered_bytes =
-      256 * 1024;                       // unread bytes of one client after which its sequences pause
-  std::function<int64_t()> unix_now_s;  // wall clock for `created` and strftime_now; empty: the system's
+  size_t pause_above_buffered_bytes = 256 * 1024;  // unread bytes of one client after which its sequences pause
+  std::function<int64_t()> unix_now_s;             // wall clock for `created` and strftime_now; empty: the system's
 };
 
 class Api {

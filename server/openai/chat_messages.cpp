@@ -36,15 +36,13 @@ Status read_content(const Json& message, const std::string& param, Json* out) {
                               "invalid_type");
     }
     if (*type != "text") {
-      return invalid_argument("'" + part_param +
-                                  ".type' must be \"text\": this model reads text only. It is " +
+      return invalid_argument("'" + part_param + ".type' must be \"text\": this model reads text only. It is " +
                                   in_quotes(type->get_ref<const std::string&>()) + ".",
                               part_param + ".type", "unsupported_content_type");
     }
     const Json* part_text = find_field(part, "text");
     if (part_text == nullptr || !part_text->is_string()) {
-      return invalid_argument("'" + part_param + ".text' must be a string.", part_param + ".text",
-                              "invalid_type");
+      return invalid_argument("'" + part_param + ".text' must be a string.", part_param + ".text", "invalid_type");
     }
     if (i > 0) text += '\n';
     text += part_text->get_ref<const std::string&>();
@@ -85,8 +83,7 @@ Status read_tool_calls(const Json& calls, const std::string& param, Json* out) {
 
 Result<Json> read_messages(const Json& body) {
   const Json* messages = find_field(body, "messages");
-  if (messages == nullptr)
-    return invalid_argument("'messages' is required.", "messages", "missing_required_parameter");
+  if (messages == nullptr) return invalid_argument("'messages' is required.", "messages", "missing_required_parameter");
   if (!messages->is_array()) return type_error("messages", "an array of messages", *messages);
   if (messages->empty()) return range_error("messages", "an array of at least one message", "empty");
   if (messages->size() > kMaxMessages) {
@@ -101,8 +98,7 @@ Result<Json> read_messages(const Json& body) {
     RETURN_IF_ERROR(chat_message_fields().check(message, param));
     const Json* role = find_field(message, "role");
     if (role == nullptr)
-      return invalid_argument("'" + param + ".role' is required.", param + ".role",
-                              "missing_required_parameter");
+      return invalid_argument("'" + param + ".role' is required.", param + ".role", "missing_required_parameter");
     if (!role->is_string()) return type_error(param + ".role", "a string", *role);
     Json shaped = Json::object();
     shaped["role"] = *role;
@@ -126,8 +122,7 @@ Result<Json> read_tools(const Json& body) {
   if (tools == nullptr || (tools->is_array() && tools->empty())) return Json(nullptr);
   if (!tools->is_array()) return type_error("tools", "an array", *tools);
   for (size_t i = 0; i < tools->size(); ++i) {
-    if (!(*tools)[i].is_object())
-      return type_error("tools[" + std::to_string(i) + "]", "an object", (*tools)[i]);
+    if (!(*tools)[i].is_object()) return type_error("tools[" + std::to_string(i) + "]", "an object", (*tools)[i]);
   }
   return *tools;
 }

@@ -15,8 +15,8 @@ namespace sextant::openai {
 namespace {
 
 // Variables of the template that have their own request fields.
-constexpr std::array<std::string_view, 5> kReservedVariables = {
-    "messages", "tools", "documents", "add_generation_prompt", "continue_final_message"};
+constexpr std::array<std::string_view, 5> kReservedVariables = {"messages", "tools", "documents",
+                                                                "add_generation_prompt", "continue_final_message"};
 
 Status read_kwargs(const Json& body, Json* kwargs) {
   *kwargs = Json::object();
@@ -26,8 +26,8 @@ Status read_kwargs(const Json& body, Json* kwargs) {
   for (const std::string_view name : kReservedVariables) {
     if (value->contains(name)) {
       const std::string param = "chat_template_kwargs." + std::string(name);
-      return invalid_argument("'" + param + "' is given by the request's field '" + std::string(name) + "'.",
-                              param, "invalid_value");
+      return invalid_argument("'" + param + "' is given by the request's field '" + std::string(name) + "'.", param,
+                              "invalid_value");
     }
   }
   *kwargs = *value;
@@ -37,8 +37,7 @@ Status read_kwargs(const Json& body, Json* kwargs) {
 // The last message must have text to go on from.
 Status check_continuation(const ChatPrompt& prompt) {
   const Json& content = prompt.messages.back()["content"];
-  if (!content.is_string() ||
-      content.get_ref<const std::string&>().find_first_not_of(" \t\r\n") == std::string::npos) {
+  if (!content.is_string() || content.get_ref<const std::string&>().find_first_not_of(" \t\r\n") == std::string::npos) {
     return invalid_argument("'continue_final_message' needs a last message with text in its content.",
                             "continue_final_message", "invalid_value");
   }
@@ -52,8 +51,7 @@ Status read_documents(const Json& body, Json* documents) {
   if (value == nullptr) return ok_status();
   if (!value->is_array()) return type_error("documents", "an array of objects", *value);
   for (size_t i = 0; i < value->size(); ++i) {
-    if (!(*value)[i].is_object())
-      return type_error("documents[" + std::to_string(i) + "]", "an object", (*value)[i]);
+    if (!(*value)[i].is_object()) return type_error("documents[" + std::to_string(i) + "]", "an object", (*value)[i]);
   }
   *documents = *value;
   return ok_status();
@@ -66,14 +64,12 @@ Status check_tool_choice(const Json& body, const ChatPrompt& prompt) {
     if (!choice->is_string() && !choice->is_object()) {
       return type_error("tool_choice", "a string or an object", *choice);
     }
-    return invalid_argument(
-        "'tool_choice' other than \"none\" is not supported: tool calls are not parsed yet.", "tool_choice",
-        "unsupported_parameter");
+    return invalid_argument("'tool_choice' other than \"none\" is not supported: tool calls are not parsed yet.",
+                            "tool_choice", "unsupported_parameter");
   }
   if (!prompt.tools.is_null() && !is_none) {
-    return invalid_argument(
-        "'tools' is not supported unless 'tool_choice' is \"none\": tool calls are not parsed yet.", "tools",
-        "unsupported_parameter");
+    return invalid_argument("'tools' is not supported unless 'tool_choice' is \"none\": tool calls are not parsed yet.",
+                            "tools", "unsupported_parameter");
   }
   return ok_status();
 }
@@ -82,11 +78,9 @@ Status read_reasoning_effort(const Json& body, Json* kwargs) {
   std::optional<std::string> effort;
   RETURN_IF_ERROR(read_string(body, "reasoning_effort", 16, &effort));
   if (!effort) return ok_status();
-  constexpr std::array<std::string_view, 7> kKnown = {"none", "minimal", "low", "medium",
-                                                      "high", "xhigh",   "max"};
+  constexpr std::array<std::string_view, 7> kKnown = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
   if (std::find(kKnown.begin(), kKnown.end(), *effort) == kKnown.end()) {
-    return range_error("reasoning_effort", "one of none, minimal, low, medium, high, xhigh, max",
-                       in_quotes(*effort));
+    return range_error("reasoning_effort", "one of none, minimal, low, medium, high, xhigh, max", in_quotes(*effort));
   }
   (*kwargs)["reasoning_effort"] = *effort;
   if (!kwargs->contains("enable_thinking")) (*kwargs)["enable_thinking"] = *effort != "none";
@@ -127,16 +121,16 @@ Result<ChatPrompt> parse_chat_prompt(const Json& body) {
 
 Result<ChatRequest> parse_chat_request(const Json& body, const ModelLimits& limits) {
   if (!body.is_object()) {
-    return invalid_argument("The body must be a JSON object, not " + std::string(json_type_name(body)) + ".",
-                            {}, "invalid_type");
+    return invalid_argument("The body must be a JSON object, not " + std::string(json_type_name(body)) + ".", {},
+                            "invalid_type");
   }
   RETURN_IF_ERROR(chat_fields().check(body));
   ChatRequest request;
   SharedFields& shared = request.shared;
   RETURN_IF_ERROR(parse_shared_fields(body, limits, 1, &shared));
   std::optional<int64_t> max_completion_tokens;
-  RETURN_IF_ERROR(read_integer(body, "max_completion_tokens", 1, std::numeric_limits<int64_t>::max(),
-                               &max_completion_tokens));
+  RETURN_IF_ERROR(
+      read_integer(body, "max_completion_tokens", 1, std::numeric_limits<int64_t>::max(), &max_completion_tokens));
   if (max_completion_tokens) shared.max_tokens = max_completion_tokens;
   RETURN_IF_ERROR(check_best_of(body, shared.sampling.n));
   RETURN_IF_ERROR(read_logprobs(body, &shared.sampling));

@@ -18,8 +18,7 @@ namespace sextant::openai {
 class ChoiceText {
  public:
   // The references outlive this object. `eos_token_ids` are the model's own: they give no stop_reason.
-  ChoiceText(const Tokenizer& tokenizer, const GenerationSpec& spec,
-             const std::vector<int32_t>& eos_token_ids);
+  ChoiceText(const Tokenizer& tokenizer, const GenerationSpec& spec, const std::vector<int32_t>& eos_token_ids);
 
   // What one event adds; takes the event's tokens and log-probabilities. When a stop string was found, tokens
   // after the one that completed it are dropped, and finish_reason is kStop whether or not the engine had

@@ -12,14 +12,12 @@ namespace {
 // A string, a list of strings, a list of token ids, or a list of such lists.
 Status read_prompts(const Json& body, int32_t vocab_size, std::vector<CompletionRequest::Prompt>* prompts) {
   const Json* value = find_field(body, "prompt");
-  if (value == nullptr)
-    return invalid_argument("'prompt' is required.", "prompt", "missing_required_parameter");
+  if (value == nullptr) return invalid_argument("'prompt' is required.", "prompt", "missing_required_parameter");
   if (value->is_string()) {
     prompts->emplace_back(value->get<std::string>());
     return ok_status();
   }
-  constexpr std::string_view kWanted =
-      "a string, an array of strings, of token ids, or of arrays of token ids";
+  constexpr std::string_view kWanted = "a string, an array of strings, of token ids, or of arrays of token ids";
   if (!value->is_array()) return type_error("prompt", kWanted, *value);
   if (value->empty()) return range_error("prompt", "not empty", "an empty array");
   if (value->front().is_number()) {
@@ -42,8 +40,7 @@ Status read_prompts(const Json& body, int32_t vocab_size, std::vector<Completion
     } else {
       if (!element.is_array())
         return type_error(
-            param,
-            i == 0 ? "a string, a token id or an array of token ids" : "an array of token ids like the first",
+            param, i == 0 ? "a string, a token id or an array of token ids" : "an array of token ids like the first",
             element);
       std::vector<int32_t> ids;
       RETURN_IF_ERROR(read_token_ids(element, param, vocab_size, &ids));
@@ -57,8 +54,8 @@ Status read_prompts(const Json& body, int32_t vocab_size, std::vector<Completion
 
 Result<CompletionRequest> parse_completion_request(const Json& body, const ModelLimits& limits) {
   if (!body.is_object()) {
-    return invalid_argument("The body must be a JSON object, not " + std::string(json_type_name(body)) + ".",
-                            {}, "invalid_type");
+    return invalid_argument("The body must be a JSON object, not " + std::string(json_type_name(body)) + ".", {},
+                            "invalid_type");
   }
   RETURN_IF_ERROR(completion_fields().check(body));
   CompletionRequest request;
@@ -73,8 +70,7 @@ Result<CompletionRequest> parse_completion_request(const Json& body, const Model
   if (logprobs) {
     shared.sampling.logprobs = static_cast<int32_t>(*logprobs);
     // Echoed tokens have their log-probabilities too.
-    if (shared.echo && !shared.sampling.prompt_logprobs)
-      shared.sampling.prompt_logprobs = shared.sampling.logprobs;
+    if (shared.echo && !shared.sampling.prompt_logprobs) shared.sampling.prompt_logprobs = shared.sampling.logprobs;
   }
   RETURN_IF_ERROR(check_sampling(shared, limits));
   RETURN_IF_ERROR(read_prompts(body, limits.vocab_size, &request.prompts));

@@ -15,16 +15,15 @@ EngineSink::EngineSink(Engine& engine, asio::any_io_executor executor)
     : engine_(engine), strand_(asio::make_strand(executor)) {}
 
 void EngineSink::deliver(std::vector<OutputEvent> events) {
-  asio::post(strand_, [self = shared_from_this(), events = std::move(events)]() mutable {
-    self->fan_out(std::move(events));
-  });
+  asio::post(strand_,
+             [self = shared_from_this(), events = std::move(events)]() mutable { self->fan_out(std::move(events)); });
 }
 
 void EngineSink::submit(std::vector<Request> requests, std::shared_ptr<EventReceiver> receiver) {
-  asio::post(strand_, [self = shared_from_this(), requests = std::move(requests),
-                       receiver = std::move(receiver)]() mutable {
-    self->submit_here(std::move(requests), std::move(receiver));
-  });
+  asio::post(strand_,
+             [self = shared_from_this(), requests = std::move(requests), receiver = std::move(receiver)]() mutable {
+               self->submit_here(std::move(requests), std::move(receiver));
+             });
 }
 
 void EngineSink::submit_here(std::vector<Request> requests, std::shared_ptr<EventReceiver> receiver) {
@@ -44,14 +43,13 @@ void EngineSink::submit_here(std::vector<Request> requests, std::shared_ptr<Even
     for (const RequestId id : ids) receivers_.emplace(id, receiver);
   }
   const asio::any_io_executor executor = receiver->executor();
-  asio::post(executor,
-             [receiver = std::move(receiver), ids = std::move(ids), refusal = std::move(refusal)]() mutable {
-               if (refusal.ok()) {
-                 receiver->on_submitted(std::move(ids));
-               } else {
-                 receiver->on_submitted(std::move(refusal));
-               }
-             });
+  asio::post(executor, [receiver = std::move(receiver), ids = std::move(ids), refusal = std::move(refusal)]() mutable {
+    if (refusal.ok()) {
+      receiver->on_submitted(std::move(ids));
+    } else {
+      receiver->on_submitted(std::move(refusal));
+    }
+  });
 }
 
 void EngineSink::forget(std::vector<RequestId> ids) {
@@ -70,9 +68,8 @@ void EngineSink::fan_out(std::vector<OutputEvent> events) {
       continue;
     }
     while (end < events.size() && events[end].request_id == events[begin].request_id) ++end;
-    std::vector<OutputEvent> share(
-        std::make_move_iterator(events.begin() + static_cast<std::ptrdiff_t>(begin)),
-        std::make_move_iterator(events.begin() + static_cast<std::ptrdiff_t>(end)));
+    std::vector<OutputEvent> share(std::make_move_iterator(events.begin() + static_cast<std::ptrdiff_t>(begin)),
+                                   std::make_move_iterator(events.begin() + static_cast<std::ptrdiff_t>(end)));
     asio::post(found->second->executor(), [receiver = found->second, share = std::move(share)]() mutable {
       receiver->on_events(std::move(share));
     });

@@ -29,15 +29,14 @@ const Json* find_field(const Json& object, std::string_view name) {
 }
 
 Status type_error(std::string_view param, std::string_view wanted, const Json& got) {
-  return invalid_argument("'" + std::string(param) + "' must be " + std::string(wanted) + ", not " +
-                              std::string(json_type_name(got)) + ".",
-                          std::string(param), "invalid_type");
+  return invalid_argument(
+      "'" + std::string(param) + "' must be " + std::string(wanted) + ", not " + std::string(json_type_name(got)) + ".",
+      std::string(param), "invalid_type");
 }
 
 Status range_error(std::string_view param, std::string_view range, const std::string& got) {
-  return invalid_argument(
-      "'" + std::string(param) + "' must be " + std::string(range) + "; it is " + got + ".",
-      std::string(param), "invalid_value");
+  return invalid_argument("'" + std::string(param) + "' must be " + std::string(range) + "; it is " + got + ".",
+                          std::string(param), "invalid_value");
 }
 
 Status read_boolean(const Json& object, std::string_view name, bool* out) {
@@ -72,8 +71,7 @@ Status to_integer(const Json& value, const std::string& param, int64_t min, int6
   return ok_status();
 }
 
-Status read_integer(const Json& object, std::string_view name, int64_t min, int64_t max,
-                    std::optional<int64_t>* out) {
+Status read_integer(const Json& object, std::string_view name, int64_t min, int64_t max, std::optional<int64_t>* out) {
   const Json* value = find_field(object, name);
   if (value == nullptr) return ok_status();
   int64_t number = 0;
@@ -97,8 +95,7 @@ Status read_float(const Json& object, std::string_view name, float* out) {
   return ok_status();
 }
 
-Status read_string(const Json& object, std::string_view name, size_t max_bytes,
-                   std::optional<std::string>* out) {
+Status read_string(const Json& object, std::string_view name, size_t max_bytes, std::optional<std::string>* out) {
   const Json* value = find_field(object, name);
   if (value == nullptr) return ok_status();
   if (!value->is_string()) return type_error(name, "a string", *value);
@@ -111,8 +108,7 @@ Status read_string(const Json& object, std::string_view name, size_t max_bytes,
   return ok_status();
 }
 
-Status read_token_ids(const Json& value, const std::string& param, int32_t vocab_size,
-                      std::vector<int32_t>* out) {
+Status read_token_ids(const Json& value, const std::string& param, int32_t vocab_size, std::vector<int32_t>* out) {
   if (!value.is_array()) return type_error(param, "an array of token ids", value);
   out->reserve(value.size());
   for (size_t i = 0; i < value.size(); ++i) {

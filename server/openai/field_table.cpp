@@ -13,36 +13,24 @@ namespace {
 
 bool has_type(const Json& value, FieldType type) {
   switch (type) {
-    case FieldType::kAny:
-      return true;
-    case FieldType::kBoolean:
-      return value.is_boolean();
-    case FieldType::kInteger:
-      return value.is_number_integer();
-    case FieldType::kString:
-      return value.is_string();
-    case FieldType::kObject:
-      return value.is_object();
-    case FieldType::kArray:
-      return value.is_array();
+    case FieldType::kAny: return true;
+    case FieldType::kBoolean: return value.is_boolean();
+    case FieldType::kInteger: return value.is_number_integer();
+    case FieldType::kString: return value.is_string();
+    case FieldType::kObject: return value.is_object();
+    case FieldType::kArray: return value.is_array();
   }
   return false;
 }
 
 std::string_view type_name(FieldType type) {
   switch (type) {
-    case FieldType::kAny:
-      return "anything";
-    case FieldType::kBoolean:
-      return "a boolean";
-    case FieldType::kInteger:
-      return "an integer";
-    case FieldType::kString:
-      return "a string";
-    case FieldType::kObject:
-      return "an object";
-    case FieldType::kArray:
-      return "an array";
+    case FieldType::kAny: return "anything";
+    case FieldType::kBoolean: return "a boolean";
+    case FieldType::kInteger: return "an integer";
+    case FieldType::kString: return "a string";
+    case FieldType::kObject: return "an object";
+    case FieldType::kArray: return "an array";
   }
   return "";
 }
@@ -51,23 +39,15 @@ std::string_view type_name(FieldType type) {
 
 std::string_view json_type_name(const Json& value) {
   switch (value.type()) {
-    case Json::value_t::null:
-      return "null";
-    case Json::value_t::boolean:
-      return "a boolean";
-    case Json::value_t::string:
-      return "a string";
-    case Json::value_t::array:
-      return "an array";
-    case Json::value_t::object:
-      return "an object";
+    case Json::value_t::null: return "null";
+    case Json::value_t::boolean: return "a boolean";
+    case Json::value_t::string: return "a string";
+    case Json::value_t::array: return "an array";
+    case Json::value_t::object: return "an object";
     case Json::value_t::number_integer:
-    case Json::value_t::number_unsigned:
-      return "an integer";
-    case Json::value_t::number_float:
-      return "a number";
-    default:
-      return "not JSON";
+    case Json::value_t::number_unsigned: return "an integer";
+    case Json::value_t::number_float: return "a number";
+    default: return "not JSON";
   }
 }
 
@@ -96,8 +76,8 @@ Status FieldTable::check(const Json& object, std::string_view path) const {
     const Field& field = fields_[found->second];
     if (value.is_null()) continue;
     if (field.kind == FieldKind::kIgnored && !has_type(value, field.type)) {
-      return invalid_argument("'" + prefix + name + "' must be " + std::string(type_name(field.type)) +
-                                  ", not " + std::string(json_type_name(value)) + ".",
+      return invalid_argument("'" + prefix + name + "' must be " + std::string(type_name(field.type)) + ", not " +
+                                  std::string(json_type_name(value)) + ".",
                               prefix + name, "invalid_type");
     }
     if (field.kind == FieldKind::kUnsupported) {

@@ -26,17 +26,12 @@ struct Field {
   std::string_view name;
   FieldKind kind = FieldKind::kUsed;
   FieldType type = FieldType::kAny;  // of kIgnored
-  std::string_view neutral =
-      "[]";  // of kUnsupported: JSON array of the values that change nothing; null always is
-  std::string_view reason = {};  // of kUnsupported: ends the sentence "'x' is not supported: "
+  std::string_view neutral = "[]";   // of kUnsupported: JSON array of the values that change nothing; null always is
+  std::string_view reason = {};      // of kUnsupported: ends the sentence "'x' is not supported: "
 };
 
-constexpr Field used(std::string_view name) {
-  return {name, FieldKind::kUsed};
-}
-constexpr Field ignored(std::string_view name, FieldType type) {
-  return {name, FieldKind::kIgnored, type};
-}
+constexpr Field used(std::string_view name) { return {name, FieldKind::kUsed}; }
+constexpr Field ignored(std::string_view name, FieldType type) { return {name, FieldKind::kIgnored, type}; }
 constexpr Field unsupported_unless(std::string_view name, std::string_view neutral, std::string_view reason) {
   return {name, FieldKind::kUnsupported, FieldType::kAny, neutral, reason};
 }

@@ -20,8 +20,7 @@ void append_to(std::vector<T> from, std::vector<T>* to) {
 
 }  // namespace
 
-std::shared_ptr<Generation> Generation::create(std::shared_ptr<http::Exchange> exchange,
-                                               GenerationServices& services,
+std::shared_ptr<Generation> Generation::create(std::shared_ptr<http::Exchange> exchange, GenerationServices& services,
                                                std::shared_ptr<EngineSink> sink) {
   auto generation = std::make_shared<Generation>(std::move(exchange), services, std::move(sink));
   generation->watch_client();
@@ -85,9 +84,8 @@ void Generation::on_submitted(Result<std::vector<RequestId>> ids) {
   const size_t num_prompts = ids_.size();
   for (size_t i = 0; i < num_prompts; ++i) {
     prompt_by_id_.emplace(ids_[i], i);
-    timings_.emplace_back(services_.metrics, arrival_ns_,
-                          static_cast<int32_t>(spec_->prompts[i].token_ids.size()), spec_->sampling.n,
-                          spec_->asked_max_tokens);
+    timings_.emplace_back(services_.metrics, arrival_ns_, static_cast<int32_t>(spec_->prompts[i].token_ids.size()),
+                          spec_->sampling.n, spec_->asked_max_tokens);
   }
   prompt_outputs_.resize(num_prompts);
   has_prompt_output_.resize(num_prompts);
@@ -98,12 +96,10 @@ void Generation::on_submitted(Result<std::vector<RequestId>> ids) {
   }
   choices_.reserve(static_cast<size_t>(spec_->num_choices()));
   for (int32_t i = 0; i < spec_->num_choices(); ++i) {
-    choices_.push_back(
-        {ChoiceText(services_.tokenizer, *spec_, services_.engine.info().eos_token_ids), {}, false});
+    choices_.push_back({ChoiceText(services_.tokenizer, *spec_, services_.engine.info().eos_token_ids), {}, false});
   }
   const RenderContext context{*spec_, prompt_outputs_, services_.tokenizer, services_.system_fingerprint};
-  renderer_ =
-      spec_->endpoint == Endpoint::kChat ? make_chat_renderer(context) : make_completion_renderer(context);
+  renderer_ = spec_->endpoint == Endpoint::kChat ? make_chat_renderer(context) : make_completion_renderer(context);
 }
 
 void Generation::on_events(std::vector<OutputEvent> events) {
@@ -122,8 +118,7 @@ void Generation::on_events(std::vector<OutputEvent> events) {
 
 void Generation::on_event(OutputEvent event, std::string* out) {
   const auto found = prompt_by_id_.find(event.request_id);
-  CHECK(found != prompt_by_id_.end())
-      << "an event of request " << event.request_id << " came to another's receiver";
+  CHECK(found != prompt_by_id_.end()) << "an event of request " << event.request_id << " came to another's receiver";
   CHECK(event.choice_idx >= 0 && event.choice_idx < spec_->sampling.n) << event.choice_idx;
   const size_t prompt_idx = found->second;
   const Choice& choice =
@@ -133,16 +128,15 @@ void Generation::on_event(OutputEvent event, std::string* out) {
     timings_[prompt_idx].on_ended(FinishReason::kError, services_.engine.clock().now_ns());
     // What was made before the failure still goes out, in front of the error.
     if (has_begun_ && !out->empty()) exchange_->write(std::move(*out));
-    fail(Status(StatusCode::kDeviceError,
-                event.error.empty() ? "The model failed while answering." : event.error, {}, "engine_error"));
+    fail(Status(StatusCode::kDeviceError, event.error.empty() ? "The model failed while answering." : event.error, {},
+                "engine_error"));
     return;
   }
   // Prompt log-probabilities come with choice 0; a streamed echo of the others must wait for them.
   if (event.choice_idx == 0 && !has_prompt_output_[prompt_idx]) {
     on_first_event_of_prompt(prompt_idx, &event);
     apply(prompt_idx, std::move(event), out);
-    for (OutputEvent& held : std::exchange(held_back_[prompt_idx], {}))
-      apply(prompt_idx, std::move(held), out);
+    for (OutputEvent& held : std::exchange(held_back_[prompt_idx], {})) apply(prompt_idx, std::move(held), out);
     return;
   }
   if (spec_->stream && spec_->echo && spec_->show_logprobs && !has_prompt_output_[prompt_idx]) {
@@ -168,19 +162,14 @@ void Generation::apply(size_t prompt_idx, OutputEvent event, std::string* out) {
   ChoiceUpdate update = choice.text.append(&event);
   timings_[prompt_idx].on_event(event, static_cast<int32_t>(update.token_ids.size()), now_ns);
   if (spec_->echo_only) {
-    update = {.text = {},
-              .token_ids = {},
-              .logprobs = {},
-              .finish_reason = update.finish_reason,
-              .stop_reason = {}};
+    update = {.text = {}, .token_ids = {}, .logprobs = {}, .finish_reason = update.finish_reason, .stop_reason = {}};
     if (update.finish_reason == FinishReason::kStop) update.finish_reason = FinishReason::kLength;
   }
   if (update.finish_reason) {
     choice.is_done = true;
     ++num_done_;
     timings_[prompt_idx].on_choice_finished(event.choice_idx, *update.finish_reason, now_ns);
-    if (!event.finish_reason)
-      services_.engine.finish(ids_[prompt_idx], event.choice_idx, FinishReason::kStop);
+    if (!event.finish_reason) services_.engine.finish(ids_[prompt_idx], event.choice_idx, FinishReason::kStop);
   }
   append_to(update.token_ids, &choice.whole.token_ids);
   if (spec_->stream) {

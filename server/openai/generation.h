@@ -42,10 +42,9 @@ struct GenerationServices {
 class Generation final : public EventReceiver, public std::enable_shared_from_this<Generation> {
  public:
   // On the exchange's executor, when the request arrived; watches the client from here on.
-  static std::shared_ptr<Generation> create(std::shared_ptr<http::Exchange> exchange,
-                                            GenerationServices& services, std::shared_ptr<EngineSink> sink);
-  Generation(std::shared_ptr<http::Exchange> exchange, GenerationServices& services,
-             std::shared_ptr<EngineSink> sink);
+  static std::shared_ptr<Generation> create(std::shared_ptr<http::Exchange> exchange, GenerationServices& services,
+                                            std::shared_ptr<EngineSink> sink);
+  Generation(std::shared_ptr<http::Exchange> exchange, GenerationServices& services, std::shared_ptr<EngineSink> sink);
 
   // Runs what the text pool made of the body, or answers its error. Once, on the executor.
   void run(Result<GenerationSpec> spec);

@@ -10,9 +10,7 @@
 namespace sextant::openai {
 namespace {
 
-double seconds(int64_t from_ns, int64_t to_ns) {
-  return static_cast<double>(to_ns - from_ns) * 1e-9;
-}
+double seconds(int64_t from_ns, int64_t to_ns) { return static_cast<double>(to_ns - from_ns) * 1e-9; }
 
 std::optional<double> interval(int64_t from_ns, int64_t to_ns) {
   if (from_ns == 0 || to_ns == 0) return std::nullopt;
@@ -65,8 +63,7 @@ void GenerationTimings::report(int64_t now_ns) {
   timings.num_prompt_tokens = num_prompt_tokens_;
   timings.num_cached_tokens = num_cached_tokens_;
   if (max_tokens_) {
-    timings.max_tokens =
-        static_cast<int32_t>(std::min<int64_t>(*max_tokens_, std::numeric_limits<int32_t>::max()));
+    timings.max_tokens = static_cast<int32_t>(std::min<int64_t>(*max_tokens_, std::numeric_limits<int32_t>::max()));
   }
   timings.e2e_s = seconds(arrival_ns_, now_ns);
   for (const Choice& choice : choices_) {

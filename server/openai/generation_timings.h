@@ -18,8 +18,8 @@ namespace sextant::openai {
 class GenerationTimings {
  public:
   // From the engine's acceptance on. `metrics` may be null.
-  GenerationTimings(ServerMetrics* metrics, int64_t arrival_ns, int32_t num_prompt_tokens,
-                    int32_t num_choices, std::optional<int64_t> max_tokens);
+  GenerationTimings(ServerMetrics* metrics, int64_t arrival_ns, int32_t num_prompt_tokens, int32_t num_choices,
+                    std::optional<int64_t> max_tokens);
 
   // An event with `num_tokens` tokens that count (of the event's, the rest lies behind a stop string).
   void on_event(const OutputEvent& event, int32_t num_tokens, int64_t now_ns);

@@ -58,8 +58,7 @@ std::string_view bare_message(std::string_view what) {
   if (const size_t close = what.find("] "); what.starts_with('[') && close != std::string_view::npos) {
     what.remove_prefix(close + 2);
   }
-  if (const size_t colon = what.find(": ");
-      what.starts_with("parse error at") && colon != std::string_view::npos) {
+  if (const size_t colon = what.find(": "); what.starts_with("parse error at") && colon != std::string_view::npos) {
     what.remove_prefix(colon + 2);
   }
   return what;
@@ -94,8 +93,7 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
   bool start_array(std::size_t) override { return open(Json::array()); }
   bool end_array() override { return close(); }
 
-  bool parse_error(std::size_t position, const std::string&,
-                   const nlohmann::detail::exception& error) override {
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
     const size_t byte = position > 0 ? position - 1 : 0;
     const bool at_end = byte >= text_.size();
     error_ = invalid_argument("The body is not valid JSON at " + describe_position(text_, byte) + ": " +
@@ -114,9 +112,9 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
 
   bool fail(const std::string& what) {
     const size_t byte = furthest_ == nullptr ? 0 : static_cast<size_t>(furthest_ - text_.data());
-    error_ = invalid_argument("The body is not acceptable JSON near " +
-                                  describe_position(text_, byte > 0 ? byte - 1 : 0) + ": " + what,
-                              {}, "invalid_json");
+    error_ = invalid_argument(
+        "The body is not acceptable JSON near " + describe_position(text_, byte > 0 ? byte - 1 : 0) + ": " + what, {},
+        "invalid_json");
     return false;
   }
 
@@ -169,9 +167,7 @@ class BoundedBuilder final : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
-std::string dump_json(const Json& json) {
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
-}
+std::string dump_json(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 std::string in_quotes(std::string_view text) {
   constexpr size_t kMaxBytes = 100;
@@ -185,8 +181,7 @@ Result<Json> parse_json(std::string_view text, const JsonLimits& limits) {
   const char* end = text.data() + text.size();
   bool ok = false;
   try {
-    ok = Json::sax_parse(CountingIterator(text.data(), builder.furthest()), CountingIterator(end, nullptr),
-                         &builder);
+    ok = Json::sax_parse(CountingIterator(text.data(), builder.furthest()), CountingIterator(end, nullptr), &builder);
   } catch (const std::exception& error) {
     return invalid_argument(std::string("The body is not valid JSON: ") + error.what(), {}, "invalid_json");
   }

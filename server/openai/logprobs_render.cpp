@@ -13,14 +13,12 @@ namespace {
 constexpr float kLeastLogprob = -9999.0f;  // JSON has no -inf; OpenAI and vLLM send this number
 
 // max() would let a NaN through.
-float json_logprob(float logprob) {
-  return logprob > kLeastLogprob ? logprob : kLeastLogprob;
-}
+float json_logprob(float logprob) { return logprob > kLeastLogprob ? logprob : kLeastLogprob; }
 
 // Characters that begin in `bytes`: a character split over tokens counts for the token that begins it.
 size_t num_characters(std::string_view bytes) {
-  return static_cast<size_t>(std::count_if(
-      bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<size_t>(
+      std::count_if(bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 Json byte_array(std::string_view bytes) {
@@ -62,9 +60,9 @@ std::string LogprobsRenderer::completion_token_name(int32_t id) const {
 }
 
 Json LogprobsRenderer::completion(std::span<const int32_t> prompt_ids,
-                                  std::span<const PositionLogprobs> prompt_logprobs,
-                                  std::string_view prompt_text, std::span<const int32_t> ids,
-                                  std::span<const PositionLogprobs> logprobs, size_t* text_offset) const {
+                                  std::span<const PositionLogprobs> prompt_logprobs, std::string_view prompt_text,
+                                  std::span<const int32_t> ids, std::span<const PositionLogprobs> logprobs,
+                                  size_t* text_offset) const {
   Json out = empty_completion();
   const auto add = [&](int32_t id, const PositionLogprobs* position, bool is_shown) {
     out["text_offset"].push_back(*text_offset);
@@ -86,16 +84,14 @@ Json LogprobsRenderer::completion(std::span<const int32_t> prompt_ids,
     out["top_logprobs"].push_back(std::move(top));
   };
   for (size_t i = 0; i < prompt_ids.size(); ++i) {
-    const PositionLogprobs* position =
-        i > 0 && i <= prompt_logprobs.size() ? &prompt_logprobs[i - 1] : nullptr;
+    const PositionLogprobs* position = i > 0 && i <= prompt_logprobs.size() ? &prompt_logprobs[i - 1] : nullptr;
     // A BOS that the tokenizer added is not in the text.
     const bool is_added = i == 0 && tokenizer_.is_special(prompt_ids[i]) &&
                           !prompt_text.starts_with(tokenizer_.token_bytes(prompt_ids[i]));
     add(prompt_ids[i], position, !is_added);
   }
   for (size_t i = 0; i < ids.size(); ++i) {
-    add(ids[i], i < logprobs.size() ? &logprobs[i] : nullptr,
-        !(skip_special_tokens_ && tokenizer_.is_special(ids[i])));
+    add(ids[i], i < logprobs.size() ? &logprobs[i] : nullptr, !(skip_special_tokens_ && tokenizer_.is_special(ids[i])));
   }
   return out;
 }
@@ -120,8 +116,7 @@ Json LogprobsRenderer::chat(std::span<const int32_t> ids, std::span<const Positi
   return {{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
-Json LogprobsRenderer::prompt(std::span<const int32_t> ids,
-                              std::span<const PositionLogprobs> logprobs) const {
+Json LogprobsRenderer::prompt(std::span<const int32_t> ids, std::span<const PositionLogprobs> logprobs) const {
   Json out = Json::array({nullptr});
   for (size_t i = 0; i + 1 < ids.size() && i < logprobs.size(); ++i) {
     const PositionLogprobs& position = logprobs[i];
@@ -129,13 +124,11 @@ Json LogprobsRenderer::prompt(std::span<const int32_t> ids,
     const auto add = [&](const TokenLogprob& token, int32_t rank) {
       const std::string key = std::to_string(token.token_id);
       if (tokens.contains(key)) return;
-      tokens[key] = {{"logprob", json_logprob(token.logprob)},
-                     {"rank", rank},
-                     {"decoded_token", token_name(token.token_id)}};
+      tokens[key] = {
+          {"logprob", json_logprob(token.logprob)}, {"rank", rank}, {"decoded_token", token_name(token.token_id)}};
     };
     add(position.chosen, position.rank);
-    for (size_t rank = 0; rank < position.top.size(); ++rank)
-      add(position.top[rank], static_cast<int32_t>(rank) + 1);
+    for (size_t rank = 0; rank < position.top.size(); ++rank) add(position.top[rank], static_cast<int32_t>(rank) + 1);
     out.push_back(std::move(tokens));
   }
   return out;

@@ -24,8 +24,7 @@ std::string render_models(const ServedModel& model, const ModelListing& listing)
   return dump_json({{"object", "list"}, {"data", data}});
 }
 
-Result<std::string> render_model(std::string_view name, const ServedModel& model,
-                                 const ModelListing& listing) {
+Result<std::string> render_model(std::string_view name, const ServedModel& model, const ModelListing& listing) {
   const auto found = std::find(model.names.begin(), model.names.end(), name);
   if (found == model.names.end()) return model_not_found(name, model);
   return dump_json(model_json(*found, model, listing));

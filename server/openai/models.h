@@ -17,7 +17,6 @@ struct ModelListing {
 
 std::string render_models(const ServedModel& model, const ModelListing& listing);
 // kNotFound for a name that is not served.
-Result<std::string> render_model(std::string_view name, const ServedModel& model,
-                                 const ModelListing& listing);
+Result<std::string> render_model(std::string_view name, const ServedModel& model, const ModelListing& listing);
 
 }  // namespace sextant::openai

@@ -14,8 +14,7 @@ namespace {
 
 constexpr int64_t kDefaultCompletionTokens = 16;  // OpenAI's default of /v1/completions
 
-GenerationSpec make_spec(Endpoint endpoint, SharedFields shared, std::string model,
-                         const RequestIdentity& identity) {
+GenerationSpec make_spec(Endpoint endpoint, SharedFields shared, std::string model, const RequestIdentity& identity) {
   GenerationSpec spec;
   spec.endpoint = endpoint;
   spec.id = (endpoint == Endpoint::kChat ? "chatcmpl-" : "cmpl-") +
@@ -61,22 +60,19 @@ bool truncate(const SharedFields& shared, const ModelLimits& limits, std::vector
 }
 
 // Room for the output, or the numbers that do not fit.
-Status resolve_max_tokens(const SharedFields& shared, const ModelLimits& limits,
-                          std::optional<int64_t> default_tokens, const std::string& param,
-                          PromptSpec* prompt) {
+Status resolve_max_tokens(const SharedFields& shared, const ModelLimits& limits, std::optional<int64_t> default_tokens,
+                          const std::string& param, PromptSpec* prompt) {
   const auto num_prompt_tokens = static_cast<int64_t>(prompt->token_ids.size());
   const int64_t room = limits.max_model_len - num_prompt_tokens;
   if (prompt->token_ids.empty()) {
-    return invalid_argument("'" + param + "' gives no tokens; at least one is needed.", param,
-                            "invalid_value");
+    return invalid_argument("'" + param + "' gives no tokens; at least one is needed.", param, "invalid_value");
   }
   const int64_t wanted = std::max<int64_t>(1, shared.max_tokens.value_or(1));
   if (wanted <= room) {
     prompt->max_tokens = shared.max_tokens ? wanted : std::min(default_tokens.value_or(room), room);
     return ok_status();
   }
-  std::string message =
-      "This model's maximum context length is " + std::to_string(limits.max_model_len) + " tokens. ";
+  std::string message = "This model's maximum context length is " + std::to_string(limits.max_model_len) + " tokens. ";
   if (shared.max_tokens && num_prompt_tokens < limits.max_model_len) {
     message += "However, you requested " + std::to_string(wanted) + " output tokens and your prompt has " +
                std::to_string(num_prompt_tokens) + " tokens, which leaves room for " + std::to_string(room) +
@@ -126,8 +122,7 @@ Result<std::string> resolve_model(const Json& body, const ServedModel& model) {
   return wanted;
 }
 
-Result<std::string> render_chat_prompt(const ChatPrompt& prompt, const ServedModel& model,
-                                       int64_t now_unix_s) {
+Result<std::string> render_chat_prompt(const ChatPrompt& prompt, const ServedModel& model, int64_t now_unix_s) {
   if (model.chat_template == nullptr) {
     return invalid_argument(
         "This model has no chat template: use /v1/completions, or start the server with "
@@ -179,8 +174,7 @@ Result<GenerationSpec> prepare_completion(std::string_view body, const ServedMod
   return spec;
 }
 
-Result<GenerationSpec> prepare_chat(std::string_view body, const ServedModel& model,
-                                    const RequestIdentity& identity) {
+Result<GenerationSpec> prepare_chat(std::string_view body, const ServedModel& model, const RequestIdentity& identity) {
   ASSIGN_OR_RETURN(const Json json, parse_json(body));
   ASSIGN_OR_RETURN(std::string name, resolve_model(json, model));
   ASSIGN_OR_RETURN(ChatRequest request, parse_chat_request(json, model.limits));
@@ -188,8 +182,7 @@ Result<GenerationSpec> prepare_chat(std::string_view body, const ServedModel& mo
   GenerationSpec spec = make_spec(Endpoint::kChat, shared, std::move(name), identity);
   ASSIGN_OR_RETURN(const std::string text, render_chat_prompt(request.prompt, model, identity.now_unix_s));
   PromptSpec prompt;
-  prompt.token_ids =
-      model.tokenizer->encode(text, {.add_special_tokens = shared.add_special_tokens.value_or(false)});
+  prompt.token_ids = model.tokenizer->encode(text, {.add_special_tokens = shared.add_special_tokens.value_or(false)});
   truncate(shared, model.limits, &prompt.token_ids);
   RETURN_IF_ERROR(resolve_max_tokens(shared, model.limits, std::nullopt, "messages", &prompt));
   const Json& last = request.prompt.messages.back();

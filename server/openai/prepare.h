@@ -32,8 +32,7 @@ struct RequestIdentity {
 
 Result<GenerationSpec> prepare_completion(std::string_view body, const ServedModel& model,
                                           const RequestIdentity& identity);
-Result<GenerationSpec> prepare_chat(std::string_view body, const ServedModel& model,
-                                    const RequestIdentity& identity);
+Result<GenerationSpec> prepare_chat(std::string_view body, const ServedModel& model, const RequestIdentity& identity);
 
 // kNotFound "model_not_found" when `body` names a model that is not served; the name to answer with
 // otherwise. A `model` that is not a string is left to the field checks.
@@ -42,7 +41,6 @@ Status model_not_found(std::string_view name, const ServedModel& model);
 
 // The prompt as text. A template's own complaint (raise_exception) comes back as its message, naming
 // `messages`.
-Result<std::string> render_chat_prompt(const ChatPrompt& prompt, const ServedModel& model,
-                                       int64_t now_unix_s);
+Result<std::string> render_chat_prompt(const ChatPrompt& prompt, const ServedModel& model, int64_t now_unix_s);
 
 }  // namespace sextant::openai

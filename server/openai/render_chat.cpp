@@ -31,8 +31,7 @@ class ChatRenderer final : public Renderer {
   }
 
   // Text, then the end in a chunk of its own, as OpenAI sends them.
-  void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far,
-              std::string* out) override {
+  void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far, std::string* out) override {
     const bool shows_tokens = spec_.show_logprobs || spec_.return_token_ids || spec_.continuous_usage_stats;
     const bool has_text = !update.text.empty();
     if (has_text || (!update.finish_reason && !update.token_ids.empty() && shows_tokens)) {
@@ -84,10 +83,7 @@ class ChatRenderer final : public Renderer {
   const PromptSpec& prompt() const { return spec_.prompts.front(); }
 
   static Json chunk_choice(int32_t choice_idx, Json delta) {
-    return {{"index", choice_idx},
-            {"delta", std::move(delta)},
-            {"logprobs", nullptr},
-            {"finish_reason", nullptr}};
+    return {{"index", choice_idx}, {"delta", std::move(delta)}, {"logprobs", nullptr}, {"finish_reason", nullptr}};
   }
 
   void add_tokens(const ChoiceUpdate& update, Json* choice) const {

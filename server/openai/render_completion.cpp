@@ -20,13 +20,11 @@ class CompletionRenderer final : public Renderer {
 
   void begin(std::string*) override {}
 
-  void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far,
-              std::string* out) override {
+  void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far, std::string* out) override {
     const bool is_first = !has_begun_[static_cast<size_t>(choice_idx)];
     const bool has_tokens = !update.token_ids.empty();
     const bool shows_tokens = spec_.show_logprobs || spec_.return_token_ids || spec_.continuous_usage_stats;
-    if (update.text.empty() && !update.finish_reason && !(has_tokens && shows_tokens) &&
-        !(is_first && spec_.echo)) {
+    if (update.text.empty() && !update.finish_reason && !(has_tokens && shows_tokens) && !(is_first && spec_.echo)) {
       return;  // half a character, or what may become a stop string
     }
     has_begun_[static_cast<size_t>(choice_idx)] = true;
@@ -68,10 +66,10 @@ class CompletionRenderer final : public Renderer {
                    {"logprobs", nullptr},
                    {"finish_reason", finish_reason_json(update)}};
     if (spec_.show_logprobs) {
-      choice["logprobs"] = logprobs_.completion(
-          echoes ? std::span<const int32_t>(prompt.token_ids) : std::span<const int32_t>(),
-          context_.prompts[prompt_of(choice_idx)].logprobs, prompt.echo_text, update.token_ids,
-          update.logprobs, &text_offsets_[static_cast<size_t>(choice_idx)]);
+      choice["logprobs"] =
+          logprobs_.completion(echoes ? std::span<const int32_t>(prompt.token_ids) : std::span<const int32_t>(),
+                               context_.prompts[prompt_of(choice_idx)].logprobs, prompt.echo_text, update.token_ids,
+                               update.logprobs, &text_offsets_[static_cast<size_t>(choice_idx)]);
     }
     if (update.finish_reason) choice["stop_reason"] = stop_reason_json(update.stop_reason);
     if (spec_.return_token_ids) {

@@ -11,14 +11,10 @@ Json fingerprint_json(const std::string& system_fingerprint) {
 
 const char* finish_reason_name(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kAbort:
-      return "abort";
-    case FinishReason::kError:
-      return "error";
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kAbort: return "abort";
+    case FinishReason::kError: return "error";
   }
   return "error";
 }
@@ -66,10 +62,9 @@ void ChunkEnvelope::append_event(const std::string& choices, const Json& extra, 
   *out += http::sse_event(json + "}");
 }
 
-void ChunkEnvelope::append(const Json& choice, const Json& extra, const Usage& so_far,
-                           std::string* out) const {
-  append_event("[" + dump_json(choice) + "]", extra,
-               spec_.continuous_usage_stats ? usage_json(so_far) : Json(nullptr), out);
+void ChunkEnvelope::append(const Json& choice, const Json& extra, const Usage& so_far, std::string* out) const {
+  append_event("[" + dump_json(choice) + "]", extra, spec_.continuous_usage_stats ? usage_json(so_far) : Json(nullptr),
+               out);
 }
 
 void ChunkEnvelope::append_end(const Usage& total, std::string* out) const {

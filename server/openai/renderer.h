@@ -36,8 +36,7 @@ class Renderer {
   // Streaming: each appends whole server-sent events to `out`.
   virtual void begin(std::string* out) = 0;  // once, before the first update
   // `so_far`: of this choice and its prompt.
-  virtual void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far,
-                      std::string* out) = 0;
+  virtual void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far, std::string* out) = 0;
   virtual void end(const Usage& total, std::string* out) = 0;
 
   // Not streaming: the body. choices[i] is all that became of choice i.

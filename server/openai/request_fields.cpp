@@ -72,8 +72,7 @@ std::vector<Field> shared_fields() {
       unsupported_unless("guided_decoding_backend", "[]", kNoConstraints),
       unsupported_unless("guided_whitespace_pattern", "[]", kNoConstraints),
       unsupported_unless("structural_tag", "[]", kNoConstraints),
-      unsupported_unless("thinking_token_budget", "[-1]",
-                         "reasoning is not told from the rest of the answer"),
+      unsupported_unless("thinking_token_budget", "[-1]", "reasoning is not told from the rest of the answer"),
       unsupported_unless("repetition_detection", "[]", "output is not searched for repetitions"),
       unsupported_unless("stream_interval", "[1]", "every step that makes text sends it"),
       unsupported_unless("return_token_offsets", "[false]", "prompts are not returned with offsets"),
@@ -93,8 +92,7 @@ std::vector<Field> template_fields() {
       used("continue_final_message"),
       used("chat_template_kwargs"),
       used("tools"),
-      unsupported_unless("chat_template", "[]",
-                         "a template in a request is not trusted; start the server with one"),
+      unsupported_unless("chat_template", "[]", "a template in a request is not trusted; start the server with one"),
       unsupported_unless("media_io_kwargs", "[{}]", kTextOnly),
   };
 }
@@ -133,8 +131,7 @@ const FieldTable& chat_fields() {
           unsupported_unless("audio", "[]", kTextOnly),
           unsupported_unless("modalities", R"([["text"]])", kTextOnly),
           unsupported_unless("web_search_options", "[]", "there is no web search"),
-          unsupported_unless("verbosity", R"(["medium"])",
-                             "ask for a shorter or longer answer in the messages"),
+          unsupported_unless("verbosity", R"(["medium"])", "ask for a shorter or longer answer in the messages"),
           unsupported_unless("return_prompt_text", "[false]", "use return_token_ids and /detokenize"),
       },
   });

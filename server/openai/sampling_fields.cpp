@@ -97,8 +97,8 @@ Status read_stream_options(const Json& body, SharedFields* fields) {
 }
 
 Status read_truncation(const Json& body, const ModelLimits& limits, SharedFields* fields) {
-  RETURN_IF_ERROR(read_integer(body, "truncate_prompt_tokens", -1, limits.max_model_len,
-                               &fields->truncate_prompt_tokens));
+  RETURN_IF_ERROR(
+      read_integer(body, "truncate_prompt_tokens", -1, limits.max_model_len, &fields->truncate_prompt_tokens));
   if (fields->truncate_prompt_tokens == 0) {
     return range_error("truncate_prompt_tokens",
                        "-1 (what fits) or in [1, " + std::to_string(limits.max_model_len) + "]", "0");
@@ -118,9 +118,8 @@ Status read_request_id(const Json& body, std::string* out) {
   if (!id) return ok_status();
   for (const char c : *id) {
     if (c <= ' ' || c > '~' || c == '"' || c == '\\') {
-      return invalid_argument(
-          "'request_id' must consist of printable ASCII without spaces, quotes and backslashes.",
-          "request_id", "invalid_value");
+      return invalid_argument("'request_id' must consist of printable ASCII without spaces, quotes and backslashes.",
+                              "request_id", "invalid_value");
     }
   }
   *out = *id;
@@ -129,8 +128,7 @@ Status read_request_id(const Json& body, std::string* out) {
 
 }  // namespace
 
-Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t min_max_tokens,
-                           SharedFields* fields) {
+Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t min_max_tokens, SharedFields* fields) {
   SamplingParams& sampling = fields->sampling;
   RETURN_IF_ERROR(read_string(body, "model", 1024, &fields->model));
   RETURN_IF_ERROR(read_boolean(body, "stream", &fields->stream));
@@ -147,8 +145,7 @@ Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t 
   RETURN_IF_ERROR(read_float(body, "repetition_penalty", &sampling.repetition_penalty));
   RETURN_IF_ERROR(read_logit_bias(body, limits.vocab_size, &sampling.logit_bias));
   if (const Json* ids = find_field(body, "allowed_token_ids")) {
-    RETURN_IF_ERROR(
-        read_token_ids(*ids, "allowed_token_ids", limits.vocab_size, &sampling.allowed_token_ids));
+    RETURN_IF_ERROR(read_token_ids(*ids, "allowed_token_ids", limits.vocab_size, &sampling.allowed_token_ids));
     if (sampling.allowed_token_ids.empty()) {
       return range_error("allowed_token_ids", "an array of at least one token id", "empty");
     }
@@ -200,9 +197,9 @@ Status check_best_of(const Json& body, int32_t n) {
   std::optional<int64_t> best_of;
   RETURN_IF_ERROR(read_integer(body, "best_of", 1, SamplingParams::kMaxN, &best_of));
   if (best_of && *best_of != n) {
-    return invalid_argument("'best_of' is not supported unless it equals 'n' (" + std::to_string(n) +
-                                "): candidates are not ranked.",
-                            "best_of", "unsupported_parameter");
+    return invalid_argument(
+        "'best_of' is not supported unless it equals 'n' (" + std::to_string(n) + "): candidates are not ranked.",
+        "best_of", "unsupported_parameter");
   }
   return ok_status();
 }

@@ -19,9 +19,8 @@ struct ModelLimits {
 };
 
 inline constexpr int kMaxStopStrings = 64;
-inline constexpr size_t kMaxStopBytes =
-    4096;                                   // of all together: each choice searches with tables of this size
-inline constexpr size_t kMaxIdBytes = 256;  // of request_id
+inline constexpr size_t kMaxStopBytes = 4096;  // of all together: each choice searches with tables of this size
+inline constexpr size_t kMaxIdBytes = 256;     // of request_id
 
 struct SharedFields {
   std::optional<std::string> model;
@@ -48,8 +47,7 @@ struct SharedFields {
 
 // `min_max_tokens`: the least that max_tokens may be. Field names were checked against the endpoint's table
 // before.
-Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t min_max_tokens,
-                           SharedFields* fields);
+Status parse_shared_fields(const Json& body, const ModelLimits& limits, int64_t min_max_tokens, SharedFields* fields);
 
 // best_of must equal n (or be absent): candidates are not ranked.
 Status check_best_of(const Json& body, int32_t n);

@@ -20,9 +20,7 @@ TextPool::~TextPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-bool TextPool::try_submit(Job job) {
-  return queue_.try_push(std::move(job));
-}
+bool TextPool::try_submit(Job job) { return queue_.try_push(std::move(job)); }
 
 void TextPool::run() {
   while (std::optional<Job> job = queue_.pop()) {

@@ -13,12 +13,11 @@ namespace {
 
 Status require_object(const Json& body) {
   if (body.is_object()) return ok_status();
-  return invalid_argument("The body must be a JSON object, not " + std::string(json_type_name(body)) + ".",
-                          {}, "invalid_type");
+  return invalid_argument("The body must be a JSON object, not " + std::string(json_type_name(body)) + ".", {},
+                          "invalid_type");
 }
 
-Result<std::string> prompt_text(const Json& json, bool is_chat, const ServedModel& model,
-                                int64_t now_unix_s) {
+Result<std::string> prompt_text(const Json& json, bool is_chat, const ServedModel& model, int64_t now_unix_s) {
   if (is_chat) {
     ASSIGN_OR_RETURN(const ChatPrompt prompt, parse_chat_prompt(json));
     return render_chat_prompt(prompt, model, now_unix_s);
@@ -48,10 +47,8 @@ Result<std::string> tokenize(std::string_view body, const ServedModel& model, in
   ASSIGN_OR_RETURN(const std::string text, prompt_text(json, is_chat, model, now_unix_s));
 
   const std::vector<int32_t> ids = model.tokenizer->encode(text, {.add_special_tokens = add_special_tokens});
-  Json answer = {{"count", ids.size()},
-                 {"max_model_len", model.limits.max_model_len},
-                 {"tokens", ids},
-                 {"token_strs", nullptr}};
+  Json answer = {
+      {"count", ids.size()}, {"max_model_len", model.limits.max_model_len}, {"tokens", ids}, {"token_strs", nullptr}};
   if (return_token_strs) {
     Json strs = Json::array();
     for (const int32_t id : ids) strs.push_back(model.tokenizer->token_text(id));
@@ -68,8 +65,7 @@ Result<std::string> detokenize(std::string_view body, const ServedModel& model) 
   std::optional<std::string> name;
   RETURN_IF_ERROR(read_string(json, "model", 1024, &name));
   const Json* tokens = find_field(json, "tokens");
-  if (tokens == nullptr)
-    return invalid_argument("'tokens' is required.", "tokens", "missing_required_parameter");
+  if (tokens == nullptr) return invalid_argument("'tokens' is required.", "tokens", "missing_required_parameter");
   std::vector<int32_t> ids;
   RETURN_IF_ERROR(read_token_ids(*tokens, "tokens", model.limits.vocab_size, &ids));
   return dump_json({{"prompt", model.tokenizer->decode(ids, false)}});

@@ -31,7 +31,8 @@ EngineConfig tiny_config() {
 }
 
 std::unique_ptr<Engine> make_engine(EngineConfig config = tiny_config()) {
-  Result<std::unique_ptr<Engine>> engine = Engine::create({.config = std::move(config), .eos_token_ids = {}, .on_step = {}, .on_memory_plan = {}});
+  Result<std::unique_ptr<Engine>> engine =
+      Engine::create({.config = std::move(config), .eos_token_ids = {}, .on_step = {}, .on_memory_plan = {}});
   EXPECT_TRUE(engine.ok()) << engine.status().message();
   return std::move(engine).value();
 }
@@ -164,7 +165,8 @@ TEST(Engine, PreemptionChangesNothingThatIsSeen) {
   std::mt19937_64 rng(seed);
   EngineConfig config = tiny_config();
   config.model.max_model_len = 256;
-  config.cache.kv_cache_memory_bytes = int64_t{25} * 16 * 384;  // 24 blocks and the null block: 3 layers, 2 KV heads of 16, K and V, bf16
+  config.cache.kv_cache_memory_bytes =
+      int64_t{25} * 16 * 384;  // 24 blocks and the null block: 3 layers, 2 KV heads of 16, K and V, bf16
   const auto tight = make_engine(config);
   ASSERT_EQ(tight->info().num_blocks, 24);
   const auto roomy = make_engine();
@@ -303,7 +305,8 @@ TEST(Engine, RandomTrafficFromManyThreads) {
     threads.emplace_back([&, t] {
       std::mt19937_64 rng(seed + t);
       for (int i = 0; i < 40; ++i) {
-        Request request = make_request(random_prompt(rng, 1 + rng() % 120), static_cast<int64_t>(1 + rng() % 60), rng() % 2 ? 1.0f : 0.0f);
+        Request request = make_request(random_prompt(rng, 1 + rng() % 120), static_cast<int64_t>(1 + rng() % 60),
+                                       rng() % 2 ? 1.0f : 0.0f);
         request.sampling.n = static_cast<int32_t>(1 + rng() % 3);
         const auto n = request.sampling.n;
         const Result<RequestId> id = engine->submit(std::move(request), sink);
@@ -342,7 +345,8 @@ TEST(EngineCreate, DummyWeightsOfAConfigsShape) {
 
 TEST(EngineCreate, ErrorsSayWhatIsWrong) {
   const auto error = [](EngineConfig config) {
-    Result<std::unique_ptr<Engine>> engine = Engine::create({.config = std::move(config), .eos_token_ids = {}, .on_step = {}, .on_memory_plan = {}});
+    Result<std::unique_ptr<Engine>> engine =
+        Engine::create({.config = std::move(config), .eos_token_ids = {}, .on_step = {}, .on_memory_plan = {}});
     return engine.ok() ? std::string("it was created") : engine.status().message();
   };
   EngineConfig config = tiny_config();
@@ -374,7 +378,8 @@ TEST(EngineCreate, ServesOnWhenTheFileIsTruncated) {
   std::filesystem::resize_file(copy / "model.safetensors", 100);
   EXPECT_TRUE(engine->reset_prefix_cache());
   EXPECT_EQ(run(*engine, make_request({1, 2, 3}, 20)).token_ids, before.token_ids);
-  Result<std::unique_ptr<Engine>> again = Engine::create({.config = config, .eos_token_ids = {}, .on_step = {}, .on_memory_plan = {}});
+  Result<std::unique_ptr<Engine>> again =
+      Engine::create({.config = config, .eos_token_ids = {}, .on_step = {}, .on_memory_plan = {}});
   ASSERT_FALSE(again.ok());
   EXPECT_THAT(again.status().message(), HasSubstr("model.safetensors"));
   std::filesystem::remove_all(copy);

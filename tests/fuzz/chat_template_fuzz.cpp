@@ -27,8 +27,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"type": "string"}}}}}]
   })");
   auto variables = base;
-  if (zero != std::string_view::npos)
-    variables["messages"][1]["content"] = std::string(input.substr(zero + 1));
+  if (zero != std::string_view::npos) variables["messages"][1]["content"] = std::string(input.substr(zero + 1));
   const auto rendered = chat_template->render(variables, 1'795'348'800);
   if (rendered.ok() && rendered->size() > limits.max_output_bytes) abort();
   return 0;

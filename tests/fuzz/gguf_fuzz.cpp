@@ -1,9 +1,9 @@
 // Opens the input as a GGUF file and reads all that it then claims to hold.
+#include <sys/mman.h>
+#include <unistd.h>
 #include <cstdint>
 #include <cstdlib>
 #include <string>
-#include <sys/mman.h>
-#include <unistd.h>
 #include <vector>
 
 #include "engine/format/gguf.h"

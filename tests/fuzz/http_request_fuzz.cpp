@@ -30,7 +30,8 @@ Outcome read(std::string_view bytes, size_t piece_bytes, const Limits& limits) {
       if (taken > held.size()) abort();
       held.erase(0, taken);
     }
-    const bool ended = reader.state() == RequestReader::State::kComplete || reader.state() == RequestReader::State::kError;
+    const bool ended =
+        reader.state() == RequestReader::State::kComplete || reader.state() == RequestReader::State::kError;
     if (ended || bytes.empty()) break;
   }
   Outcome outcome{reader.state(), {}};

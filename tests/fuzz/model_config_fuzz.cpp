@@ -14,8 +14,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!validate(*config).ok()) abort();
   (void)supported(*config);
   (void)rope_inverse_frequencies(*config);
-  if (weight_bytes(*config, WeightType::kF32) < count_parameters(*config).stored())
-    abort();  // would be an overflow
+  if (weight_bytes(*config, WeightType::kF32) < count_parameters(*config).stored()) abort();  // would be an overflow
   MemoryPlanInputs inputs;
   inputs.weights_bytes = weight_bytes(*config, WeightType::kF16);
   inputs.workspace_bytes = workspace_bytes(*config, {.max_num_batched_tokens = 2048, .max_num_seqs = 256});

@@ -31,8 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       SamplingParams sampling = spec->sampling;
       sampling.max_tokens = prompt.max_tokens;
       if (prompt.token_ids.empty() || prompt.max_tokens < 1) abort();
-      if (static_cast<int64_t>(prompt.token_ids.size()) + prompt.max_tokens > model.limits.max_model_len)
-        abort();
+      if (static_cast<int64_t>(prompt.token_ids.size()) + prompt.max_tokens > model.limits.max_model_len) abort();
       for (const int32_t id : prompt.token_ids) {
         if (id < 0 || id >= model.limits.vocab_size) abort();
       }

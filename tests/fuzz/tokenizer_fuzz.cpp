@@ -20,7 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!loaded.ok()) return 0;
   const Tokenizer& tokenizer = **loaded;
   // Fixed text that meets every kind of step, and the file itself: it holds all the tokens' names.
-  const std::string texts[] = {"", "I'll  go <s>12345 caf\xC3\xA9\r\n\n e\xCC\x81 \xE6\x97\xA5\xE6\x9C\xAC !! \xFF\xE2\x82",
+  const std::string texts[] = {"",
+                               "I'll  go <s>12345 caf\xC3\xA9\r\n\n e\xCC\x81 \xE6\x97\xA5\xE6\x9C\xAC !! \xFF\xE2\x82",
                                std::string(input.substr(0, 2000))};
   for (const std::string& text : texts) {
     for (const bool parse_special : {true, false}) {

@@ -39,7 +39,10 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
     const int32_t num_blocks = (length + shape.block_size - 1) / shape.block_size;
     const int32_t cache_blocks = 2 * num_blocks + 3;
     cache_.assign(static_cast<size_t>(cache_blocks * layout_.block_elements()), NAN);
-    sequence_ = {length, normals(int64_t{length} * shape.num_kv_heads * shape.head_dim), normals(int64_t{length} * shape.num_kv_heads * shape.head_dim), {}};
+    sequence_ = {length,
+                 normals(int64_t{length} * shape.num_kv_heads * shape.head_dim),
+                 normals(int64_t{length} * shape.num_kv_heads * shape.head_dim),
+                 {}};
     std::vector<int32_t> ids(static_cast<size_t>(cache_blocks - 1));
     std::iota(ids.begin(), ids.end(), 1);
     std::shuffle(ids.begin(), ids.end(), random());
@@ -53,8 +56,10 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
       for (int32_t h = 0; h < shape.num_kv_heads; ++h) {
         for (int32_t d = 0; d < shape.head_dim; ++d) {
           const auto from = static_cast<size_t>((int64_t{j} * shape.num_kv_heads + h) * shape.head_dim + d);
-          cache_[static_cast<size_t>(layout_.key_offset(block, h, j % shape.block_size) + int64_t{d} * kKvTile)] = sequence_.keys[from];
-          cache_[static_cast<size_t>(layout_.value_offset(block, h, j % shape.block_size) + d)] = sequence_.values[from];
+          cache_[static_cast<size_t>(layout_.key_offset(block, h, j % shape.block_size) + int64_t{d} * kKvTile)] =
+              sequence_.keys[from];
+          cache_[static_cast<size_t>(layout_.value_offset(block, h, j % shape.block_size) + d)] =
+              sequence_.values[from];
         }
       }
     }
@@ -63,8 +68,8 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
   }
 
   // Query rows of tokens at first_position...: q [tokens][group * head_dim]; out likewise. With pieces > 1, through partials.
-  std::vector<float> attend(const Shape& shape, const std::vector<float>& q, int32_t first_position, int32_t tokens, int32_t kv_head,
-                            int32_t pieces = 0) {
+  std::vector<float> attend(const Shape& shape, const std::vector<float>& q, int32_t first_position, int32_t tokens,
+                            int32_t kv_head, int32_t pieces = 0) {
     const int64_t stride = int64_t{shape.group} * shape.head_dim, rows = int64_t{tokens} * shape.group;
     std::vector<float> out(static_cast<size_t>(tokens * stride), NAN);
     Scratch scratch(attention_scratch_floats(rows, shape.head_dim));
@@ -100,7 +105,8 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
       args.partials = partials.data() + args.split_begin * partial;
       kernels().attention_tile(args);
     }
-    kernels().attention_merge({partials.data(), num_splits, static_cast<int32_t>(rows), shape.group, shape.head_dim, out.data(), stride, scratch.data()});
+    kernels().attention_merge({partials.data(), num_splits, static_cast<int32_t>(rows), shape.group, shape.head_dim,
+                               out.data(), stride, scratch.data()});
     return out;
   }
 
@@ -111,8 +117,8 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
   // error for m, and exp 2 ulp; merges multiply by at most two factors exp(.) per split, again 2 ulp and a rounding each. Hence every weight
   // has a relative error r <= 2 e_score + u * spread + 4 u + splits * 12 u, o and l twice the chain of 256 fma and splits sums, and
   // the quotient two roundings: |error| <= (2 r + (2 * 256 + splits * 4 + 20) u) * sum p |v| / sum p.
-  void expect_close(const Shape& shape, const std::vector<float>& q, const std::vector<float>& out, int32_t first_position, int32_t tokens,
-                    int32_t kv_head) {
+  void expect_close(const Shape& shape, const std::vector<float>& q, const std::vector<float>& out,
+                    int32_t first_position, int32_t tokens, int32_t kv_head) {
     const auto dim = static_cast<size_t>(shape.head_dim);
     const auto length = static_cast<size_t>(sequence_.length);
     std::vector<double> keys, values, sizes;
@@ -142,16 +148,19 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
       const double relative = 2 * weight_error + (512 + splits * 4 + 20) * kEpsilon;
       for (size_t d = 0; d < dim; ++d) {
         ASSERT_NEAR(out[static_cast<size_t>(row) * dim + d], expected[d], relative * mean_size[d])
-            << "row " << row << " d " << d << " position " << position << " head_dim " << dim << " group " << shape.group << " window "
-            << shape.window << " cap " << shape.softcap << " seed " << seed();
+            << "row " << row << " d " << d << " position " << position << " head_dim " << dim << " group "
+            << shape.group << " window " << shape.window << " cap " << shape.softcap << " seed " << seed();
       }
     }
   }
 
   Shape random_shape() {
     constexpr int32_t kDims[] = {8, 16, 24, 40, 64, 80, 96, 128, 256};
-    return {static_cast<int32_t>(uniform(1, 9)), static_cast<int32_t>(uniform(1, 3)), kDims[uniform(0, 8)],
-            static_cast<int32_t>(16 * uniform(1, 3)), uniform(0, 2) == 0 ? static_cast<int32_t>(uniform(1, 400)) : 0,
+    return {static_cast<int32_t>(uniform(1, 9)),
+            static_cast<int32_t>(uniform(1, 3)),
+            kDims[uniform(0, 8)],
+            static_cast<int32_t>(16 * uniform(1, 3)),
+            uniform(0, 2) == 0 ? static_cast<int32_t>(uniform(1, 400)) : 0,
             uniform(0, 2) == 0 ? 5.0f : 0.0f};
   }
 
@@ -213,7 +222,8 @@ TEST_P(AttentionTest, WhatARowCannotSeeDoesNotReachIt) {
     const int32_t j = length - 1;
     const int64_t block = sequence_.block_table[static_cast<size_t>(j / 16)];
     for (int32_t d = 0; d < shape.head_dim; ++d) {
-      for (const int64_t at : {layout_.key_offset(block, 0, j % 16) + int64_t{d} * kKvTile, layout_.value_offset(block, 0, j % 16) + d}) {
+      for (const int64_t at :
+           {layout_.key_offset(block, 0, j % 16) + int64_t{d} * kKvTile, layout_.value_offset(block, 0, j % 16) + d}) {
         cache_[static_cast<size_t>(at)] = NAN;
         cache_bf16_[static_cast<size_t>(at)] = 0x7fc0;
       }
@@ -236,7 +246,8 @@ TEST_P(AttentionTest, RopeAndCacheAgreesWithReference) {
     std::vector<float> cos, sin;
     for (int64_t p = 0; p < num_positions; ++p) {
       for (int64_t i = 0; i < rotary / 2; ++i) {
-        const double angle = static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(rotary));
+        const double angle =
+            static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(rotary));
         cos.push_back(static_cast<float>(std::cos(angle)));
         sin.push_back(static_cast<float>(std::sin(angle)));
       }
@@ -252,8 +263,9 @@ TEST_P(AttentionTest, RopeAndCacheAgreesWithReference) {
     const auto elements = static_cast<size_t>(num_blocks * layout_.block_elements());
     std::vector<float> cache(elements, 7.0f);
     std::vector<uint16_t> cache_bf16(elements, ref::bf16_of_f32(7.0f));
-    kernels().rope_and_cache({qkv.data(), stride, rows, num_heads, layout_, static_cast<int32_t>(rotary), cos.data(), sin.data(), positions.data(),
-                              slots.data(), is_bf16() ? static_cast<void*>(cache_bf16.data()) : cache.data(), is_bf16()});
+    kernels().rope_and_cache({qkv.data(), stride, rows, num_heads, layout_, static_cast<int32_t>(rotary), cos.data(),
+                              sin.data(), positions.data(), slots.data(),
+                              is_bf16() ? static_cast<void*>(cache_bf16.data()) : cache.data(), is_bf16()});
     if (is_bf16()) {
       for (size_t i = 0; i < elements; ++i) cache[i] = ref::f32_of_bf16(cache_bf16[i]);
     }
@@ -263,17 +275,21 @@ TEST_P(AttentionTest, RopeAndCacheAgreesWithReference) {
       const auto place = static_cast<int32_t>(slots[static_cast<size_t>(t)] % shape.block_size);
       for (int32_t h = 0; h < num_heads + 2 * shape.num_kv_heads; ++h) {
         const auto at = static_cast<size_t>(t * stride + h * dim);
-        std::vector<double> head(before.begin() + static_cast<int64_t>(at), before.begin() + static_cast<int64_t>(at) + dim);
+        std::vector<double> head(before.begin() + static_cast<int64_t>(at),
+                                 before.begin() + static_cast<int64_t>(at) + dim);
         if (h < num_heads + shape.num_kv_heads) ref::rope(head, positions[static_cast<size_t>(t)], rotary, 10000.0);
         for (size_t d = 0; d < static_cast<size_t>(dim); ++d) {
           // cos and sin are rounded, and so are two products and a sum of magnitude at most |a| + |b| each: 4 u of both.
-          const double size = std::fabs(before[at + d]) + std::fabs(before[at + (d + static_cast<size_t>(rotary) / 2) % static_cast<size_t>(dim)]) +
-                              std::fabs(before[at + (d + static_cast<size_t>(dim - rotary / 2)) % static_cast<size_t>(dim)]);
+          const double size =
+              std::fabs(before[at + d]) +
+              std::fabs(before[at + (d + static_cast<size_t>(rotary) / 2) % static_cast<size_t>(dim)]) +
+              std::fabs(before[at + (d + static_cast<size_t>(dim - rotary / 2)) % static_cast<size_t>(dim)]);
           ASSERT_NEAR(qkv[at + d], head[d], 4 * kEpsilon * size) << "head " << h << " d " << d << " seed " << seed();
           const int32_t kv_head = (h - num_heads) % shape.num_kv_heads;
           if (h < num_heads) continue;
-          const int64_t offset = h < num_heads + shape.num_kv_heads ? layout_.key_offset(block, kv_head, place) + static_cast<int64_t>(d) * kKvTile
-                                                                    : layout_.value_offset(block, kv_head, place) + static_cast<int64_t>(d);
+          const int64_t offset = h < num_heads + shape.num_kv_heads
+                                     ? layout_.key_offset(block, kv_head, place) + static_cast<int64_t>(d) * kKvTile
+                                     : layout_.value_offset(block, kv_head, place) + static_cast<int64_t>(d);
           const float stored = is_bf16() ? ref::f32_of_bf16(ref::bf16_of_f32(qkv[at + d])) : qkv[at + d];
           ASSERT_EQ(cache[static_cast<size_t>(offset)], stored) << seed();
           cache[static_cast<size_t>(offset)] = 7.0f;
@@ -289,7 +305,8 @@ TEST_P(AttentionTest, RopeAndCacheAgreesWithReference) {
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionTest, testing::Combine(testing::ValuesIn(available_tables()), testing::Bool()),
                          [](const auto& test) {
-                           return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) + (std::get<1>(test.param) ? "_bf16" : "_f32");
+                           return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) +
+                                  (std::get<1>(test.param) ? "_bf16" : "_f32");
                          });
 
 }  // namespace

@@ -20,8 +20,8 @@ class MatmulTest : public testing::TestWithParam<std::tuple<const cpu::KernelTab
     std::vector<float> out(static_cast<size_t>(tokens * out_stride), NAN);
     Scratch scratch(matmul_scratch_floats(w.cols));
     for (int64_t p = 0; p < num_panels(w.rows); p += panel_step) {
-      kernels().matmul({w.type, w.panels.data(), w.rows, w.cols, p, std::min(p + panel_step, num_panels(w.rows)), x.data(), x_stride,
-                        tokens, out.data(), out_stride, scratch.data()});
+      kernels().matmul({w.type, w.panels.data(), w.rows, w.cols, p, std::min(p + panel_step, num_panels(w.rows)),
+                        x.data(), x_stride, tokens, out.data(), out_stride, scratch.data()});
     }
     return out;
   }
@@ -60,7 +60,8 @@ TEST_P(MatmulTest, AgreesWithReference) {
       for (int64_t n = 0; n < rows; ++n) {
         const auto i = static_cast<size_t>(t * rows + n);
         ASSERT_NEAR(out[i], expected.out[i], tolerance(w, x, t, n))
-            << "token " << t << " row " << n << " of T " << tokens << " N " << rows << " K " << cols << " seed " << seed();
+            << "token " << t << " row " << n << " of T " << tokens << " N " << rows << " K " << cols << " seed "
+            << seed();
       }
     }
   }
@@ -72,7 +73,7 @@ TEST_P(MatmulTest, RowIsTheSameAloneAndAtEveryPlaceOfEveryBatch) {
   const std::vector<float> row = normals(cols);
   const std::vector<float> alone = multiply(w, row, cols, 1, rows, num_panels(rows));
   for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 47, 48, 49, 61}) {
-    for (int64_t place = 0; place < tokens; place += tokens > 17 ? 5 : 1) {
+    for (int64_t place = 0; place<tokens; place += tokens> 17 ? 5 : 1) {
       std::vector<float> x = normals(tokens * cols);
       std::copy(row.begin(), row.end(), x.begin() + place * cols);
       // Neighbours that are not numbers must not matter either.
@@ -87,14 +88,17 @@ TEST_P(MatmulTest, RowIsTheSameAloneAndAtEveryPlaceOfEveryBatch) {
 }
 
 TEST_P(MatmulTest, PanelRangesAndStridesDoNotMatter) {
-  const int64_t cols = has_blocks(type()) ? 64 : 77, rows = 150, tokens = 14, x_stride = cols + 5, out_stride = rows + 3;
+  const int64_t cols = has_blocks(type()) ? 64 : 77, rows = 150, tokens = 14, x_stride = cols + 5,
+                out_stride = rows + 3;
   const RandomMatrix w = random_matrix(type(), rows, cols, *this);
   const std::vector<float> x = normals(tokens * x_stride);
   const std::vector<float> whole = multiply(w, x, x_stride, tokens, out_stride, num_panels(rows));
   for (int64_t step : {1, 2, 3, 7}) {
     const std::vector<float> out = multiply(w, x, x_stride, tokens, out_stride, step);
     for (int64_t t = 0; t < tokens; ++t) {
-      ASSERT_EQ(std::memcmp(out.data() + t * out_stride, whole.data() + t * out_stride, static_cast<size_t>(rows) * 4), 0) << step;
+      ASSERT_EQ(std::memcmp(out.data() + t * out_stride, whole.data() + t * out_stride, static_cast<size_t>(rows) * 4),
+                0)
+          << step;
       for (int64_t n = rows; n < out_stride; ++n) {
         ASSERT_TRUE(std::isnan(out[static_cast<size_t>(t * out_stride + n)])) << "wrote past the row";
       }
@@ -102,9 +106,11 @@ TEST_P(MatmulTest, PanelRangesAndStridesDoNotMatter) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MatmulTest, testing::Combine(testing::ValuesIn(available_tables()), testing::ValuesIn(all_types())),
+INSTANTIATE_TEST_SUITE_P(All, MatmulTest,
+                         testing::Combine(testing::ValuesIn(available_tables()), testing::ValuesIn(all_types())),
                          [](const auto& test) {
-                           return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) + "_" + type_name(std::get<1>(test.param));
+                           return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) + "_" +
+                                  type_name(std::get<1>(test.param));
                          });
 
 }  // namespace

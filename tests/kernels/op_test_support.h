@@ -96,7 +96,8 @@ inline std::vector<uint8_t> random_file_row(PanelType type, int64_t cols, Seeded
   for (int64_t b = 0; b < cols / kPanelBlock; ++b) {
     append_u16(row, ref::f16_of_f32(random.normal() * 0.1f));
     if (type == PanelType::kQ4_1) append_u16(row, ref::f16_of_f32(random.normal()));
-    for (int i = 0; i < (type == PanelType::kQ8_0 ? 32 : 16); ++i) row.push_back(static_cast<uint8_t>(random.uniform(0, 255)));
+    for (int i = 0; i < (type == PanelType::kQ8_0 ? 32 : 16); ++i)
+      row.push_back(static_cast<uint8_t>(random.uniform(0, 255)));
   }
   return row;
 }
@@ -126,7 +127,9 @@ inline RandomMatrix random_matrix(PanelType type, int64_t rows, int64_t cols, Se
 class Scratch {
  public:
   explicit Scratch(int64_t floats) : memory_(static_cast<size_t>(floats) + 16, NAN) {}
-  float* data() { return memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64 / sizeof(float); }
+  float* data() {
+    return memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64 / sizeof(float);
+  }
 
  private:
   std::vector<float> memory_;

@@ -16,10 +16,11 @@ TEST_P(PanelTest, UnpackedRowIsExact) {
     const RandomMatrix w = random_matrix(GetParam(), rows, cols, *this);
     for (int64_t n = 0; n < rows; ++n) {
       std::vector<float> out(static_cast<size_t>(cols), NAN);
-      cpu::unpack_row(GetParam(), w.panels.data() + n / kPanelRows * panel_bytes(GetParam(), cols), static_cast<int>(n % kPanelRows),
-                      cols, out.data());
+      cpu::unpack_row(GetParam(), w.panels.data() + n / kPanelRows * panel_bytes(GetParam(), cols),
+                      static_cast<int>(n % kPanelRows), cols, out.data());
       for (int64_t k = 0; k < cols; ++k) {
-        ASSERT_EQ(out[static_cast<size_t>(k)], static_cast<float>(w.values[static_cast<size_t>(n * cols + k)])) << n << ", " << k;
+        ASSERT_EQ(out[static_cast<size_t>(k)], static_cast<float>(w.values[static_cast<size_t>(n * cols + k)]))
+            << n << ", " << k;
       }
     }
   }
@@ -35,7 +36,8 @@ TEST_P(PanelTest, RowsAndColumnsThatAreNotThereAreZero) {
   for (size_t k = static_cast<size_t>(cols); k < out.size(); ++k) ASSERT_EQ(out[k], 0.0f);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, PanelTest, testing::ValuesIn(all_types()), [](const auto& test) { return type_name(test.param); });
+INSTANTIATE_TEST_SUITE_P(All, PanelTest, testing::ValuesIn(all_types()),
+                         [](const auto& test) { return type_name(test.param); });
 
 // Hand-made blocks, so that the reference itself is held to the file's layout.
 TEST(ReferenceEncodings, KnownBlocks) {

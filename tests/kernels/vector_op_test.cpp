@@ -73,15 +73,18 @@ TEST_P(VectorOpTest, RmsNormAgreesWithReference) {
     // the root; root, division, mean, eps and two products one u each.
     const double relative = 2 * (static_cast<double>(cols) / 128 + 5 + 6) * kEpsilon;
     for (int64_t r = 0; r < rows; ++r) {
-      const std::vector<double> expected = ref::rms_norm({x.data() + r * stride, static_cast<size_t>(cols)}, weight, 1e-5f);
+      const std::vector<double> expected =
+          ref::rms_norm({x.data() + r * stride, static_cast<size_t>(cols)}, weight, 1e-5f);
       for (int64_t i = 0; i < cols; ++i) {
         const double e = expected[static_cast<size_t>(i)];
         ASSERT_NEAR(out[static_cast<size_t>(r * stride + i)], e, std::fabs(e) * relative) << cols << " seed " << seed();
       }
-      for (int64_t i = cols; i < stride; ++i) ASSERT_TRUE(std::isnan(out[static_cast<size_t>(r * stride + i)])) << "wrote past the row";
+      for (int64_t i = cols; i < stride; ++i)
+        ASSERT_TRUE(std::isnan(out[static_cast<size_t>(r * stride + i)])) << "wrote past the row";
     }
     std::vector<float> in_place = x;
-    kernels().rms_norm({nullptr, 0, in_place.data(), stride, weight.data(), 1e-5f, in_place.data(), stride, rows, cols});
+    kernels().rms_norm(
+        {nullptr, 0, in_place.data(), stride, weight.data(), 1e-5f, in_place.data(), stride, rows, cols});
     for (int64_t r = 0; r < rows; ++r) {
       ASSERT_EQ(std::memcmp(in_place.data() + r * stride, out.data() + r * stride, static_cast<size_t>(cols) * 4), 0);
     }
@@ -123,10 +126,12 @@ TEST_P(VectorOpTest, SiluMulAgreesWithReference) {
     kernels().silu_mul({out.data(), cols, gate_up.data(), stride, rows, cols});
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t i = 0; i < cols; ++i) {
-        const double gate = gate_up[static_cast<size_t>(r * stride + i)], up = gate_up[static_cast<size_t>(r * stride + cols + i)];
+        const double gate = gate_up[static_cast<size_t>(r * stride + i)],
+                     up = gate_up[static_cast<size_t>(r * stride + cols + i)];
         const double expected = ref::silu(gate) * up;
         // exp within 2 ulp (4 u), sum, quotient and product one u each: 7 u, doubled. Below e^-88 the answer is 0 within 1e-35.
-        ASSERT_NEAR(out[static_cast<size_t>(r * cols + i)], expected, std::fabs(expected) * 14 * kEpsilon + 1e-35) << gate;
+        ASSERT_NEAR(out[static_cast<size_t>(r * cols + i)], expected, std::fabs(expected) * 14 * kEpsilon + 1e-35)
+            << gate;
       }
     }
   }

@@ -50,9 +50,9 @@ TEST_F(HealthTest, NothingLeadsOutOfAFailure) {
   start_with_health();
   health.set_ready();
   health.set_failed("the device reported \"error\" \xff");
-  for (const auto& set : {std::function<void()>([&] { health.set_ready(); }),
-                          std::function<void()>([&] { health.set_draining(); }),
-                          std::function<void()>([&] { health.set_loading("x"); })}) {
+  for (const auto& set :
+       {std::function<void()>([&] { health.set_ready(); }), std::function<void()>([&] { health.set_draining(); }),
+        std::function<void()>([&] { health.set_loading("x"); })}) {
     set();
     EXPECT_EQ(status_of("/health"), 503);
     EXPECT_EQ(status_of("/ping"), 503);

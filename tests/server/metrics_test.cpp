@@ -1,10 +1,10 @@
 #include "server/metrics.h"
 
+#include <gmock/gmock.h>
+#include <unistd.h>
 #include <cstdio>
 #include <fstream>
-#include <gmock/gmock.h>
 #include <thread>
-#include <unistd.h>
 #include <vector>
 
 #include "server/process_stats.h"
@@ -57,57 +57,56 @@ TEST(Metrics, EveryNameIsThereBeforeTheFirstRequest) {
   info.kv_cache_dtype = "bfloat16";
   metrics.set_engine_info(info, EngineConfig{});
   const MetricsText text(metrics.render());
-  const std::map<std::string, std::string> expected = {
-      {"vllm:num_requests_running", "gauge"},
-      {"vllm:num_requests_waiting", "gauge"},
-      {"vllm:num_requests_waiting_by_reason", "gauge"},
-      {"vllm:num_requests_kv_fetch_by_stage", "gauge"},
-      {"vllm:engine_sleep_state", "gauge"},
-      {"vllm:kv_cache_usage_perc", "gauge"},
-      {"vllm:prefix_cache_queries_total", "counter"},
-      {"vllm:prefix_cache_hits_total", "counter"},
-      {"vllm:external_prefix_cache_queries_total", "counter"},
-      {"vllm:external_prefix_cache_hits_total", "counter"},
-      {"vllm:mm_cache_queries_total", "counter"},
-      {"vllm:mm_cache_hits_total", "counter"},
-      {"vllm:prompt_tokens_total", "counter"},
-      {"vllm:prompt_tokens_by_source_total", "counter"},
-      {"vllm:prompt_tokens_cached_total", "counter"},
-      {"vllm:prompt_tokens_cached_by_source_total", "counter"},
-      {"vllm:generation_tokens_total", "counter"},
-      {"vllm:num_preemptions_total", "counter"},
-      {"vllm:request_success_total", "counter"},
-      {"vllm:admission_rejections_total", "counter"},
-      {"vllm:time_to_first_token_seconds", "histogram"},
-      {"vllm:inter_token_latency_seconds", "histogram"},
-      {"vllm:request_time_per_output_token_seconds", "histogram"},
-      {"vllm:e2e_request_latency_seconds", "histogram"},
-      {"vllm:request_queue_time_seconds", "histogram"},
-      {"vllm:request_prefill_time_seconds", "histogram"},
-      {"vllm:request_decode_time_seconds", "histogram"},
-      {"vllm:request_inference_time_seconds", "histogram"},
-      {"vllm:request_prompt_tokens", "histogram"},
-      {"vllm:request_generation_tokens", "histogram"},
-      {"vllm:iteration_tokens_total", "histogram"},
-      {"vllm:request_max_num_generation_tokens", "histogram"},
-      {"vllm:request_params_n", "histogram"},
-      {"vllm:request_params_max_tokens", "histogram"},
-      {"vllm:request_num_preemptions", "histogram"},
-      {"vllm:request_prefill_kv_computed_tokens", "histogram"},
-      {"vllm:cache_config_info", "gauge"},
-      {"llm_requests_total", "counter"},
-      {"llm_request_duration_seconds", "histogram"},
-      {"llm_request_tokens", "histogram"},
-      {"llm_queue_depth", "gauge"},
-      {"llm_batch_size", "histogram"},
-      {"llm_ttft_seconds", "histogram"},
-      {"llm_throughput_tokens_per_sec", "gauge"},
-      {"process_cpu_seconds_total", "counter"},
-      {"process_resident_memory_bytes", "gauge"},
-      {"process_virtual_memory_bytes", "gauge"},
-      {"process_open_fds", "gauge"},
-      {"process_max_fds", "gauge"},
-      {"process_start_time_seconds", "gauge"}};
+  const std::map<std::string, std::string> expected = {{"vllm:num_requests_running", "gauge"},
+                                                       {"vllm:num_requests_waiting", "gauge"},
+                                                       {"vllm:num_requests_waiting_by_reason", "gauge"},
+                                                       {"vllm:num_requests_kv_fetch_by_stage", "gauge"},
+                                                       {"vllm:engine_sleep_state", "gauge"},
+                                                       {"vllm:kv_cache_usage_perc", "gauge"},
+                                                       {"vllm:prefix_cache_queries_total", "counter"},
+                                                       {"vllm:prefix_cache_hits_total", "counter"},
+                                                       {"vllm:external_prefix_cache_queries_total", "counter"},
+                                                       {"vllm:external_prefix_cache_hits_total", "counter"},
+                                                       {"vllm:mm_cache_queries_total", "counter"},
+                                                       {"vllm:mm_cache_hits_total", "counter"},
+                                                       {"vllm:prompt_tokens_total", "counter"},
+                                                       {"vllm:prompt_tokens_by_source_total", "counter"},
+                                                       {"vllm:prompt_tokens_cached_total", "counter"},
+                                                       {"vllm:prompt_tokens_cached_by_source_total", "counter"},
+                                                       {"vllm:generation_tokens_total", "counter"},
+                                                       {"vllm:num_preemptions_total", "counter"},
+                                                       {"vllm:request_success_total", "counter"},
+                                                       {"vllm:admission_rejections_total", "counter"},
+                                                       {"vllm:time_to_first_token_seconds", "histogram"},
+                                                       {"vllm:inter_token_latency_seconds", "histogram"},
+                                                       {"vllm:request_time_per_output_token_seconds", "histogram"},
+                                                       {"vllm:e2e_request_latency_seconds", "histogram"},
+                                                       {"vllm:request_queue_time_seconds", "histogram"},
+                                                       {"vllm:request_prefill_time_seconds", "histogram"},
+                                                       {"vllm:request_decode_time_seconds", "histogram"},
+                                                       {"vllm:request_inference_time_seconds", "histogram"},
+                                                       {"vllm:request_prompt_tokens", "histogram"},
+                                                       {"vllm:request_generation_tokens", "histogram"},
+                                                       {"vllm:iteration_tokens_total", "histogram"},
+                                                       {"vllm:request_max_num_generation_tokens", "histogram"},
+                                                       {"vllm:request_params_n", "histogram"},
+                                                       {"vllm:request_params_max_tokens", "histogram"},
+                                                       {"vllm:request_num_preemptions", "histogram"},
+                                                       {"vllm:request_prefill_kv_computed_tokens", "histogram"},
+                                                       {"vllm:cache_config_info", "gauge"},
+                                                       {"llm_requests_total", "counter"},
+                                                       {"llm_request_duration_seconds", "histogram"},
+                                                       {"llm_request_tokens", "histogram"},
+                                                       {"llm_queue_depth", "gauge"},
+                                                       {"llm_batch_size", "histogram"},
+                                                       {"llm_ttft_seconds", "histogram"},
+                                                       {"llm_throughput_tokens_per_sec", "gauge"},
+                                                       {"process_cpu_seconds_total", "counter"},
+                                                       {"process_resident_memory_bytes", "gauge"},
+                                                       {"process_virtual_memory_bytes", "gauge"},
+                                                       {"process_open_fds", "gauge"},
+                                                       {"process_max_fds", "gauge"},
+                                                       {"process_start_time_seconds", "gauge"}};
   for (const auto& [name, type] : expected) EXPECT_EQ(text.type(name), type) << name;
   for (const char* absent : {"llm_gpu_utilization_percent", "llm_gpu_memory_used_bytes"}) {
     EXPECT_EQ(text.type(absent), "") << "what nobody measured is not shown";
@@ -122,12 +121,10 @@ TEST(Metrics, EveryNameIsThereBeforeTheFirstRequest) {
   }
   EXPECT_EQ(text.value("vllm:engine_sleep_state" + labels("sleep_state", "awake")), 1);
   EXPECT_EQ(text.value("vllm:request_success_total" + labels("finished_reason", "stop")), 0);
-  EXPECT_EQ(
-      text.value(
-          R"(vllm:cache_config_info{block_size="16",cache_dtype="bfloat16",enable_prefix_caching="True",)"
-          R"(engine="0",gpu_memory_utilization="0.920000",kv_cache_max_concurrency="2.000000",)"
-          R"(kv_cache_size_tokens="1600",model_name="tiny",num_gpu_blocks="100"})"),
-      1);
+  EXPECT_EQ(text.value(R"(vllm:cache_config_info{block_size="16",cache_dtype="bfloat16",enable_prefix_caching="True",)"
+                       R"(engine="0",gpu_memory_utilization="0.920000",kv_cache_max_concurrency="2.000000",)"
+                       R"(kv_cache_size_tokens="1600",model_name="tiny",num_gpu_blocks="100"})"),
+            1);
 }
 
 TEST(Metrics, BucketsAreVllmsAndFinerOnes) {
@@ -135,25 +132,24 @@ TEST(Metrics, BucketsAreVllmsAndFinerOnes) {
   const auto expect_buckets = [&](const std::string& name, const std::vector<std::string>& buckets) {
     for (const std::string& le : buckets) EXPECT_TRUE(text.has(bucket(name, le))) << name << " " << le;
   };
-  const std::vector<std::string> interval = {
-      "0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01", "0.025", "0.05",
-      "0.075",  "0.1",     "0.15",   "0.2",   "0.3",    "0.4",   "0.5",  "0.75",  "1",
-      "2.5",    "5",       "7.5",    "10",    "20",     "40",    "80",   "+Inf"};
+  const std::vector<std::string> interval = {"0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005", "0.01",
+                                             "0.025",  "0.05",    "0.075",  "0.1",   "0.15",   "0.2",   "0.3",
+                                             "0.4",    "0.5",     "0.75",   "1",     "2.5",    "5",     "7.5",
+                                             "10",     "20",      "40",     "80",    "+Inf"};
   expect_buckets("vllm:inter_token_latency_seconds", interval);
   expect_buckets("vllm:request_time_per_output_token_seconds", interval);
-  expect_buckets(
-      "vllm:time_to_first_token_seconds",
-      {"0.001", "0.005", "0.01", "0.02", "0.04", "0.06", "0.08", "0.1", "0.25", "0.5",  "0.75", "1",
-       "2.5",   "5",     "7.5",  "10",   "20",   "40",   "80",   "160", "640",  "2560", "+Inf"});
-  for (const char* name : {"vllm:e2e_request_latency_seconds", "vllm:request_queue_time_seconds",
-                           "vllm:request_prefill_time_seconds", "vllm:request_decode_time_seconds",
-                           "vllm:request_inference_time_seconds"}) {
-    expect_buckets(name, {"0.001", "0.005", "0.01", "0.05", "0.1", "0.3", "0.5",  "0.8",  "1",
-                          "1.5",   "2",     "2.5",  "5",    "10",  "15",  "20",   "30",   "40",
-                          "50",    "60",    "120",  "240",  "480", "960", "1920", "7680", "+Inf"});
+  expect_buckets("vllm:time_to_first_token_seconds",
+                 {"0.001", "0.005", "0.01", "0.02", "0.04", "0.06", "0.08", "0.1", "0.25", "0.5",  "0.75", "1",
+                  "2.5",   "5",     "7.5",  "10",   "20",   "40",   "80",   "160", "640",  "2560", "+Inf"});
+  for (const char* name :
+       {"vllm:e2e_request_latency_seconds", "vllm:request_queue_time_seconds", "vllm:request_prefill_time_seconds",
+        "vllm:request_decode_time_seconds", "vllm:request_inference_time_seconds"}) {
+    expect_buckets(
+        name, {"0.001", "0.005", "0.01", "0.05", "0.1", "0.3", "0.5", "0.8", "1",   "1.5", "2",    "2.5",  "5",   "10",
+               "15",    "20",    "30",   "40",   "50",  "60",  "120", "240", "480", "960", "1920", "7680", "+Inf"});
   }
-  expect_buckets("vllm:iteration_tokens_total", {"1", "8", "16", "32", "64", "128", "256", "512", "1024",
-                                                 "2048", "4096", "8192", "16384", "+Inf"});
+  expect_buckets("vllm:iteration_tokens_total",
+                 {"1", "8", "16", "32", "64", "128", "256", "512", "1024", "2048", "4096", "8192", "16384", "+Inf"});
 }
 
 TEST(Metrics, AScriptedRequest) {
@@ -227,8 +223,7 @@ TEST(Metrics, RequestsThatDoNotEndWell) {
   EXPECT_EQ(text.value("vllm:request_queue_time_seconds_count" + kLabels), 2) << "of the failed one only";
   EXPECT_EQ(text.value("vllm:request_params_max_tokens_count" + kLabels), 1) << "where it was given";
   for (const char* status : {"aborted", "error", "rejected"}) {
-    EXPECT_EQ(text.value(R"(llm_requests_total{model="tiny",status=")" + std::string(status) + "\"}"), 1)
-        << status;
+    EXPECT_EQ(text.value(R"(llm_requests_total{model="tiny",status=")" + std::string(status) + "\"}"), 1) << status;
   }
   EXPECT_EQ(text.value(R"(llm_requests_total{model="tiny",status="success"})"), 0);
 }
@@ -318,10 +313,8 @@ TEST(Metrics, HttpRequestsHaveBoundedLabels) {
   observe("GET", "", 404);
   for (int i = 0; i < 100; ++i) observe("METHOD" + std::to_string(i), "", 405);
   const MetricsText text(metrics.render());
-  EXPECT_EQ(text.value(R"(http_requests_total{handler="/v1/chat/completions",method="POST",status="2xx"})"),
-            2);
-  EXPECT_EQ(text.value(R"(http_requests_total{handler="/v1/chat/completions",method="POST",status="4xx"})"),
-            1);
+  EXPECT_EQ(text.value(R"(http_requests_total{handler="/v1/chat/completions",method="POST",status="2xx"})"), 2);
+  EXPECT_EQ(text.value(R"(http_requests_total{handler="/v1/chat/completions",method="POST",status="4xx"})"), 1);
   EXPECT_EQ(text.value(R"(http_requests_total{handler="none",method="GET",status="4xx"})"), 1);
   EXPECT_EQ(text.value(R"(http_requests_total{handler="none",method="OTHER",status="4xx"})"), 100);
   EXPECT_EQ(
@@ -403,8 +396,7 @@ TEST(Metrics, PassPromtool) {
   while (const size_t num = fread(chunk, 1, sizeof(chunk), pipe)) said.append(chunk, num);
   const int status = pclose(pipe);
   unlink(path.c_str());
-  EXPECT_TRUE(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3))
-      << said;  // 3: remarks only
+  EXPECT_TRUE(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 3)) << said;  // 3: remarks only
   std::istringstream lines(said);
   std::string line;
   while (std::getline(lines, line)) {

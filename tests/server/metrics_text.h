@@ -1,8 +1,8 @@
 // MetricsText: the Prometheus text format as numbers to look up.
 #pragma once
 
-#include <cstdlib>
 #include <gtest/gtest.h>
+#include <cstdlib>
 #include <map>
 #include <optional>
 #include <set>

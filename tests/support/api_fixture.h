@@ -2,11 +2,11 @@
 // test turns by hand. The text pool is real: wait_until() gives its threads time.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <functional>
-#include <gtest/gtest.h>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>

@@ -33,7 +33,8 @@ class CollectingSink final : public OutputSink {
         if (choice.finish_reason) ++choice.num_events_after_end;
         choice.token_ids.insert(choice.token_ids.end(), event.token_ids.begin(), event.token_ids.end());
         choice.logprobs.insert(choice.logprobs.end(), event.logprobs.begin(), event.logprobs.end());
-        choice.prompt_logprobs.insert(choice.prompt_logprobs.end(), event.prompt_logprobs.begin(), event.prompt_logprobs.end());
+        choice.prompt_logprobs.insert(choice.prompt_logprobs.end(), event.prompt_logprobs.begin(),
+                                      event.prompt_logprobs.end());
         choice.num_cached_tokens = std::max(choice.num_cached_tokens, event.num_cached_tokens);
         if (event.finish_reason) {
           choice.finish_reason = event.finish_reason;

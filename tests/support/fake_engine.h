@@ -26,8 +26,7 @@ class FakeEngine final : public Engine {
   // Every request ever taken, by id.
   std::map<RequestId, Request> requests;
   std::vector<std::string> calls;  // "abort 1", "finish 1/0", "pause 1/0", "resume 1/0"
-  std::vector<Status>
-      refusals;  // what the next submissions get, ok for an acceptance; empty: all are accepted
+  std::vector<Status> refusals;    // what the next submissions get, ok for an acceptance; empty: all are accepted
 
   size_t count(const std::string& call) const {
     return static_cast<size_t>(std::count(calls.begin(), calls.end(), call));

@@ -2,11 +2,11 @@
 // On its executor, like any exchange; a test reads it after the io_context has run.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
 #include <functional>
-#include <gtest/gtest.h>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -49,8 +49,7 @@ class FakeExchange final : public http::Exchange {
       EXPECT_TRUE(rest.starts_with("data: ")) << rest;
       if (end == std::string_view::npos || !rest.starts_with("data: ")) break;
       const std::string_view data = rest.substr(6, end - 6);
-      events.push_back(data == "[DONE]" ? nlohmann::ordered_json("[DONE]")
-                                        : nlohmann::ordered_json::parse(data));
+      events.push_back(data == "[DONE]" ? nlohmann::ordered_json("[DONE]") : nlohmann::ordered_json::parse(data));
       rest.remove_prefix(end + 2);
     }
     return events;

@@ -33,9 +33,7 @@ class GgufBuilder {
     std::memcpy(bytes.data(), &value, sizeof(T));
     return bytes;
   }
-  static std::string text(std::string_view value) {
-    return number<uint64_t>(value.size()) + std::string(value);
-  }
+  static std::string text(std::string_view value) { return number<uint64_t>(value.size()) + std::string(value); }
 
   // `payload` as it stands after the type.
   GgufBuilder& raw(std::string_view key, uint32_t type, const std::string& payload) {
@@ -60,8 +58,7 @@ class GgufBuilder {
   }
 
   // An entry of the directory and nothing else.
-  GgufBuilder& raw_tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type,
-                          uint64_t offset) {
+  GgufBuilder& raw_tensor(std::string_view name, const std::vector<uint64_t>& dims, uint32_t type, uint64_t offset) {
     entries_ += text(name) + number<uint32_t>(static_cast<uint32_t>(dims.size()));
     for (uint64_t dim : dims) entries_ += number(dim);
     entries_ += number(type) + number(offset);

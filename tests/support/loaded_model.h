@@ -42,15 +42,16 @@ class LoadedModel {
         loaded->config, loader, *loaded->backend,
         {.max_num_batched_tokens = max_num_batched_tokens, .max_model_len = loaded->config.max_position_embeddings});
     EXPECT_TRUE(model.ok()) << model.status().message();
-    Result<std::unique_ptr<KvCache>> cache = loaded->backend->make_kv_cache(
-        {.num_layers = static_cast<int32_t>(loaded->config.num_hidden_layers),
-         .num_blocks = num_blocks,
-         .block_size = 16,
-         .num_kv_heads = static_cast<int32_t>(loaded->config.num_key_value_heads),
-         .head_dim = static_cast<int32_t>(loaded->config.head_dim),
-         .dtype = kv_dtype});
+    Result<std::unique_ptr<KvCache>> cache =
+        loaded->backend->make_kv_cache({.num_layers = static_cast<int32_t>(loaded->config.num_hidden_layers),
+                                        .num_blocks = num_blocks,
+                                        .block_size = 16,
+                                        .num_kv_heads = static_cast<int32_t>(loaded->config.num_key_value_heads),
+                                        .head_dim = static_cast<int32_t>(loaded->config.head_dim),
+                                        .dtype = kv_dtype});
     EXPECT_TRUE(cache.ok()) << cache.status().message();
-    Result<std::unique_ptr<ModelRunner>> runner = ModelRunner::create(*loaded->backend, std::move(*model), std::move(*cache), loaded->config.vocab_size);
+    Result<std::unique_ptr<ModelRunner>> runner =
+        ModelRunner::create(*loaded->backend, std::move(*model), std::move(*cache), loaded->config.vocab_size);
     EXPECT_TRUE(runner.ok()) << runner.status().message();
     loaded->runner = std::move(*runner);
     for (BlockId id = 1; id < num_blocks; ++id) loaded->free_blocks.push_back(id);

@@ -1,10 +1,10 @@
 // A file in memory with a path, for tests that rewrite one thousands of times. Linux.
 #pragma once
 
-#include <string>
-#include <string_view>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <string>
+#include <string_view>
 
 namespace sextant {
 

@@ -1,9 +1,9 @@
 // A directory of a test's own, removed with all it holds at the end.
 #pragma once
 
+#include <stdlib.h>
 #include <filesystem>
 #include <fstream>
-#include <stdlib.h>
 #include <string>
 #include <string_view>
 #include <system_error>

@@ -3,16 +3,16 @@
 #pragma once
 
 #include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <cctype>
 #include <functional>
 #include <map>
 #include <mutex>
-#include <netinet/in.h>
 #include <string>
 #include <string_view>
-#include <sys/socket.h>
 #include <thread>
-#include <unistd.h>
 #include <utility>
 #include <vector>
 
@@ -62,8 +62,8 @@ class ScriptedHttpServer {
   // An honest answer, for tests to send as it is or to spoil.
   static std::string reply(const std::string& status, const std::vector<std::string>& headers,
                            const std::string& body) {
-    std::string text = "HTTP/1.1 " + status +
-                       "\r\nConnection: close\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
+    std::string text =
+        "HTTP/1.1 " + status + "\r\nConnection: close\r\nContent-Length: " + std::to_string(body.size()) + "\r\n";
     for (const std::string& header : headers) text += header + "\r\n";
     return text + "\r\n" + body;
   }

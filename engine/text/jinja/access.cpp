@@ -13,12 +13,9 @@ namespace {
 
 std::string owner_name(const Value& object) {
   switch (object.kind()) {
-    case Kind::kNone:
-      return "None";
-    case Kind::kNamespace:
-      return "jinja2.utils.Namespace object";
-    default:
-      return std::string(type_name(object)) + " object";
+    case Kind::kNone: return "None";
+    case Kind::kNamespace: return "jinja2.utils.Namespace object";
+    default: return std::string(type_name(object)) + " object";
   }
 }
 
@@ -38,8 +35,8 @@ Value missing_of(Runtime& runtime, const Value& object, const Value& key) {
 
 Value bound_method(Runtime& runtime, const Value& object, const Builtin& builtin) {
   if (builtin.function == nullptr) {
-    return undefined_hint(runtime, "SecurityError: access to attribute '" + std::string(builtin.name) +
-                                       "' of '" + type_name(object) + "' object is unsafe.");
+    return undefined_hint(runtime, "SecurityError: access to attribute '" + std::string(builtin.name) + "' of '" +
+                                       type_name(object) + "' object is unsafe.");
   }
   auto* function = runtime.heap.make<FunctionObject>();
   function->builtin = &builtin;
@@ -56,8 +53,7 @@ Value data_attribute(Runtime& runtime, const Value& object, const Attribute& att
       const Value* found = object.as<NamespaceObject>().attributes.find(attribute.name);
       return found == nullptr ? Value() : *found;
     }
-    case Kind::kLoop:
-      return attribute.of_loop == nullptr ? Value() : attribute.of_loop->get(runtime, object);
+    case Kind::kLoop: return attribute.of_loop == nullptr ? Value() : attribute.of_loop->get(runtime, object);
     case Kind::kTuple:
       if (!object.as<ListObject>().is_group) return {};
       if (name == "grouper") return object.items()[0];
@@ -73,12 +69,9 @@ Value data_attribute(Runtime& runtime, const Value& object, const Attribute& att
       if (name == "start") return Value::integer(object.as<RangeObject>().start);
       if (name == "step") return Value::integer(object.as<RangeObject>().step);
       return {};
-    case Kind::kMacro:
-      return macro_attribute(runtime, object, name);
-    case Kind::kCycler:
-      return cycler_attribute(runtime, object, name);
-    default:
-      return {};
+    case Kind::kMacro: return macro_attribute(runtime, object, name);
+    case Kind::kCycler: return cycler_attribute(runtime, object, name);
+    default: return {};
   }
 }
 
@@ -90,9 +83,7 @@ struct SliceBounds {
 };
 
 SliceBounds slice_bounds(const Value& start, const Value& stop, const Value& step, int64_t length) {
-  const auto bound = [](const Value& value) {
-    return to_index(value, "slice indices must be integers or None");
-  };
+  const auto bound = [](const Value& value) { return to_index(value, "slice indices must be integers or None"); };
   SliceBounds bounds;
   if (!step.is_none()) bounds.step = bound(step);
   if (bounds.step == 0) fail("ValueError: slice step cannot be zero");
@@ -127,8 +118,7 @@ Value slice_text(Runtime& runtime, const Value& object, const SliceBounds& bound
   const bool ascii = source.num_chars == text.size();
   if (bounds.step == 1) {
     const size_t begin = ascii ? bounds.start : char_offset(text, bounds.start);
-    const size_t num_bytes =
-        ascii ? bounds.count : char_offset(std::string_view(text).substr(begin), bounds.count);
+    const size_t num_bytes = ascii ? bounds.count : char_offset(std::string_view(text).substr(begin), bounds.count);
     return runtime.text(text.substr(begin, bounds.count == 0 ? 0 : num_bytes), source.markup);
   }
   std::string out;
@@ -167,8 +157,7 @@ Value undefined_hint(Runtime& runtime, std::string_view hint) {
 Value get_attribute(Runtime& runtime, const Value& object, const Attribute& attribute) {
   runtime.step();
   if (object.is_undefined()) fail_undefined(object);
-  if (const Builtin* method = attribute.method_of(object.kind()))
-    return bound_method(runtime, object, *method);
+  if (const Builtin* method = attribute.method_of(object.kind())) return bound_method(runtime, object, *method);
   if (object.is(Kind::kDict)) {
     charge_key(runtime, attribute.name);
     const Value* found = object.as<DictObject>().find(attribute.name);
@@ -198,14 +187,12 @@ Value get_item(Runtime& runtime, const Value& object, const Value& key) {
   if (!key.is_string()) return missing_of(runtime, object, key);
   charge_key(runtime, key);
   const Attribute attribute = make_attribute(key);
-  if (const Builtin* method = attribute.method_of(object.kind()))
-    return bound_method(runtime, object, *method);
+  if (const Builtin* method = attribute.method_of(object.kind())) return bound_method(runtime, object, *method);
   Value found = data_attribute(runtime, object, attribute);
   return found.is_missing() ? missing_of(runtime, object, key) : found;
 }
 
-Value get_slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop,
-                const Value& step) {
+Value get_slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop, const Value& step) {
   runtime.step();
   if (object.is_undefined()) fail_undefined(object);
   if (!object.is_sequence() && !object.is_string() && !object.is(Kind::kRange)) {
@@ -242,10 +229,8 @@ Value get_path(Runtime& runtime, const Value& object, const Value& path, const V
   for (;;) {
     const size_t dot = rest.find('.');
     const std::string_view part = rest.substr(0, dot);
-    const bool is_number =
-        !part.empty() && part.size() < 18 && part.find_first_not_of("0123456789") == part.npos;
-    current = look_up(current,
-                      is_number ? Value::integer(*parse_integer(part, 10)) : runtime.text(std::string(part)));
+    const bool is_number = !part.empty() && part.size() < 18 && part.find_first_not_of("0123456789") == part.npos;
+    current = look_up(current, is_number ? Value::integer(*parse_integer(part, 10)) : runtime.text(std::string(part)));
     if (dot == rest.npos) return current;
     rest.remove_prefix(dot + 1);
   }
@@ -265,29 +250,20 @@ Value char_at(Runtime& runtime, const Value& text, size_t char_idx) {
   const bool ascii = num_chars(runtime, text) == bytes.size();
   if (!ascii) runtime.step(char_idx / 16);
   const size_t offset = ascii ? char_idx : char_offset(bytes, char_idx);
-  return runtime.text(bytes.substr(offset, decode_char(bytes, offset).num_bytes),
-                      text.as<StringObject>().markup);
+  return runtime.text(bytes.substr(offset, decode_char(bytes, offset).num_bytes), text.as<StringObject>().markup);
 }
 
 std::optional<size_t> length(Runtime& runtime, const Value& value) {
   switch (value.kind()) {
-    case Kind::kUndefined:
-      return 0;
-    case Kind::kString:
-      return num_chars(runtime, value);
+    case Kind::kUndefined: return 0;
+    case Kind::kString: return num_chars(runtime, value);
     case Kind::kList:
-    case Kind::kTuple:
-      return value.items().size();
-    case Kind::kDict:
-      return value.as<DictObject>().entries().size();
-    case Kind::kDictView:
-      return value.as<DictViewObject>().dict.as<DictObject>().entries().size();
-    case Kind::kRange:
-      return static_cast<size_t>(value.as<RangeObject>().count);
-    case Kind::kLoop:
-      return static_cast<size_t>(value.as<LoopObject>().length(runtime));
-    default:
-      return std::nullopt;
+    case Kind::kTuple: return value.items().size();
+    case Kind::kDict: return value.as<DictObject>().entries().size();
+    case Kind::kDictView: return value.as<DictViewObject>().dict.as<DictObject>().entries().size();
+    case Kind::kRange: return static_cast<size_t>(value.as<RangeObject>().count);
+    case Kind::kLoop: return static_cast<size_t>(value.as<LoopObject>().length(runtime));
+    default: return std::nullopt;
   }
 }
 
@@ -301,10 +277,8 @@ bool is_iterable(const Value& value) {
     case Kind::kDictView:
     case Kind::kRange:
     case Kind::kIterator:
-    case Kind::kLoop:
-      return true;
-    default:
-      return false;
+    case Kind::kLoop: return true;
+    default: return false;
   }
 }
 
@@ -312,8 +286,7 @@ Value iterate(Runtime& runtime, const Value& value) {
   if (value.is_sequence()) return value;
   std::vector<Value> items;
   switch (value.kind()) {
-    case Kind::kUndefined:
-      break;
+    case Kind::kUndefined: break;
     case Kind::kString: {
       const std::string& text = value.text();
       runtime.charge_items(num_chars(runtime, value) * 4);
@@ -357,8 +330,7 @@ Value iterate(Runtime& runtime, const Value& value) {
       iterator.next = iterator.items.size();
       break;
     }
-    default:
-      fail(std::string("TypeError: '") + type_name(value) + "' object is not iterable");
+    default: fail(std::string("TypeError: '") + type_name(value) + "' object is not iterable");
   }
   return runtime.heap.list(std::move(items));
 }

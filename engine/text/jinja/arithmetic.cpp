@@ -9,35 +9,24 @@ namespace {
 
 const char* symbol(BinaryOp op) {
   switch (op) {
-    case BinaryOp::kAdd:
-      return "+";
-    case BinaryOp::kSubtract:
-      return "-";
-    case BinaryOp::kMultiply:
-      return "*";
-    case BinaryOp::kDivide:
-      return "/";
-    case BinaryOp::kFloorDivide:
-      return "//";
-    case BinaryOp::kModulo:
-      return "%";
-    case BinaryOp::kPower:
-      return "**";
+    case BinaryOp::kAdd: return "+";
+    case BinaryOp::kSubtract: return "-";
+    case BinaryOp::kMultiply: return "*";
+    case BinaryOp::kDivide: return "/";
+    case BinaryOp::kFloorDivide: return "//";
+    case BinaryOp::kModulo: return "%";
+    case BinaryOp::kPower: return "**";
   }
   return "?";
 }
 
 [[noreturn]] void fail_operands(BinaryOp op, const Value& a, const Value& b) {
-  fail(std::string("TypeError: unsupported operand type(s) for ") + symbol(op) + ": '" + type_name(a) +
-       "' and '" + type_name(b) + "'");
+  fail(std::string("TypeError: unsupported operand type(s) for ") + symbol(op) + ": '" + type_name(a) + "' and '" +
+       type_name(b) + "'");
 }
 
-[[noreturn]] void fail_overflow() {
-  fail("OverflowError: an integer result does not fit into 64 bits");
-}
-[[noreturn]] void fail_zero() {
-  fail("ZeroDivisionError: division by zero");
-}
+[[noreturn]] void fail_overflow() { fail("OverflowError: an integer result does not fit into 64 bits"); }
+[[noreturn]] void fail_zero() { fail("ZeroDivisionError: division by zero"); }
 
 int64_t floor_divide(int64_t a, int64_t b) {
   if (b == 0) fail_zero();
@@ -77,8 +66,7 @@ double power(double a, double b) {
   if (a == 0 && b < 0) fail("ZeroDivisionError: 0.0 cannot be raised to a negative power");
   if (a < 0 && std::isfinite(b) && b != std::floor(b)) fail("TypeError: complex numbers are not supported");
   const double result = std::pow(a, b);
-  if (std::isinf(result) && std::isfinite(a) && std::isfinite(b))
-    fail("OverflowError: numerical result out of range");
+  if (std::isinf(result) && std::isfinite(a) && std::isfinite(b)) fail("OverflowError: numerical result out of range");
   return result;
 }
 
@@ -110,33 +98,24 @@ Value integer_binary(BinaryOp op, int64_t a, int64_t b) {
     case BinaryOp::kDivide:
       if (b == 0) fail_zero();
       return Value::real(static_cast<double>(static_cast<long double>(a) / static_cast<long double>(b)));
-    case BinaryOp::kFloorDivide:
-      return Value::integer(floor_divide(a, b));
-    case BinaryOp::kModulo:
-      return Value::integer(modulo(a, b));
-    case BinaryOp::kPower:
-      return integer_power(a, b);
+    case BinaryOp::kFloorDivide: return Value::integer(floor_divide(a, b));
+    case BinaryOp::kModulo: return Value::integer(modulo(a, b));
+    case BinaryOp::kPower: return integer_power(a, b);
   }
   return {};
 }
 
 Value real_binary(BinaryOp op, double a, double b) {
   switch (op) {
-    case BinaryOp::kAdd:
-      return Value::real(a + b);
-    case BinaryOp::kSubtract:
-      return Value::real(a - b);
-    case BinaryOp::kMultiply:
-      return Value::real(a * b);
+    case BinaryOp::kAdd: return Value::real(a + b);
+    case BinaryOp::kSubtract: return Value::real(a - b);
+    case BinaryOp::kMultiply: return Value::real(a * b);
     case BinaryOp::kDivide:
       if (b == 0) fail_zero();
       return Value::real(a / b);
-    case BinaryOp::kFloorDivide:
-      return Value::real(floor_divide(a, b));
-    case BinaryOp::kModulo:
-      return Value::real(modulo(a, b));
-    case BinaryOp::kPower:
-      return Value::real(power(a, b));
+    case BinaryOp::kFloorDivide: return Value::real(floor_divide(a, b));
+    case BinaryOp::kModulo: return Value::real(modulo(a, b));
+    case BinaryOp::kPower: return Value::real(power(a, b));
   }
   return {};
 }
@@ -145,8 +124,7 @@ Value add_texts(Runtime& runtime, Value left, const Value& right) {
   auto& a = left.as<StringObject>();
   const auto& b = right.as<StringObject>();
   if (a.markup != b.markup) {
-    return runtime.text(
-        a.markup ? a.text + escape_html(runtime, b.text) : escape_html(runtime, a.text) + b.text, true);
+    return runtime.text(a.markup ? a.text + escape_html(runtime, b.text) : escape_html(runtime, a.text) + b.text, true);
   }
   if (a.num_references == 1 && !a.immortal && &a != &b) {
     const size_t total = a.text.size() + b.text.size();
@@ -175,8 +153,7 @@ Value repeat_items(Runtime& runtime, const Value& value, int64_t count) {
     repeated.reserve(total);
     for (int64_t i = 0; i < count; ++i) repeated.insert(repeated.end(), items.begin(), items.end());
   }
-  return value.is(Kind::kList) ? runtime.heap.list(std::move(repeated))
-                               : runtime.heap.tuple(std::move(repeated));
+  return value.is(Kind::kList) ? runtime.heap.list(std::move(repeated)) : runtime.heap.tuple(std::move(repeated));
 }
 
 Value multiply(Runtime& runtime, const Value& a, const Value& b) {
@@ -227,8 +204,7 @@ Value binary(Runtime& runtime, BinaryOp op, Value left, const Value& right) {
       joined.reserve(left.items().size() + right.items().size());
       joined.insert(joined.end(), left.items().begin(), left.items().end());
       joined.insert(joined.end(), right.items().begin(), right.items().end());
-      return left.is(Kind::kList) ? runtime.heap.list(std::move(joined))
-                                  : runtime.heap.tuple(std::move(joined));
+      return left.is(Kind::kList) ? runtime.heap.list(std::move(joined)) : runtime.heap.tuple(std::move(joined));
     }
   }
   fail_operands(op, left, right);
@@ -238,8 +214,7 @@ Value negate(const Value& value) {
   if (value.is_undefined()) fail_undefined(value);
   if (value.is(Kind::kFloat)) return Value::real(-value.real());
   if (value.is(Kind::kBigInt)) fail_overflow();
-  if (!value.is_integer())
-    fail(std::string("TypeError: bad operand type for unary -: '") + type_name(value) + "'");
+  if (!value.is_integer()) fail(std::string("TypeError: bad operand type for unary -: '") + type_name(value) + "'");
   int64_t result = 0;
   if (__builtin_sub_overflow(int64_t{0}, value.integer(), &result)) fail_overflow();
   return Value::integer(result);
@@ -248,8 +223,7 @@ Value negate(const Value& value) {
 Value posit(const Value& value) {
   if (value.is_undefined()) fail_undefined(value);
   if (value.is(Kind::kFloat) || value.is(Kind::kBigInt)) return value;
-  if (!value.is_integer())
-    fail(std::string("TypeError: bad operand type for unary +: '") + type_name(value) + "'");
+  if (!value.is_integer()) fail(std::string("TypeError: bad operand type for unary +: '") + type_name(value) + "'");
   return Value::integer(value.integer());
 }
 

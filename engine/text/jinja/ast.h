@@ -50,8 +50,7 @@ struct Expression : Node {
 using ExpressionPtr = std::unique_ptr<Expression>;
 
 struct Constant : Expression {
-  Constant(int line_number, Value v)
-      : Expression(ExpressionKind::kConstant, line_number), value(std::move(v)) {}
+  Constant(int line_number, Value v) : Expression(ExpressionKind::kConstant, line_number), value(std::move(v)) {}
   Value value;
 };
 struct Name : Expression {
@@ -159,8 +158,7 @@ struct Target {
 };
 
 struct TextStatement : Statement {
-  TextStatement(int line_number, std::string t)
-      : Statement(StatementKind::kText, line_number), text(std::move(t)) {}
+  TextStatement(int line_number, std::string t) : Statement(StatementKind::kText, line_number), text(std::move(t)) {}
   std::string text;
 };
 struct OutputStatement : Statement {

@@ -24,9 +24,7 @@ const Builtin* find_in(const Table& table, std::string_view name) {
   return found == table.end() ? nullptr : found->second;
 }
 
-std::string in_quotes(std::string_view name) {
-  return "'" + std::string(name) + "'";
-}
+std::string in_quotes(std::string_view name) { return "'" + std::string(name) + "'"; }
 
 }  // namespace
 
@@ -57,20 +55,17 @@ void bind(const Builtin& builtin, CallArguments& arguments) {
     size_t i = 0;
     while (i < num_parameters && builtin.parameters[i] != name.text()) ++i;
     if (i == num_parameters) {
-      fail("TypeError: " + in_quotes(builtin.name) + " got an unexpected keyword argument " +
-           in_quotes(name.text()));
+      fail("TypeError: " + in_quotes(builtin.name) + " got an unexpected keyword argument " + in_quotes(name.text()));
     }
     if (!arguments.positional[i].is_missing()) {
-      fail("TypeError: " + in_quotes(builtin.name) + " got multiple values for argument " +
-           in_quotes(name.text()));
+      fail("TypeError: " + in_quotes(builtin.name) + " got multiple values for argument " + in_quotes(name.text()));
     }
     arguments.positional[i] = std::move(value);
   }
   arguments.named.clear();
   for (size_t i = 0; i < builtin.num_required; ++i) {
     if (arguments.positional[i].is_missing()) {
-      fail("TypeError: " + in_quotes(builtin.name) + " misses its argument " +
-           in_quotes(builtin.parameters[i]));
+      fail("TypeError: " + in_quotes(builtin.name) + " misses its argument " + in_quotes(builtin.parameters[i]));
     }
   }
 }

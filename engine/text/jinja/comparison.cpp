@@ -7,28 +7,20 @@ namespace {
 
 const char* symbol(CompareOp op) {
   switch (op) {
-    case CompareOp::kLess:
-      return "<";
-    case CompareOp::kLessEqual:
-      return "<=";
-    case CompareOp::kGreater:
-      return ">";
-    default:
-      return ">=";
+    case CompareOp::kLess: return "<";
+    case CompareOp::kLessEqual: return "<=";
+    case CompareOp::kGreater: return ">";
+    default: return ">=";
   }
 }
 
 template <typename T>
 bool holds(CompareOp op, const T& a, const T& b) {
   switch (op) {
-    case CompareOp::kLess:
-      return a < b;
-    case CompareOp::kLessEqual:
-      return a <= b;
-    case CompareOp::kGreater:
-      return a > b;
-    default:
-      return a >= b;
+    case CompareOp::kLess: return a < b;
+    case CompareOp::kLessEqual: return a <= b;
+    case CompareOp::kGreater: return a > b;
+    default: return a >= b;
   }
 }
 
@@ -55,8 +47,8 @@ bool order(Runtime& runtime, CompareOp op, const Value& a, const Value& b) {
   }
   if (a.is_undefined()) fail_undefined(a);
   if (b.is_undefined()) fail_undefined(b);
-  fail(std::string("TypeError: '") + symbol(op) + "' not supported between instances of '" + type_name(a) +
-       "' and '" + type_name(b) + "'");
+  fail(std::string("TypeError: '") + symbol(op) + "' not supported between instances of '" + type_name(a) + "' and '" +
+       type_name(b) + "'");
 }
 
 bool equal_items(Runtime& runtime, const std::vector<Value>& a, const std::vector<Value>& b) {
@@ -87,26 +79,17 @@ bool is_true(const Value& value) {
   switch (value.kind()) {
     case Kind::kMissing:
     case Kind::kNone:
-    case Kind::kUndefined:
-      return false;
+    case Kind::kUndefined: return false;
     case Kind::kBool:
-    case Kind::kInt:
-      return value.integer() != 0;
-    case Kind::kFloat:
-      return value.real() != 0;
-    case Kind::kString:
-      return !value.text().empty();
+    case Kind::kInt: return value.integer() != 0;
+    case Kind::kFloat: return value.real() != 0;
+    case Kind::kString: return !value.text().empty();
     case Kind::kList:
-    case Kind::kTuple:
-      return !value.items().empty();
-    case Kind::kDict:
-      return !value.as<DictObject>().entries().empty();
-    case Kind::kDictView:
-      return is_true(value.as<DictViewObject>().dict);
-    case Kind::kRange:
-      return value.as<RangeObject>().count != 0;
-    default:
-      return true;
+    case Kind::kTuple: return !value.items().empty();
+    case Kind::kDict: return !value.as<DictObject>().entries().empty();
+    case Kind::kDictView: return is_true(value.as<DictViewObject>().dict);
+    case Kind::kRange: return value.as<RangeObject>().count != 0;
+    default: return true;
   }
 }
 
@@ -123,8 +106,7 @@ bool is_equal(Runtime& runtime, const Value& a, const Value& b) {
   switch (a.kind()) {
     case Kind::kMissing:
     case Kind::kNone:
-    case Kind::kUndefined:
-      return true;
+    case Kind::kUndefined: return true;
     case Kind::kString:
     case Kind::kBigInt: {
       const std::string& x = a.as<StringObject>().text;
@@ -134,36 +116,25 @@ bool is_equal(Runtime& runtime, const Value& a, const Value& b) {
       return x == y;
     }
     case Kind::kList:
-    case Kind::kTuple:
-      return a.object() == b.object() || equal_items(runtime, a.items(), b.items());
-    case Kind::kDict:
-      return a.object() == b.object() || equal_dicts(runtime, a.as<DictObject>(), b.as<DictObject>());
-    case Kind::kRange:
-      return equal_ranges(a.as<RangeObject>(), b.as<RangeObject>());
+    case Kind::kTuple: return a.object() == b.object() || equal_items(runtime, a.items(), b.items());
+    case Kind::kDict: return a.object() == b.object() || equal_dicts(runtime, a.as<DictObject>(), b.as<DictObject>());
+    case Kind::kRange: return equal_ranges(a.as<RangeObject>(), b.as<RangeObject>());
     case Kind::kFunction:
       return a.as<FunctionObject>().builtin == b.as<FunctionObject>().builtin &&
              a.as<FunctionObject>().self.is_missing() && b.as<FunctionObject>().self.is_missing();
-    default:
-      return a.object() == b.object();
+    default: return a.object() == b.object();
   }
 }
 
-bool is_less(Runtime& runtime, const Value& a, const Value& b) {
-  return order(runtime, CompareOp::kLess, a, b);
-}
+bool is_less(Runtime& runtime, const Value& a, const Value& b) { return order(runtime, CompareOp::kLess, a, b); }
 
 bool compare(Runtime& runtime, CompareOp op, const Value& a, const Value& b) {
   switch (op) {
-    case CompareOp::kEqual:
-      return is_equal(runtime, a, b);
-    case CompareOp::kNotEqual:
-      return !is_equal(runtime, a, b);
-    case CompareOp::kIn:
-      return contains(runtime, b, a);
-    case CompareOp::kNotIn:
-      return !contains(runtime, b, a);
-    default:
-      return order(runtime, op, a, b);
+    case CompareOp::kEqual: return is_equal(runtime, a, b);
+    case CompareOp::kNotEqual: return !is_equal(runtime, a, b);
+    case CompareOp::kIn: return contains(runtime, b, a);
+    case CompareOp::kNotIn: return !contains(runtime, b, a);
+    default: return order(runtime, op, a, b);
   }
 }
 
@@ -180,10 +151,8 @@ bool contains(Runtime& runtime, const Value& container, const Value& item) {
       if (!is_hashable(item)) fail(std::string("TypeError: unhashable type: '") + type_name(item) + "'");
       charge_key(runtime, item);
       return container.as<DictObject>().find(item) != nullptr;
-    case Kind::kUndefined:
-      return false;
-    default:
-      break;
+    case Kind::kUndefined: return false;
+    default: break;
   }
   const Value items = iterate(runtime, container);
   for (const Value& candidate : items.items()) {

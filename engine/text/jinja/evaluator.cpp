@@ -12,31 +12,20 @@ Value Interpreter::evaluate(const Expression& expression) {
   line_ = expression.line;
   switch (expression.kind) {
     case ExpressionKind::kConstant:
-    case ExpressionKind::kName:
-      break;
+    case ExpressionKind::kName: break;
     case ExpressionKind::kList:
-    case ExpressionKind::kTuple:
-      return evaluate_sequence(static_cast<const Sequence&>(expression));
-    case ExpressionKind::kDict:
-      return evaluate_dict(static_cast<const DictLiteral&>(expression));
-    case ExpressionKind::kArithmetic:
-      return evaluate_arithmetic(static_cast<const Arithmetic&>(expression));
-    case ExpressionKind::kNegate:
-      return negate(evaluate(*static_cast<const Unary&>(expression).operand));
-    case ExpressionKind::kPosit:
-      return posit(evaluate(*static_cast<const Unary&>(expression).operand));
+    case ExpressionKind::kTuple: return evaluate_sequence(static_cast<const Sequence&>(expression));
+    case ExpressionKind::kDict: return evaluate_dict(static_cast<const DictLiteral&>(expression));
+    case ExpressionKind::kArithmetic: return evaluate_arithmetic(static_cast<const Arithmetic&>(expression));
+    case ExpressionKind::kNegate: return negate(evaluate(*static_cast<const Unary&>(expression).operand));
+    case ExpressionKind::kPosit: return posit(evaluate(*static_cast<const Unary&>(expression).operand));
     case ExpressionKind::kNot:
       return Value::boolean(!is_true(evaluate(*static_cast<const Unary&>(expression).operand)));
-    case ExpressionKind::kAnd:
-      return evaluate_junction(static_cast<const Sequence&>(expression), false);
-    case ExpressionKind::kOr:
-      return evaluate_junction(static_cast<const Sequence&>(expression), true);
-    case ExpressionKind::kConcat:
-      return evaluate_concat(static_cast<const Sequence&>(expression));
-    case ExpressionKind::kComparison:
-      return evaluate_comparison(static_cast<const Comparison&>(expression));
-    case ExpressionKind::kConditional:
-      return evaluate_conditional(static_cast<const Conditional&>(expression));
+    case ExpressionKind::kAnd: return evaluate_junction(static_cast<const Sequence&>(expression), false);
+    case ExpressionKind::kOr: return evaluate_junction(static_cast<const Sequence&>(expression), true);
+    case ExpressionKind::kConcat: return evaluate_concat(static_cast<const Sequence&>(expression));
+    case ExpressionKind::kComparison: return evaluate_comparison(static_cast<const Comparison&>(expression));
+    case ExpressionKind::kConditional: return evaluate_conditional(static_cast<const Conditional&>(expression));
     case ExpressionKind::kAttribute: {
       const auto& access = static_cast<const AttributeAccess&>(expression);
       const Value object = evaluate(*access.object);
@@ -50,13 +39,10 @@ Value Interpreter::evaluate(const Expression& expression) {
       line_ = expression.line;
       return get_item(*this, object, key);
     }
-    case ExpressionKind::kSlice:
-      return evaluate_slice(static_cast<const SliceAccess&>(expression));
-    case ExpressionKind::kCall:
-      return evaluate_call(static_cast<const Call&>(expression), Value());
+    case ExpressionKind::kSlice: return evaluate_slice(static_cast<const SliceAccess&>(expression));
+    case ExpressionKind::kCall: return evaluate_call(static_cast<const Call&>(expression), Value());
     case ExpressionKind::kFilter:
-    case ExpressionKind::kTest:
-      return evaluate_application(static_cast<const Application&>(expression), Value());
+    case ExpressionKind::kTest: return evaluate_application(static_cast<const Application&>(expression), Value());
   }
   return {};
 }
@@ -128,9 +114,7 @@ Value Interpreter::evaluate_conditional(const Conditional& conditional) {
 
 Value Interpreter::evaluate_slice(const SliceAccess& slice) {
   const Value object = evaluate(*slice.object);
-  const auto part = [&](const ExpressionPtr& expression) {
-    return expression ? evaluate(*expression) : Value::none();
-  };
+  const auto part = [&](const ExpressionPtr& expression) { return expression ? evaluate(*expression) : Value::none(); };
   const Value start = part(slice.start);
   const Value stop = part(slice.stop);
   const Value step_size = part(slice.step);
@@ -210,12 +194,10 @@ Value Interpreter::evaluate_application(const Application& application, const Va
 
 Value Interpreter::call(const Value& callee, CallArguments& arguments) {
   switch (callee.kind()) {
-    case Kind::kMacro:
-      return call_macro(callee, arguments);
+    case Kind::kMacro: return call_macro(callee, arguments);
     case Kind::kFunction: {
       const auto& function = callee.as<FunctionObject>();
-      if (!function.self.is_missing())
-        arguments.positional.insert(arguments.positional.begin(), function.self);
+      if (!function.self.is_missing()) arguments.positional.insert(arguments.positional.begin(), function.self);
       return call_builtin(*this, *function.builtin, arguments);
     }
     case Kind::kJoiner: {
@@ -229,8 +211,7 @@ Value Interpreter::call(const Value& callee, CallArguments& arguments) {
       if (!loop.statement->recursive) {
         fail("TypeError: The loop must have the 'recursive' marker to be called recursively.");
       }
-      if (arguments.positional.size() != 1 || !arguments.named.empty())
-        fail("TypeError: loop() takes one argument");
+      if (arguments.positional.size() != 1 || !arguments.named.empty()) fail("TypeError: loop() takes one argument");
       const Frame frame(*this);
       Output captured(*this);
       Output* outer_output = std::exchange(output_, &captured);
@@ -241,10 +222,8 @@ Value Interpreter::call(const Value& callee, CallArguments& arguments) {
       output_ = outer_output;
       return text(captured.take());
     }
-    case Kind::kUndefined:
-      fail_undefined(callee);
-    default:
-      fail(std::string("TypeError: '") + type_name(callee) + "' object is not callable");
+    case Kind::kUndefined: fail_undefined(callee);
+    default: fail(std::string("TypeError: '") + type_name(callee) + "' object is not callable");
   }
 }
 

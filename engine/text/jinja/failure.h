@@ -18,11 +18,7 @@ struct Failure {
   std::string message;
 };
 
-[[noreturn]] inline void fail(std::string message) {
-  throw Failure{FailureKind::kRuntime, 0, std::move(message)};
-}
-[[noreturn]] inline void fail_limit(std::string message) {
-  throw Failure{FailureKind::kLimit, 0, std::move(message)};
-}
+[[noreturn]] inline void fail(std::string message) { throw Failure{FailureKind::kRuntime, 0, std::move(message)}; }
+[[noreturn]] inline void fail_limit(std::string message) { throw Failure{FailureKind::kLimit, 0, std::move(message)}; }
 
 }  // namespace sextant::jinja

@@ -24,8 +24,8 @@ Value forceescape(Runtime& runtime, CallArguments& arguments) {
 std::string quote_url(Runtime& runtime, std::string_view text, bool for_query) {
   std::string out;
   for (const char c : text) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       c == '_' || c == '.' || c == '-' || c == '~' || (c == '/' && !for_query);
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+                       c == '.' || c == '-' || c == '~' || (c == '/' && !for_query);
     runtime.charge_growth(out, 3);
     if (plain) {
       out += c;
@@ -98,8 +98,6 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> markup_filters() {
-  return kFilters;
-}
+std::span<const Builtin> markup_filters() { return kFilters; }
 
 }  // namespace sextant::jinja

@@ -68,15 +68,13 @@ double round_real(double value, int64_t precision) {
 
 Value round(Runtime&, CallArguments& arguments) {
   const Value& value = arguments.positional[0];
-  const int64_t precision =
-      arguments.has(1) ? to_index(arguments.positional[1], "precision must be an integer") : 0;
+  const int64_t precision = arguments.has(1) ? to_index(arguments.positional[1], "precision must be an integer") : 0;
   std::string method = "common";
   if (arguments.has(2)) {
     if (!arguments.positional[2].is_string()) fail("method must be common, ceil or floor");
     method = arguments.positional[2].text();
   }
-  if (method != "common" && method != "ceil" && method != "floor")
-    fail("method must be common, ceil or floor");
+  if (method != "common" && method != "ceil" && method != "floor") fail("method must be common, ceil or floor");
   if (value.is_undefined()) fail_undefined(value);
   if (!value.is_number()) fail(std::string("TypeError: type ") + type_name(value) + " cannot be rounded");
   if (method == "common") {
@@ -122,8 +120,6 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> number_filters() {
-  return kFilters;
-}
+std::span<const Builtin> number_filters() { return kFilters; }
 
 }  // namespace sextant::jinja

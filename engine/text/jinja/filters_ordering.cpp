@@ -33,9 +33,8 @@ std::vector<Keyed> with_keys(Runtime& runtime, const Value& items, const Value& 
 // Stable in both directions, as sorted(reverse=True) is.
 template <typename Less>
 void sort_keyed(std::vector<Keyed>& keyed, bool reverse, Less less) {
-  std::stable_sort(keyed.begin(), keyed.end(), [&](const Keyed& a, const Keyed& b) {
-    return reverse ? less(b.key, a.key) : less(a.key, b.key);
-  });
+  std::stable_sort(keyed.begin(), keyed.end(),
+                   [&](const Keyed& a, const Keyed& b) { return reverse ? less(b.key, a.key) : less(a.key, b.key); });
 }
 
 Value items_of(Runtime& runtime, std::vector<Keyed>& keyed) {
@@ -45,9 +44,7 @@ Value items_of(Runtime& runtime, std::vector<Keyed>& keyed) {
   return runtime.heap.list(std::move(items));
 }
 
-bool flag(const CallArguments& arguments, size_t i) {
-  return arguments.has(i) && is_true(arguments.positional[i]);
-}
+bool flag(const CallArguments& arguments, size_t i) { return arguments.has(i) && is_true(arguments.positional[i]); }
 Value given(const CallArguments& arguments, size_t i) {
   return arguments.has(i) ? arguments.positional[i] : Value::none();
 }
@@ -57,9 +54,7 @@ Value sort(Runtime& runtime, CallArguments& arguments) {
   const bool case_sensitive = flag(arguments, 2);
   const Value attribute = given(arguments, 3);
   // Jinja sorts by a list of keys, in which equal keys (two undefined values, say) need no order.
-  const auto less = [&](const Value& a, const Value& b) {
-    return !is_equal(runtime, a, b) && is_less(runtime, a, b);
-  };
+  const auto less = [&](const Value& a, const Value& b) { return !is_equal(runtime, a, b) && is_less(runtime, a, b); };
   std::vector<Keyed> keyed;
   if (attribute.is_string() && attribute.text().find(',') != std::string::npos) {
     std::vector<Value> paths;
@@ -94,18 +89,15 @@ Value dictsort(Runtime& runtime, CallArguments& arguments) {
   if (arguments.has(2)) {
     const Value& by = arguments.positional[2];
     by_value = by.is_string() && by.text() == "value";
-    if (!by_value && !(by.is_string() && by.text() == "key"))
-      fail("You can only sort by either \"key\" or \"value\"");
+    if (!by_value && !(by.is_string() && by.text() == "key")) fail("You can only sort by either \"key\" or \"value\"");
   }
   const auto& entries = dict.as<DictObject>().entries();
   runtime.charge_items(3 * entries.size());
   std::vector<Keyed> keyed;
   for (const auto& [key, value] : entries) {
-    keyed.push_back(
-        {fold_case(runtime, by_value ? value : key, case_sensitive), runtime.heap.tuple({key, value})});
+    keyed.push_back({fold_case(runtime, by_value ? value : key, case_sensitive), runtime.heap.tuple({key, value})});
   }
-  sort_keyed(keyed, flag(arguments, 3),
-             [&](const Value& a, const Value& b) { return is_less(runtime, a, b); });
+  sort_keyed(keyed, flag(arguments, 3), [&](const Value& a, const Value& b) { return is_less(runtime, a, b); });
   return items_of(runtime, keyed);
 }
 
@@ -115,8 +107,7 @@ Value unique(Runtime& runtime, CallArguments& arguments) {
   std::set<Value, KeyLess> seen;
   std::vector<Value> kept;
   for (Keyed& entry : keyed) {
-    if (!is_hashable(entry.key))
-      fail(std::string("TypeError: unhashable type: '") + type_name(entry.key) + "'");
+    if (!is_hashable(entry.key)) fail(std::string("TypeError: unhashable type: '") + type_name(entry.key) + "'");
     charge_key(runtime, entry.key);
     runtime.charge_items(8);  // the set's node
     if (seen.insert(entry.key).second) kept.push_back(std::move(entry.item));
@@ -130,18 +121,14 @@ Value extreme(Runtime& runtime, CallArguments& arguments, bool want_max) {
   const std::vector<Keyed> keyed = with_keys(runtime, items, given(arguments, 2), flag(arguments, 1));
   size_t best = 0;
   for (size_t i = 1; i < keyed.size(); ++i) {
-    const bool better = want_max ? is_less(runtime, keyed[best].key, keyed[i].key)
-                                 : is_less(runtime, keyed[i].key, keyed[best].key);
+    const bool better =
+        want_max ? is_less(runtime, keyed[best].key, keyed[i].key) : is_less(runtime, keyed[i].key, keyed[best].key);
     if (better) best = i;
   }
   return keyed[best].item;
 }
-Value min(Runtime& runtime, CallArguments& arguments) {
-  return extreme(runtime, arguments, false);
-}
-Value max(Runtime& runtime, CallArguments& arguments) {
-  return extreme(runtime, arguments, true);
-}
+Value min(Runtime& runtime, CallArguments& arguments) { return extreme(runtime, arguments, false); }
+Value max(Runtime& runtime, CallArguments& arguments) { return extreme(runtime, arguments, true); }
 
 Value groupby(Runtime& runtime, CallArguments& arguments) {
   const Value items = iterate(runtime, arguments.positional[0]);
@@ -174,8 +161,7 @@ Value sum(Runtime& runtime, CallArguments& arguments) {
   if (total.is_string()) fail("TypeError: sum() can't sum strings [use ''.join(seq) instead]");
   for (const Value& item : items.items()) {
     runtime.step();
-    total = binary(runtime, BinaryOp::kAdd, std::move(total),
-                   get_path(runtime, item, given(arguments, 1), Value()));
+    total = binary(runtime, BinaryOp::kAdd, std::move(total), get_path(runtime, item, given(arguments, 1), Value()));
   }
   return total;
 }
@@ -192,8 +178,6 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> ordering_filters() {
-  return kFilters;
-}
+std::span<const Builtin> ordering_filters() { return kFilters; }
 
 }  // namespace sextant::jinja

@@ -9,8 +9,7 @@ namespace {
 
 // Calls a filter or test named by the template at run time with `item` and the arguments from position `from`
 // on.
-Value apply(Runtime& runtime, const Builtin& builtin, const Value& item, const CallArguments& arguments,
-            size_t from) {
+Value apply(Runtime& runtime, const Builtin& builtin, const Value& item, const CallArguments& arguments, size_t from) {
   CallArguments call;
   call.positional.reserve(arguments.positional.size() - from + 1);
   call.positional.push_back(item);
@@ -25,8 +24,7 @@ const Builtin& named_builtin(const Value& name, bool is_filter) {
   if (!name.is_string()) fail("TypeError: the name of a filter or test must be a string");
   const Builtin* builtin = is_filter ? find_filter(name.text()) : find_test(name.text());
   if (builtin == nullptr) {
-    fail(std::string("No ") + (is_filter ? "filter" : "test") + " named '" + name.text().substr(0, 100) +
-         "'.");
+    fail(std::string("No ") + (is_filter ? "filter" : "test") + " named '" + name.text().substr(0, 100) + "'.");
   }
   return *builtin;
 }
@@ -79,18 +77,10 @@ Value choose(Runtime& runtime, CallArguments& arguments, bool by_attribute, bool
   runtime.charge_items(kept.size());
   return runtime.heap.iterator(std::move(kept), "generator");
 }
-Value select(Runtime& r, CallArguments& a) {
-  return choose(r, a, false, true);
-}
-Value reject(Runtime& r, CallArguments& a) {
-  return choose(r, a, false, false);
-}
-Value selectattr(Runtime& r, CallArguments& a) {
-  return choose(r, a, true, true);
-}
-Value rejectattr(Runtime& r, CallArguments& a) {
-  return choose(r, a, true, false);
-}
+Value select(Runtime& r, CallArguments& a) { return choose(r, a, false, true); }
+Value reject(Runtime& r, CallArguments& a) { return choose(r, a, false, false); }
+Value selectattr(Runtime& r, CallArguments& a) { return choose(r, a, true, true); }
+Value rejectattr(Runtime& r, CallArguments& a) { return choose(r, a, true, false); }
 
 Value or_default(Runtime& runtime, CallArguments& arguments) {
   const Value& value = arguments.positional[0];
@@ -124,8 +114,6 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> selection_filters() {
-  return kFilters;
-}
+std::span<const Builtin> selection_filters() { return kFilters; }
 
 }  // namespace sextant::jinja

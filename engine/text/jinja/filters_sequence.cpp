@@ -10,8 +10,7 @@ namespace {
 
 Value length_of(Runtime& runtime, CallArguments& arguments) {
   const auto size = length(runtime, arguments.positional[0]);
-  if (!size)
-    fail(std::string("TypeError: object of type '") + type_name(arguments.positional[0]) + "' has no len()");
+  if (!size) fail(std::string("TypeError: object of type '") + type_name(arguments.positional[0]) + "' has no len()");
   return Value::integer(static_cast<int64_t>(*size));
 }
 
@@ -23,17 +22,14 @@ Value first(Runtime& runtime, CallArguments& arguments) {
     if (iterator.next < iterator.items.size()) return iterator.items[iterator.next++];
   }
   const Value items = iterate(runtime, value);
-  return items.items().empty() ? undefined_hint(runtime, "No first item, sequence was empty.")
-                               : items.items()[0];
+  return items.items().empty() ? undefined_hint(runtime, "No first item, sequence was empty.") : items.items()[0];
 }
 
 Value last(Runtime& runtime, CallArguments& arguments) {
   const Value& value = arguments.positional[0];
-  if (value.is(Kind::kIterator))
-    fail(std::string("TypeError: '") + type_name(value) + "' object is not reversible");
+  if (value.is(Kind::kIterator)) fail(std::string("TypeError: '") + type_name(value) + "' object is not reversible");
   const Value items = iterate(runtime, value);
-  return items.items().empty() ? undefined_hint(runtime, "No last item, sequence was empty.")
-                               : items.items().back();
+  return items.items().empty() ? undefined_hint(runtime, "No last item, sequence was empty.") : items.items().back();
 }
 
 Value list(Runtime& runtime, CallArguments& arguments) {
@@ -52,8 +48,7 @@ Value join(Runtime& runtime, CallArguments& arguments) {
     runtime.step();
     if (i > 0) runtime.append(out, separator.text());
     const Value& item = items.items()[i];
-    append_text(runtime, out,
-                by_attribute ? get_path(runtime, item, arguments.positional[2], Value()) : item);
+    append_text(runtime, out, by_attribute ? get_path(runtime, item, arguments.positional[2], Value()) : item);
   }
   return runtime.text(std::move(out));
 }
@@ -68,8 +63,7 @@ Value reverse(Runtime& runtime, CallArguments& arguments) {
     for (size_t i = 0; i < text.size();) {
       const size_t num_bytes = decode_char(text, i).num_bytes;
       end -= num_bytes;
-      std::copy_n(text.begin() + static_cast<ptrdiff_t>(i), num_bytes,
-                  out.begin() + static_cast<ptrdiff_t>(end));
+      std::copy_n(text.begin() + static_cast<ptrdiff_t>(i), num_bytes, out.begin() + static_cast<ptrdiff_t>(end));
       i += num_bytes;
     }
     return runtime.text(std::move(out), is_markup(value));
@@ -126,8 +120,7 @@ Value slice(Runtime& runtime, CallArguments& arguments) {
     std::vector<Value> part(all.begin() + static_cast<ptrdiff_t>(begin),
                             all.begin() + static_cast<ptrdiff_t>(begin + size));
     begin += size;
-    if (!extra && arguments.has(2) && !arguments.positional[2].is_none())
-      part.push_back(arguments.positional[2]);
+    if (!extra && arguments.has(2) && !arguments.positional[2].is_none()) part.push_back(arguments.positional[2]);
     slices.push_back(runtime.heap.list(std::move(part)));
   }
   return runtime.heap.iterator(std::move(slices), "generator");
@@ -161,8 +154,6 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> sequence_filters() {
-  return kFilters;
-}
+std::span<const Builtin> sequence_filters() { return kFilters; }
 
 }  // namespace sextant::jinja

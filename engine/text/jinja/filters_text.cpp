@@ -42,17 +42,14 @@ std::string titled(std::string_view text) {
   return out;
 }
 
-Value string(Runtime& runtime, CallArguments& arguments) {
-  return as_string(runtime, arguments.positional[0]);
-}
+Value string(Runtime& runtime, CallArguments& arguments) { return as_string(runtime, arguments.positional[0]); }
 
 Value trim(Runtime& runtime, CallArguments& arguments) {
   const Value text = as_string(runtime, arguments.positional[0]);
   runtime.charge_text(text.text().size());
   if (!arguments.has(1) || arguments.positional[1].is_none()) {
     const std::string_view stripped = strip(text.text(), StripSide::kBoth);
-    return stripped.size() == text.text().size() ? text
-                                                 : runtime.text(std::string(stripped), is_markup(text));
+    return stripped.size() == text.text().size() ? text : runtime.text(std::string(stripped), is_markup(text));
   }
   if (!arguments.positional[1].is_string()) fail("TypeError: strip arg must be None or str");
   return runtime.text(std::string(strip_chars(text.text(), arguments.positional[1].text(), StripSide::kBoth)),
@@ -75,8 +72,8 @@ Value indent(Runtime& runtime, CallArguments& arguments) {
   std::string indention = "    ";
   if (arguments.has(1)) {
     const Value& width = arguments.positional[1];
-    indention = width.is_string() ? width.text()
-                                  : repeat_text(runtime, " ", to_index(width, "width must be an int or str"));
+    indention =
+        width.is_string() ? width.text() : repeat_text(runtime, " ", to_index(width, "width must be an int or str"));
   }
   const bool first = arguments.has(2) && is_true(arguments.positional[2]);
   const bool blank = arguments.has(3) && is_true(arguments.positional[3]);
@@ -105,8 +102,7 @@ Value truncate(Runtime& runtime, CallArguments& arguments) {
   const int64_t max_chars = arguments.has(1) ? to_index(given[1], "length must be an integer") : 255;
   const bool kill_words = arguments.has(2) && is_true(given[2]);
   const Value end = arguments.has(3) ? as_string(runtime, given[3]) : runtime.text("...");
-  const int64_t leeway =
-      arguments.has(4) && !given[4].is_none() ? to_index(given[4], "leeway must be an integer") : 5;
+  const int64_t leeway = arguments.has(4) && !given[4].is_none() ? to_index(given[4], "leeway must be an integer") : 5;
   const auto num_end_chars = static_cast<int64_t>(num_chars(runtime, end));
   if (max_chars < num_end_chars) fail("AssertionError: expected length >= " + std::to_string(num_end_chars));
   if (leeway < 0) fail("AssertionError: expected leeway >= 0");
@@ -160,8 +156,6 @@ constexpr Builtin kFilters[] = {
 
 }  // namespace
 
-std::span<const Builtin> text_filters() {
-  return kFilters;
-}
+std::span<const Builtin> text_filters() { return kFilters; }
 
 }  // namespace sextant::jinja

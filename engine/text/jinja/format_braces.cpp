@@ -20,9 +20,7 @@ struct Spec {
   char type = 0;
 };
 
-bool is_align(char c) {
-  return c == '<' || c == '>' || c == '=' || c == '^';
-}
+bool is_align(char c) { return c == '<' || c == '>' || c == '=' || c == '^'; }
 
 int64_t parse_number(std::string_view spec, size_t& i) {
   int64_t number = 0;
@@ -67,13 +65,11 @@ Spec parse_spec(std::string_view text) {
     if (i == begin) fail("ValueError: Format specifier missing precision");
   }
   if (i < text.size()) spec.type = text[i++];
-  if (i < text.size())
-    fail("ValueError: Invalid format specifier '" + std::string(text.substr(0, 100)) + "'");
+  if (i < text.size()) fail("ValueError: Invalid format specifier '" + std::string(text.substr(0, 100)) + "'");
   return spec;
 }
 
-std::string pad(Runtime& runtime, const std::string& prefix, const std::string& body, const Spec& spec,
-                char align) {
+std::string pad(Runtime& runtime, const std::string& prefix, const std::string& body, const Spec& spec, char align) {
   const size_t num_chars = prefix.size() + count_chars(body);
   const size_t padding = spec.width > num_chars ? spec.width - num_chars : 0;
   const std::string fill = repeat_text(runtime, spec.fill, static_cast<int64_t>(padding));
@@ -96,13 +92,10 @@ std::string group_digits(const std::string& digits, char separator, size_t group
   return out + digits.substr(integer_end);
 }
 
-std::string sign_text(bool negative, char sign) {
-  return negative ? "-" : (sign == '-' ? "" : std::string(1, sign));
-}
+std::string sign_text(bool negative, char sign) { return negative ? "-" : (sign == '-' ? "" : std::string(1, sign)); }
 
 [[noreturn]] void fail_code(char type, const Value& value) {
-  fail(std::string("ValueError: Unknown format code '") + type + "' for object of type '" + type_name(value) +
-       "'");
+  fail(std::string("ValueError: Unknown format code '") + type + "' for object of type '" + type_name(value) + "'");
 }
 
 std::string format_real_by(Runtime& runtime, double number, const Spec& spec, const Value& value) {
@@ -119,22 +112,15 @@ std::string format_real_by(Runtime& runtime, double number, const Spec& spec, co
         if (body.find_first_of(".en") == std::string::npos) body += ".0";
       }
       break;
-    case 'n':
-      body = format_real_as(magnitude, 'g', precision, spec.alternate);
-      break;
-    case '%':
-      body = format_real_as(magnitude * 100, 'f', precision, spec.alternate) + "%";
-      break;
+    case 'n': body = format_real_as(magnitude, 'g', precision, spec.alternate); break;
+    case '%': body = format_real_as(magnitude * 100, 'f', precision, spec.alternate) + "%"; break;
     case 'e':
     case 'E':
     case 'f':
     case 'F':
     case 'g':
-    case 'G':
-      body = format_real_as(magnitude, spec.type, precision, spec.alternate);
-      break;
-    default:
-      fail_code(spec.type, value);
+    case 'G': body = format_real_as(magnitude, spec.type, precision, spec.alternate); break;
+    default: fail_code(spec.type, value);
   }
   if (spec.grouping != 0) body = group_digits(body, spec.grouping, 3);
   const bool negative = std::signbit(number) && !std::isnan(number);
@@ -155,32 +141,23 @@ std::string format_integer_by(Runtime& runtime, const Value& value, const Spec& 
   switch (spec.type) {
     case 0:
     case 'd':
-    case 'n':
-      break;
-    case 'b':
-      base = 2;
-      break;
-    case 'o':
-      base = 8;
-      break;
+    case 'n': break;
+    case 'b': base = 2; break;
+    case 'o': base = 8; break;
     case 'x':
-    case 'X':
-      base = 16;
-      break;
+    case 'X': base = 16; break;
     case 'c': {
       if (negative || magnitude > 0x10FFFF) fail("OverflowError: %c arg not in range(0x110000)");
       std::string out;
       append_utf8(out, static_cast<uint32_t>(magnitude));
       return pad(runtime, "", out, spec, spec.align == 0 ? '>' : spec.align);
     }
-    default:
-      fail_code(spec.type, value);
+    default: fail_code(spec.type, value);
   }
   if (spec.alternate && base != 10) prefix += std::string("0") + spec.type;
   std::string digits;
   do {
-    digits.insert(digits.begin(),
-                  (spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[magnitude % base]);
+    digits.insert(digits.begin(), (spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[magnitude % base]);
     magnitude /= base;
   } while (magnitude != 0);
   if (spec.grouping != 0) digits = group_digits(digits, spec.grouping, base == 10 ? 3 : 4);
@@ -200,8 +177,7 @@ std::string format_text_by(Runtime& runtime, const Value& value, const Spec& spe
 // One run over a format string; nested specifications share the numbering of their parent.
 class BraceFormatter {
  public:
-  BraceFormatter(Runtime& runtime, const CallArguments& arguments)
-      : runtime_(runtime), arguments_(arguments) {}
+  BraceFormatter(Runtime& runtime, const CallArguments& arguments) : runtime_(runtime), arguments_(arguments) {}
 
   std::string format(std::string_view format, int depth) {
     if (depth > 2) fail("ValueError: Max string recursion exceeded");
@@ -279,8 +255,8 @@ class BraceFormatter {
       if (name[i] == '.') {
         const size_t end = std::min(name.find_first_of(".[", i + 1), name.size());
         if (end == i + 1) fail("ValueError: Empty attribute in format string");
-        value = get_attribute(runtime_, value,
-                              make_attribute(runtime_.text(std::string(name.substr(i + 1, end - i - 1)))));
+        value =
+            get_attribute(runtime_, value, make_attribute(runtime_.text(std::string(name.substr(i + 1, end - i - 1)))));
         i = end;
       } else if (name[i] == '[') {
         const size_t end = name.find(']', i);
@@ -305,8 +281,7 @@ class BraceFormatter {
     if (name.empty() || is_index(name)) {
       const size_t index = name.empty() ? next_++ : static_cast<size_t>(*parse_integer(name, 10));
       if (index + 1 >= arguments_.positional.size()) {
-        fail("IndexError: Replacement index " + std::to_string(index) +
-             " out of range for positional args tuple");
+        fail("IndexError: Replacement index " + std::to_string(index) + " out of range for positional args tuple");
       }
       return arguments_.positional[index + 1];
     }
@@ -338,23 +313,18 @@ std::string format_by_spec(Runtime& runtime, const Value& value, std::string_vie
   const Spec spec = parse_spec(spec_text);
   runtime.charge_new_text(spec.width);
   switch (value.kind()) {
-    case Kind::kString:
-      return format_text_by(runtime, value, spec);
+    case Kind::kString: return format_text_by(runtime, value, spec);
     case Kind::kBool:
-    case Kind::kInt:
-      return format_integer_by(runtime, value, spec);
-    case Kind::kFloat:
-      return format_real_by(runtime, value.real(), spec, value);
-    default:
-      break;
+    case Kind::kInt: return format_integer_by(runtime, value, spec);
+    case Kind::kFloat: return format_real_by(runtime, value.real(), spec, value);
+    default: break;
   }
   fail(std::string("TypeError: unsupported format string passed to ") + type_name(value) + ".__format__");
 }
 
 Value format_braces(Runtime& runtime, const CallArguments& arguments) {
   const Value format = arguments.positional[0];
-  return runtime.text(BraceFormatter(runtime, arguments).format(format.text(), 0),
-                      format.as<StringObject>().markup);
+  return runtime.text(BraceFormatter(runtime, arguments).format(format.text(), 0), format.as<StringObject>().markup);
 }
 
 }  // namespace sextant::jinja

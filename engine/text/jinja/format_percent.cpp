@@ -44,8 +44,8 @@ class ArgumentSource {
     return *found;
   }
   void check_all_used() const {
-    if (uses_names_ || arguments_.is(Kind::kDict) || arguments_.is(Kind::kList) ||
-        arguments_.is(Kind::kRange) || arguments_.is_undefined())
+    if (uses_names_ || arguments_.is(Kind::kDict) || arguments_.is(Kind::kList) || arguments_.is(Kind::kRange) ||
+        arguments_.is_undefined())
       return;
     const size_t num_values = arguments_.is(Kind::kTuple) ? arguments_.items().size() : 1;
     if (next_ < num_values) fail("TypeError: not all arguments converted during string formatting");
@@ -113,8 +113,7 @@ Pieces convert_integer(Runtime& runtime, const Value& value, const Conversion& c
            type_name(value));
     }
     pieces.prefix = sign_of(number < 0, c);
-    const uint64_t magnitude =
-        number < 0 ? uint64_t{0} - static_cast<uint64_t>(number) : static_cast<uint64_t>(number);
+    const uint64_t magnitude = number < 0 ? uint64_t{0} - static_cast<uint64_t>(number) : static_cast<uint64_t>(number);
     pieces.body = integer_digits(magnitude, c.type);
     if (c.alternate && c.type == 'o') pieces.prefix += "0o";
     if (c.alternate && (c.type == 'x' || c.type == 'X')) pieces.prefix += std::string("0") + c.type;
@@ -243,33 +242,22 @@ Value format_percent(Runtime& runtime, const Value& format_value, const Value& a
     const Value value = named ? *named : source.next();
     switch (c.type) {
       case 'i':
-      case 'u':
-        c.type = 'd';
-        [[fallthrough]];
+      case 'u': c.type = 'd'; [[fallthrough]];
       case 'd':
       case 'o':
       case 'x':
-      case 'X':
-        append_padded(runtime, out, convert_integer(runtime, value, c), c);
-        break;
+      case 'X': append_padded(runtime, out, convert_integer(runtime, value, c), c); break;
       case 'e':
       case 'E':
       case 'f':
       case 'F':
       case 'g':
-      case 'G':
-        append_padded(runtime, out, convert_real(runtime, value, c), c);
-        break;
+      case 'G': append_padded(runtime, out, convert_real(runtime, value, c), c); break;
       case 's':
       case 'r':
-      case 'a':
-        append_padded(runtime, out, convert_text(runtime, value, c, markup), c);
-        break;
-      case 'c':
-        append_padded(runtime, out, convert_char(value), c);
-        break;
-      default:
-        fail(std::string("ValueError: unsupported format character '") + c.type + "'");
+      case 'a': append_padded(runtime, out, convert_text(runtime, value, c, markup), c); break;
+      case 'c': append_padded(runtime, out, convert_char(value), c); break;
+      default: fail(std::string("ValueError: unsupported format character '") + c.type + "'");
     }
   }
   source.check_all_used();

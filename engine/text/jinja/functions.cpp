@@ -19,8 +19,7 @@ Value raise_exception(Runtime& runtime, CallArguments& arguments) {
 
 Value strftime_now(Runtime& runtime, CallArguments& arguments) {
   const Value& format = arguments.positional[0];
-  if (!format.is_string())
-    fail(std::string("TypeError: strftime() argument 1 must be str, not ") + type_name(format));
+  if (!format.is_string()) fail(std::string("TypeError: strftime() argument 1 must be str, not ") + type_name(format));
   return runtime.text(format_time(runtime, format.text(), runtime.now_unix_s()));
 }
 
@@ -31,8 +30,7 @@ Value range(Runtime& runtime, CallArguments& arguments) {
   int64_t bounds[3] = {0, 0, 1};
   for (size_t i = 0; i < given.size(); ++i) {
     const int64_t bound = to_index(given[i], "range() needs integers");
-    if (bound > kMaxRangeBound || bound < -kMaxRangeBound)
-      fail("OverflowError: range() bounds are too large");
+    if (bound > kMaxRangeBound || bound < -kMaxRangeBound) fail("OverflowError: range() bounds are too large");
     bounds[given.size() == 1 ? 1 : i] = bound;
   }
   const auto [start, stop, step] = bounds;
@@ -132,9 +130,7 @@ constexpr Builtin kFunctions[] = {
 
 }  // namespace
 
-std::span<const Builtin> global_functions() {
-  return kFunctions;
-}
+std::span<const Builtin> global_functions() { return kFunctions; }
 
 Value macro_attribute(Runtime& runtime, const Value& macro, const std::string& name) {
   const MacroDefinition& definition = *macro.as<MacroObject>().definition;

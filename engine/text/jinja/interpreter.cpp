@@ -19,8 +19,7 @@ std::string Interpreter::render(const nlohmann::ordered_json& variables) {
     if (found != variables.end()) {
       context_.push_back(from_json(*this, *found));
     } else {
-      context_.push_back(template_.functions[i].is_missing() ? template_.undefined[i]
-                                                             : template_.functions[i]);
+      context_.push_back(template_.functions[i].is_missing() ? template_.undefined[i] : template_.functions[i]);
     }
   }
   root_ = new_scope(Ref<Scope>());
@@ -64,15 +63,13 @@ void Interpreter::set_variable(int symbol, Value value) {
 
 void Interpreter::assign(const Target& target, const Value& value) {
   if (target.is_tuple) {
-    if (!is_iterable(value))
-      fail(std::string("TypeError: cannot unpack non-iterable ") + type_name(value) + " object");
+    if (!is_iterable(value)) fail(std::string("TypeError: cannot unpack non-iterable ") + type_name(value) + " object");
     const Value items = iterate(*this, value);
     const size_t num_given = items.items().size();
     const size_t num_wanted = target.parts.size();
     if (num_given != num_wanted) {
       fail(std::string("ValueError: ") + (num_given < num_wanted ? "not enough" : "too many") +
-           " values to unpack (expected " + std::to_string(num_wanted) + ", got " +
-           std::to_string(num_given) + ")");
+           " values to unpack (expected " + std::to_string(num_wanted) + ", got " + std::to_string(num_given) + ")");
     }
     for (size_t i = 0; i < num_wanted; ++i) assign(target.parts[i], items.items()[i]);
     return;
@@ -107,13 +104,9 @@ Interpreter::Flow Interpreter::execute(const Statement& statement) {
   }
   const Frame frame(*this);
   switch (statement.kind) {
-    case StatementKind::kText:
-      break;
-    case StatementKind::kOutput:
-      execute_output(static_cast<const OutputStatement&>(statement));
-      break;
-    case StatementKind::kIf:
-      return execute_if(static_cast<const IfStatement&>(statement));
+    case StatementKind::kText: break;
+    case StatementKind::kOutput: execute_output(static_cast<const OutputStatement&>(statement)); break;
+    case StatementKind::kIf: return execute_if(static_cast<const IfStatement&>(statement));
     case StatementKind::kFor: {
       const auto& loop = static_cast<const ForStatement&>(statement);
       execute_for(loop, evaluate(*loop.items), 0);
@@ -125,24 +118,15 @@ Interpreter::Flow Interpreter::execute(const Statement& statement) {
       assign(set.target, value);
       break;
     }
-    case StatementKind::kSetBlock:
-      return execute_set_block(static_cast<const SetBlockStatement&>(statement));
-    case StatementKind::kMacro:
-      execute_macro(static_cast<const MacroStatement&>(statement));
-      break;
-    case StatementKind::kCallBlock:
-      execute_call_block(static_cast<const CallBlockStatement&>(statement));
-      break;
-    case StatementKind::kFilterBlock:
-      return execute_filter_block(static_cast<const FilterBlockStatement&>(statement));
+    case StatementKind::kSetBlock: return execute_set_block(static_cast<const SetBlockStatement&>(statement));
+    case StatementKind::kMacro: execute_macro(static_cast<const MacroStatement&>(statement)); break;
+    case StatementKind::kCallBlock: execute_call_block(static_cast<const CallBlockStatement&>(statement)); break;
+    case StatementKind::kFilterBlock: return execute_filter_block(static_cast<const FilterBlockStatement&>(statement));
     case StatementKind::kWith:
     case StatementKind::kScope:
-    case StatementKind::kBlock:
-      return execute_with(static_cast<const WithStatement&>(statement));
-    case StatementKind::kBreak:
-      return Flow::kBreak;
-    case StatementKind::kContinue:
-      return Flow::kContinue;
+    case StatementKind::kBlock: return execute_with(static_cast<const WithStatement&>(statement));
+    case StatementKind::kBreak: return Flow::kBreak;
+    case StatementKind::kContinue: return Flow::kContinue;
   }
   return Flow::kNext;
 }
@@ -198,8 +182,7 @@ void Interpreter::execute_for(const ForStatement& statement, const Value& items,
     if (flow == Flow::kBreak) break;
     completed_once = completed_once || flow == Flow::kNext;
   }
-  if (!completed_once && !statement.otherwise.empty())
-    execute_in_scope(statement.otherwise, new_scope(outer));
+  if (!completed_once && !statement.otherwise.empty()) execute_in_scope(statement.otherwise, new_scope(outer));
 }
 
 Interpreter::Flow Interpreter::execute_in_scope(const Body& body, Ref<Scope> scope) {
@@ -224,8 +207,7 @@ Interpreter::Flow Interpreter::execute_set_block(const SetBlockStatement& statem
   const Flow flow = capture(statement.body, new_scope(scope_), captured);
   if (flow != Flow::kNext) return flow;
   Value value = text(std::move(captured));
-  if (statement.filter)
-    value = evaluate_application(static_cast<const Application&>(*statement.filter), value);
+  if (statement.filter) value = evaluate_application(static_cast<const Application&>(*statement.filter), value);
   assign(statement.target, value);
   return Flow::kNext;
 }
@@ -302,12 +284,10 @@ Value Interpreter::call_macro(const Value& value, CallArguments& arguments) {
     if (caller.is_missing() || caller.is_none()) caller = undefined_hint(*this, "No caller defined");
   }
   if (!definition.uses_kwargs && !named.empty()) {
-    fail("TypeError: macro " + name + " takes no keyword argument '" + named[0].first.text().substr(0, 100) +
-         "'");
+    fail("TypeError: macro " + name + " takes no keyword argument '" + named[0].first.text().substr(0, 100) + "'");
   }
   if (!definition.uses_varargs && arguments.positional.size() > num_parameters) {
-    fail("TypeError: macro " + name + " takes not more than " + std::to_string(num_parameters) +
-         " argument(s)");
+    fail("TypeError: macro " + name + " takes not more than " + std::to_string(num_parameters) + " argument(s)");
   }
   scope_ = inner;
   if (!caller.is_missing()) set_variable(kCallerSymbol, std::move(caller));

@@ -16,19 +16,11 @@ class JsonWriter {
   void write(const Value& value, int level) {
     runtime_.step();
     switch (value.kind()) {
-      case Kind::kString:
-        write_text(value.text());
-        break;
+      case Kind::kString: write_text(value.text()); break;
       case Kind::kList:
-      case Kind::kTuple:
-        write_items(value.items(), level);
-        break;
-      case Kind::kDict:
-        write_dict(value.as<DictObject>(), level);
-        break;
-      default:
-        runtime_.append(out_, scalar(value));
-        break;
+      case Kind::kTuple: write_items(value.items(), level); break;
+      case Kind::kDict: write_dict(value.as<DictObject>(), level); break;
+      default: runtime_.append(out_, scalar(value)); break;
     }
   }
   std::string take() { return std::move(out_); }
@@ -36,20 +28,15 @@ class JsonWriter {
  private:
   std::string scalar(const Value& value) {
     switch (value.kind()) {
-      case Kind::kNone:
-        return "null";
-      case Kind::kBool:
-        return value.boolean() ? "true" : "false";
-      case Kind::kInt:
-        return std::to_string(value.integer());
-      case Kind::kBigInt:
-        return value.as<StringObject>().text;
+      case Kind::kNone: return "null";
+      case Kind::kBool: return value.boolean() ? "true" : "false";
+      case Kind::kInt: return std::to_string(value.integer());
+      case Kind::kBigInt: return value.as<StringObject>().text;
       case Kind::kFloat:
         if (std::isnan(value.real())) return "NaN";
         if (std::isinf(value.real())) return value.real() < 0 ? "-Infinity" : "Infinity";
         return format_real(value.real());
-      default:
-        fail(std::string("TypeError: Object of type ") + type_name(value) + " is not JSON serializable");
+      default: fail(std::string("TypeError: Object of type ") + type_name(value) + " is not JSON serializable");
     }
   }
 
@@ -92,8 +79,7 @@ class JsonWriter {
       } else if (entry->first.is_none() || entry->first.is_number() || entry->first.is(Kind::kBigInt)) {
         write_text(scalar(entry->first));
       } else {
-        fail(std::string("TypeError: keys must be str, int, float, bool or None, not ") +
-             type_name(entry->first));
+        fail(std::string("TypeError: keys must be str, int, float, bool or None, not ") + type_name(entry->first));
       }
       runtime_.append(out_, style_.key_separator);
       write(entry->second, level + 1);
@@ -122,30 +108,14 @@ class JsonWriter {
       runtime_.charge_growth(out_, 12);
       if (special) {
         switch (byte) {
-          case '"':
-            out_ += "\\\"";
-            break;
-          case '\\':
-            out_ += "\\\\";
-            break;
-          case '\n':
-            out_ += "\\n";
-            break;
-          case '\r':
-            out_ += "\\r";
-            break;
-          case '\t':
-            out_ += "\\t";
-            break;
-          case '\b':
-            out_ += "\\b";
-            break;
-          case '\f':
-            out_ += "\\f";
-            break;
-          default:
-            append_escape(byte);
-            break;
+          case '"': out_ += "\\\""; break;
+          case '\\': out_ += "\\\\"; break;
+          case '\n': out_ += "\\n"; break;
+          case '\r': out_ += "\\r"; break;
+          case '\t': out_ += "\\t"; break;
+          case '\b': out_ += "\\b"; break;
+          case '\f': out_ += "\\f"; break;
+          default: append_escape(byte); break;
         }
         ++i;
       } else {
@@ -175,10 +145,9 @@ Value tojson(Runtime& runtime, CallArguments& arguments) {
   JsonStyle style;
   style.ascii = arguments.has(1) && is_true(given[1]);
   if (arguments.has(2) && !given[2].is_none()) {
-    style.indent =
-        given[2].is_string()
-            ? given[2].text()
-            : repeat_text(runtime, " ", to_index(given[2], "indent must be an integer or a string"));
+    style.indent = given[2].is_string()
+                       ? given[2].text()
+                       : repeat_text(runtime, " ", to_index(given[2], "indent must be an integer or a string"));
   }
   style.item_separator = style.indent ? "," : ", ";
   style.key_separator = ": ";
@@ -207,8 +176,6 @@ std::string to_json(Runtime& runtime, const Value& value, const JsonStyle& style
   return writer.take();
 }
 
-std::span<const Builtin> json_filters() {
-  return kFilters;
-}
+std::span<const Builtin> json_filters() { return kFilters; }
 
 }  // namespace sextant::jinja

@@ -10,12 +10,8 @@
 namespace sextant::jinja {
 namespace {
 
-bool is_digit_char(char c) {
-  return c >= '0' && c <= '9';
-}
-bool is_hex_char(char c) {
-  return is_digit_char(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
-}
+bool is_digit_char(char c) { return c >= '0' && c <= '9'; }
+bool is_hex_char(char c) { return is_digit_char(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
 
 std::string normalize_newlines(std::string_view source) {
   std::string out;
@@ -135,15 +131,13 @@ class Lexer {
   void comment(size_t begin) {
     const size_t end = source_.find("#}", begin);
     if (end == std::string::npos) fail_here("Missing end of comment tag");
-    const char sign =
-        end > begin && (source_[end - 1] == '-' || source_[end - 1] == '+') ? source_[end - 1] : '\0';
+    const char sign = end > begin && (source_[end - 1] == '-' || source_[end - 1] == '+') ? source_[end - 1] : '\0';
     advance(after_end(end + 2, sign));
   }
 
   void raw(size_t begin) {
     advance(begin);
-    for (size_t tag = source_.find("{%", begin); tag != std::string::npos;
-         tag = source_.find("{%", tag + 2)) {
+    for (size_t tag = source_.find("{%", begin); tag != std::string::npos; tag = source_.find("{%", tag + 2)) {
       size_t i = tag + 2;
       const char sign = at(i) == '-' || at(i) == '+' ? at(i++) : '\0';
       i = skip_space(i);
@@ -289,28 +283,18 @@ class Lexer {
 
 }  // namespace
 
-std::vector<Token> tokenize(std::string_view source) {
-  return Lexer(source).run();
-}
+std::vector<Token> tokenize(std::string_view source) { return Lexer(source).run(); }
 
 std::string describe(const Token& token) {
   switch (token.type) {
-    case TokenType::kText:
-      return "text";
-    case TokenType::kVariableBegin:
-      return "'{{'";
-    case TokenType::kVariableEnd:
-      return "'}}'";
-    case TokenType::kBlockBegin:
-      return "'{%'";
-    case TokenType::kBlockEnd:
-      return "'%}'";
-    case TokenType::kString:
-      return "a string";
-    case TokenType::kEnd:
-      return "the end of the template";
-    default:
-      return "'" + token.text.substr(0, 100) + "'";
+    case TokenType::kText: return "text";
+    case TokenType::kVariableBegin: return "'{{'";
+    case TokenType::kVariableEnd: return "'}}'";
+    case TokenType::kBlockBegin: return "'{%'";
+    case TokenType::kBlockEnd: return "'%}'";
+    case TokenType::kString: return "a string";
+    case TokenType::kEnd: return "the end of the template";
+    default: return "'" + token.text.substr(0, 100) + "'";
   }
 }
 

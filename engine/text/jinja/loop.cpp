@@ -62,9 +62,7 @@ void LoopObject::drop_references() {
 
 namespace {
 
-LoopObject& loop_of(const Value& value) {
-  return value.as<LoopObject>();
-}
+LoopObject& loop_of(const Value& value) { return value.as<LoopObject>(); }
 
 Value cycle(Runtime&, CallArguments& arguments) {
   const size_t num_items = arguments.positional.size() - 1;
@@ -78,8 +76,7 @@ Value changed(Runtime& runtime, CallArguments& arguments) {
   LoopObject& loop = loop_of(self);
   std::vector<Value> values(arguments.positional.begin() + 1, arguments.positional.end());
   Value now = runtime.heap.tuple(std::move(values));
-  if (!loop.last_changed.is_missing() && is_equal(runtime, loop.last_changed, now))
-    return Value::boolean(false);
+  if (!loop.last_changed.is_missing() && is_equal(runtime, loop.last_changed, now)) return Value::boolean(false);
   loop.last_changed = std::move(now);
   return Value::boolean(true);
 }
@@ -100,16 +97,14 @@ const LoopField kFields[] = {
     {"first", [](Runtime&, const Value& v) { return Value::boolean(loop_of(v).index0 == 0); }},
     {"last", [](Runtime& r, const Value& v) { return Value::boolean(loop_of(v).peek(r) == nullptr); }},
     {"length", [](Runtime& r, const Value& v) { return Value::integer(loop_of(v).length(r)); }},
-    {"revindex",
-     [](Runtime& r, const Value& v) { return Value::integer(loop_of(v).length(r) - loop_of(v).index0); }},
+    {"revindex", [](Runtime& r, const Value& v) { return Value::integer(loop_of(v).length(r) - loop_of(v).index0); }},
     {"revindex0",
      [](Runtime& r, const Value& v) { return Value::integer(loop_of(v).length(r) - loop_of(v).index0 - 1); }},
     {"depth", [](Runtime&, const Value& v) { return Value::integer(loop_of(v).depth0 + 1); }},
     {"depth0", [](Runtime&, const Value& v) { return Value::integer(loop_of(v).depth0); }},
     {"previtem",
      [](Runtime& r, const Value& v) {
-       return loop_of(v).index0 <= 0 ? undefined_hint(r, "there is no previous item")
-                                     : loop_of(v).previous_item;
+       return loop_of(v).index0 <= 0 ? undefined_hint(r, "there is no previous item") : loop_of(v).previous_item;
      }},
     {"nextitem",
      [](Runtime& r, const Value& v) {

@@ -25,14 +25,11 @@ Value index(Runtime& runtime, CallArguments& arguments) {
 Value count(Runtime& runtime, CallArguments& arguments) {
   const Value items = iterate(runtime, arguments.positional[0]);
   int64_t num_equal = 0;
-  for (const Value& item : items.items())
-    num_equal += is_equal(runtime, item, arguments.positional[1]) ? 1 : 0;
+  for (const Value& item : items.items()) num_equal += is_equal(runtime, item, arguments.positional[1]) ? 1 : 0;
   return Value::integer(num_equal);
 }
 
-Value copy(Runtime&, CallArguments& arguments) {
-  return arguments.positional[0];
-}
+Value copy(Runtime&, CallArguments& arguments) { return arguments.positional[0]; }
 
 Value get(Runtime& runtime, CallArguments& arguments) {
   const Value& key = arguments.positional[1];
@@ -101,17 +98,9 @@ constexpr Builtin kFloatMethods[] = {
 
 }  // namespace
 
-std::span<const Builtin> list_methods() {
-  return kListMethods;
-}
-std::span<const Builtin> tuple_methods() {
-  return kTupleMethods;
-}
-std::span<const Builtin> dict_methods() {
-  return kDictMethods;
-}
-std::span<const Builtin> float_methods() {
-  return kFloatMethods;
-}
+std::span<const Builtin> list_methods() { return kListMethods; }
+std::span<const Builtin> tuple_methods() { return kTupleMethods; }
+std::span<const Builtin> dict_methods() { return kDictMethods; }
+std::span<const Builtin> float_methods() { return kFloatMethods; }
 
 }  // namespace sextant::jinja

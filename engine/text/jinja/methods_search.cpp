@@ -8,9 +8,7 @@
 namespace sextant::jinja {
 namespace {
 
-const std::string& self(const CallArguments& arguments) {
-  return arguments.positional[0].text();
-}
+const std::string& self(const CallArguments& arguments) { return arguments.positional[0].text(); }
 const std::string& text_argument(const CallArguments& arguments, size_t i) {
   const Value& value = arguments.positional[i];
   if (value.is_undefined()) fail_undefined(value);
@@ -96,8 +94,7 @@ Value has_affix(Runtime& runtime, CallArguments& arguments) {
            " first arg must be str or a tuple of str, not " + type_name(affix));
     }
     runtime.charge_text(affix.text().size());
-    return window.valid &&
-           (at_end ? window.text.ends_with(affix.text()) : window.text.starts_with(affix.text()));
+    return window.valid && (at_end ? window.text.ends_with(affix.text()) : window.text.starts_with(affix.text()));
   };
   const Value& affix = arguments.positional[1];
   if (!affix.is(Kind::kTuple)) return Value::boolean(matches(affix));
@@ -115,8 +112,7 @@ Value split(Runtime& runtime, CallArguments& arguments) {
     separator = text_argument(arguments, 1);
     if (separator.empty()) fail("ValueError: empty separator");
   }
-  const int64_t max_splits =
-      arguments.has(2) ? to_index(arguments.positional[2], "maxsplit must be an integer") : -1;
+  const int64_t max_splits = arguments.has(2) ? to_index(arguments.positional[2], "maxsplit must be an integer") : -1;
   const auto parts = from_right ? split_text_from_right(runtime, self(arguments), separator, max_splits)
                                 : split_text(runtime, self(arguments), separator, max_splits);
   return list_of_texts(runtime, parts, is_markup(arguments.positional[0]));
@@ -124,8 +120,7 @@ Value split(Runtime& runtime, CallArguments& arguments) {
 
 Value splitlines(Runtime& runtime, CallArguments& arguments) {
   const bool keep_ends = arguments.has(1) && is_true(arguments.positional[1]);
-  return list_of_texts(runtime, split_lines(runtime, self(arguments), keep_ends),
-                       is_markup(arguments.positional[0]));
+  return list_of_texts(runtime, split_lines(runtime, self(arguments), keep_ends), is_markup(arguments.positional[0]));
 }
 
 template <bool from_right>
@@ -139,8 +134,7 @@ Value partition(Runtime& runtime, CallArguments& arguments) {
   const Value nothing = runtime.text("", markup);
   if (at == std::string::npos) {
     const Value& whole = arguments.positional[0];
-    return from_right ? runtime.heap.tuple({nothing, nothing, whole})
-                      : runtime.heap.tuple({whole, nothing, nothing});
+    return from_right ? runtime.heap.tuple({nothing, nothing, whole}) : runtime.heap.tuple({whole, nothing, nothing});
   }
   return runtime.heap.tuple({runtime.text(text.substr(0, at), markup), runtime.text(separator, markup),
                              runtime.text(text.substr(at + separator.size()), markup)});
@@ -163,8 +157,6 @@ constexpr Builtin kMethods[] = {
 
 }  // namespace
 
-std::span<const Builtin> string_search_methods() {
-  return kMethods;
-}
+std::span<const Builtin> string_search_methods() { return kMethods; }
 
 }  // namespace sextant::jinja

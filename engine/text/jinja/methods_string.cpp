@@ -9,9 +9,7 @@
 namespace sextant::jinja {
 namespace {
 
-const std::string& self(const CallArguments& arguments) {
-  return arguments.positional[0].text();
-}
+const std::string& self(const CallArguments& arguments) { return arguments.positional[0].text(); }
 Value like_self(Runtime& runtime, const CallArguments& arguments, std::string text) {
   return runtime.text(std::move(text), is_markup(arguments.positional[0]));
 }
@@ -33,8 +31,7 @@ Value stripped(Runtime& runtime, CallArguments& arguments) {
   const std::string& text = self(arguments);
   runtime.charge_text(text.size());
   const bool spaces = !arguments.has(1) || arguments.positional[1].is_none();
-  const std::string_view rest =
-      spaces ? strip(text, side) : strip_chars(text, text_argument(arguments, 1), side);
+  const std::string_view rest = spaces ? strip(text, side) : strip_chars(text, text_argument(arguments, 1), side);
   if (rest.size() == text.size()) return arguments.positional[0];
   return like_self(runtime, arguments, std::string(rest));
 }
@@ -59,9 +56,9 @@ Value zfill(Runtime& runtime, CallArguments& arguments) {
 
 Value replace(Runtime& runtime, CallArguments& arguments) {
   const int64_t count = arguments.has(3) ? to_index(arguments.positional[3], "count must be an integer") : -1;
-  return like_self(runtime, arguments,
-                   replace_text(runtime, self(arguments), text_argument(arguments, 1),
-                                text_argument(arguments, 2), count));
+  return like_self(
+      runtime, arguments,
+      replace_text(runtime, self(arguments), text_argument(arguments, 1), text_argument(arguments, 2), count));
 }
 
 Value join(Runtime& runtime, CallArguments& arguments) {
@@ -70,8 +67,7 @@ Value join(Runtime& runtime, CallArguments& arguments) {
   for (size_t i = 0; i < items.items().size(); ++i) {
     const Value& item = items.items()[i];
     if (!item.is_string()) {
-      fail("TypeError: sequence item " + std::to_string(i) + ": expected str instance, " + type_name(item) +
-           " found");
+      fail("TypeError: sequence item " + std::to_string(i) + ": expected str instance, " + type_name(item) + " found");
     }
     runtime.step();
     if (i > 0) runtime.append(out, self(arguments));
@@ -89,8 +85,7 @@ Value removeprefix(Runtime& runtime, CallArguments& arguments) {
 Value removesuffix(Runtime& runtime, CallArguments& arguments) {
   const std::string& suffix = text_argument(arguments, 1);
   const bool has = self(arguments).ends_with(suffix);
-  return like_self(runtime, arguments,
-                   self(arguments).substr(0, self(arguments).size() - (has ? suffix.size() : 0)));
+  return like_self(runtime, arguments, self(arguments).substr(0, self(arguments).size() - (has ? suffix.size() : 0)));
 }
 
 Value expandtabs(Runtime& runtime, CallArguments& arguments) {
@@ -114,9 +109,7 @@ Value expandtabs(Runtime& runtime, CallArguments& arguments) {
   return like_self(runtime, arguments, std::move(out));
 }
 
-Value format(Runtime& runtime, CallArguments& arguments) {
-  return format_braces(runtime, arguments);
-}
+Value format(Runtime& runtime, CallArguments& arguments) { return format_braces(runtime, arguments); }
 
 Value format_map(Runtime& runtime, CallArguments& arguments) {
   if (arguments.positional.size() != 2 || !arguments.named.empty()) {
@@ -145,9 +138,7 @@ Value all_chars(Runtime& runtime, CallArguments& arguments) {
   return Value::boolean(!text.empty());
 }
 
-bool is_alphanumeric(int32_t c) {
-  return is_alpha(c) || is_decimal(c) || is_digit(c) || is_numeric(c);
-}
+bool is_alphanumeric(int32_t c) { return is_alpha(c) || is_decimal(c) || is_digit(c) || is_numeric(c); }
 
 template <bool upper>
 Value all_cased(Runtime& runtime, CallArguments& arguments) {
@@ -225,8 +216,6 @@ constexpr Builtin kMethods[] = {
 
 }  // namespace
 
-std::span<const Builtin> string_methods() {
-  return kMethods;
-}
+std::span<const Builtin> string_methods() { return kMethods; }
 
 }  // namespace sextant::jinja

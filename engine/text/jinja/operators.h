@@ -35,8 +35,7 @@ Value undefined_hint(Runtime& runtime, std::string_view hint);
 Value get_attribute(Runtime& runtime, const Value& object, const Attribute& attribute);
 Value get_item(Runtime& runtime, const Value& object, const Value& key);
 // Missing bounds are kNone.
-Value get_slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop,
-                const Value& step);
+Value get_slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop, const Value& step);
 // "a.b.0" as filters take it: every part is looked up as an item.
 Value get_path(Runtime& runtime, const Value& object, const Value& path, const Value& fallback);
 

@@ -243,8 +243,7 @@ void Parser::parse_signature(MacroDefinition& definition) {
     } else if (has_default) {
       fail_here("a parameter without a default follows one with a default");
     }
-    if (parameter.symbol == kCallerSymbol)
-      definition.caller_parameter = static_cast<int>(definition.parameters.size());
+    if (parameter.symbol == kCallerSymbol) definition.caller_parameter = static_cast<int>(definition.parameters.size());
     definition.parameters.push_back(std::move(parameter));
   }
   expect_operator(")");
@@ -274,8 +273,7 @@ StatementPtr Parser::parse_macro() {
   statement->symbol = symbol(definition.name);
   parse_signature(definition);
   parse_macro_body(definition, "endmacro");
-  for (const MacroParameter& parameter : definition.parameters)
-    adopt(*statement, parameter.default_value.get());
+  for (const MacroParameter& parameter : definition.parameters) adopt(*statement, parameter.default_value.get());
   adopt(*statement, definition.body);
   return statement;
 }
@@ -352,8 +350,7 @@ StatementPtr Parser::parse_block() {
 StatementPtr Parser::parse_jump() {
   const bool is_break = current().text == "break";
   if (num_open_loops_ == 0) fail_here("'" + current().text + "' outside of a loop");
-  auto statement =
-      std::make_unique<JumpStatement>(is_break ? StatementKind::kBreak : StatementKind::kContinue, line());
+  auto statement = std::make_unique<JumpStatement>(is_break ? StatementKind::kBreak : StatementKind::kContinue, line());
   ++position_;
   return statement;
 }

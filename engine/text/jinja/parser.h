@@ -58,9 +58,8 @@ class Parser {
   void adopt(Node& parent, const ArgumentList& arguments) const;
 
   // Statements (parser.cpp).
-  Body parse_body(std::initializer_list<std::string_view> end_tags);  // stops at the tag's name
-  Body parse_block_body(
-      std::initializer_list<std::string_view> end_tags);  // from the end of the opening tag on
+  Body parse_body(std::initializer_list<std::string_view> end_tags);        // stops at the tag's name
+  Body parse_block_body(std::initializer_list<std::string_view> end_tags);  // from the end of the opening tag on
   // A body with a scope of its own: in it, unknown filters are errors at once.
   Body parse_scoped_body(std::initializer_list<std::string_view> end_tags);
   StatementPtr parse_statement();

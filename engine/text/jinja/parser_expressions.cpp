@@ -214,8 +214,7 @@ ExpressionPtr Parser::parse_primary() {
         fail_at(at, failure.message);
       }
     }
-    default:
-      break;
+    default: break;
   }
   if (skip_operator("(")) {
     ExpressionPtr inner = parse_tuple(true, {}, true);
@@ -293,8 +292,7 @@ ExpressionPtr Parser::parse_subscript(ExpressionPtr base) {
       access->object = std::move(base);
       return access;
     }
-    if (current().type != TokenType::kInteger)
-      fail_here("expected a name or number, got " + describe(current()));
+    if (current().type != TokenType::kInteger) fail_here("expected a name or number, got " + describe(current()));
     auto access = std::make_unique<ItemAccess>(at);
     access->key = parse_primary();
     adopt(*access, base.get());
@@ -390,8 +388,7 @@ ExpressionPtr Parser::parse_filter(ExpressionPtr input) {
   auto filter = std::make_unique<Application>(ExpressionKind::kFilter, line());
   filter->name = parse_dotted_name();
   filter->builtin = find_filter(filter->name);
-  if (filter->builtin == nullptr)
-    unknown_.push_back({filter->line, "No filter named '" + filter->name + "'."});
+  if (filter->builtin == nullptr) unknown_.push_back({filter->line, "No filter named '" + filter->name + "'."});
   if (current().is_operator("(")) filter->arguments = parse_arguments();
   adopt(*filter, input.get());
   adopt(*filter, filter->arguments);

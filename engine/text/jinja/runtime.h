@@ -135,19 +135,13 @@ struct Attribute {
 
   const Builtin* method_of(Kind kind) const {
     switch (kind) {
-      case Kind::kString:
-        return of_string;
-      case Kind::kList:
-        return of_list;
+      case Kind::kString: return of_string;
+      case Kind::kList: return of_list;
       case Kind::kTuple:
-      case Kind::kRange:
-        return of_tuple;
-      case Kind::kDict:
-        return of_dict;
-      case Kind::kFloat:
-        return of_float;
-      default:
-        return nullptr;
+      case Kind::kRange: return of_tuple;
+      case Kind::kDict: return of_dict;
+      case Kind::kFloat: return of_float;
+      default: return nullptr;
     }
   }
 };

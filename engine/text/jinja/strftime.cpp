@@ -14,9 +14,7 @@ constexpr std::array<std::string_view, 12> kMonths = {"January",   "February", "
                                                       "May",       "June",     "July",     "August",
                                                       "September", "October",  "November", "December"};
 
-bool is_leap(int64_t year) {
-  return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-}
+bool is_leap(int64_t year) { return year % 4 == 0 && (year % 100 != 0 || year % 400 == 0); }
 
 struct Moment {
   int64_t unix_s = 0;
@@ -49,8 +47,7 @@ Moment moment_of(int64_t unix_s) {
   const int64_t shifted = days + 719468;
   const int64_t era = (shifted >= 0 ? shifted : shifted - 146096) / 146097;
   const int64_t day_of_era = shifted - era * 146097;
-  const int64_t year_of_era =
-      (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+  const int64_t year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
   const int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
   const int64_t shifted_month = (5 * day_of_year + 2) / 153;
   m.day = static_cast<int>(day_of_year - (153 * shifted_month + 2) / 5) + 1;
@@ -84,9 +81,7 @@ std::string number(int64_t value, size_t width, char padding, char flag) {
   return digits;
 }
 
-int hour12(int hour) {
-  return hour % 12 == 0 ? 12 : hour % 12;
-}
+int hour12(int hour) { return hour % 12 == 0 ? 12 : hour % 12; }
 
 std::string convert(const Moment& m, char type, char flag) {
   const auto join = [&](std::initializer_list<char> types, char separator) {
@@ -98,88 +93,49 @@ std::string convert(const Moment& m, char type, char flag) {
     return out;
   };
   switch (type) {
-    case 'Y':
-      return std::to_string(m.year);
-    case 'C':
-      return number(m.year / 100, 2, '0', flag);
-    case 'y':
-      return number(m.year % 100, 2, '0', flag);
-    case 'G':
-      return std::to_string(iso_week(m).first);
-    case 'g':
-      return number(iso_week(m).first % 100, 2, '0', flag);
-    case 'V':
-      return number(iso_week(m).second, 2, '0', flag);
-    case 'm':
-      return number(m.month + 1, 2, '0', flag);
-    case 'd':
-      return number(m.day, 2, '0', flag);
-    case 'e':
-      return number(m.day, 2, ' ', flag);
-    case 'H':
-      return number(m.hour, 2, '0', flag);
-    case 'k':
-      return number(m.hour, 2, ' ', flag);
-    case 'I':
-      return number(hour12(m.hour), 2, '0', flag);
-    case 'l':
-      return number(hour12(m.hour), 2, ' ', flag);
-    case 'M':
-      return number(m.minute, 2, '0', flag);
-    case 'S':
-      return number(m.second, 2, '0', flag);
-    case 'f':
-      return "000000";
-    case 'j':
-      return number(m.year_day + 1, 3, '0', flag);
-    case 'u':
-      return std::to_string(m.week_day == 0 ? 7 : m.week_day);
-    case 'w':
-      return std::to_string(m.week_day);
-    case 'U':
-      return number((m.year_day + 7 - m.week_day) / 7, 2, '0', flag);
-    case 'W':
-      return number((m.year_day + 7 - (m.week_day + 6) % 7) / 7, 2, '0', flag);
-    case 's':
-      return std::to_string(m.unix_s);
-    case 'A':
-      return std::string(kDays[m.week_day]);
-    case 'a':
-      return std::string(kDays[m.week_day].substr(0, 3));
-    case 'B':
-      return std::string(kMonths[m.month]);
+    case 'Y': return std::to_string(m.year);
+    case 'C': return number(m.year / 100, 2, '0', flag);
+    case 'y': return number(m.year % 100, 2, '0', flag);
+    case 'G': return std::to_string(iso_week(m).first);
+    case 'g': return number(iso_week(m).first % 100, 2, '0', flag);
+    case 'V': return number(iso_week(m).second, 2, '0', flag);
+    case 'm': return number(m.month + 1, 2, '0', flag);
+    case 'd': return number(m.day, 2, '0', flag);
+    case 'e': return number(m.day, 2, ' ', flag);
+    case 'H': return number(m.hour, 2, '0', flag);
+    case 'k': return number(m.hour, 2, ' ', flag);
+    case 'I': return number(hour12(m.hour), 2, '0', flag);
+    case 'l': return number(hour12(m.hour), 2, ' ', flag);
+    case 'M': return number(m.minute, 2, '0', flag);
+    case 'S': return number(m.second, 2, '0', flag);
+    case 'f': return "000000";
+    case 'j': return number(m.year_day + 1, 3, '0', flag);
+    case 'u': return std::to_string(m.week_day == 0 ? 7 : m.week_day);
+    case 'w': return std::to_string(m.week_day);
+    case 'U': return number((m.year_day + 7 - m.week_day) / 7, 2, '0', flag);
+    case 'W': return number((m.year_day + 7 - (m.week_day + 6) % 7) / 7, 2, '0', flag);
+    case 's': return std::to_string(m.unix_s);
+    case 'A': return std::string(kDays[m.week_day]);
+    case 'a': return std::string(kDays[m.week_day].substr(0, 3));
+    case 'B': return std::string(kMonths[m.month]);
     case 'b':
-    case 'h':
-      return std::string(kMonths[m.month].substr(0, 3));
-    case 'p':
-      return m.hour < 12 ? "AM" : "PM";
-    case 'P':
-      return m.hour < 12 ? "am" : "pm";
+    case 'h': return std::string(kMonths[m.month].substr(0, 3));
+    case 'p': return m.hour < 12 ? "AM" : "PM";
+    case 'P': return m.hour < 12 ? "am" : "pm";
     case 'D':
-    case 'x':
-      return join({'m', 'd', 'y'}, '/');
-    case 'F':
-      return join({'Y', 'm', 'd'}, '-');
-    case 'R':
-      return join({'H', 'M'}, ':');
+    case 'x': return join({'m', 'd', 'y'}, '/');
+    case 'F': return join({'Y', 'm', 'd'}, '-');
+    case 'R': return join({'H', 'M'}, ':');
     case 'T':
-    case 'X':
-      return join({'H', 'M', 'S'}, ':');
-    case 'r':
-      return join({'I', 'M', 'S'}, ':') + " " + convert(m, 'p', 0);
-    case 'c':
-      return join({'a', 'b', 'e', 'T', 'Y'}, ' ');
+    case 'X': return join({'H', 'M', 'S'}, ':');
+    case 'r': return join({'I', 'M', 'S'}, ':') + " " + convert(m, 'p', 0);
+    case 'c': return join({'a', 'b', 'e', 'T', 'Y'}, ' ');
     case 'z':
-    case 'Z':
-      return "";  // datetime.now() knows no zone
-    case 'n':
-      return "\n";
-    case 't':
-      return "\t";
-    case '%':
-      return "%";
-    default:
-      return std::string("%") + (flag == 0 ? "" : std::string(1, flag)) + type;
+    case 'Z': return "";  // datetime.now() knows no zone
+    case 'n': return "\n";
+    case 't': return "\t";
+    case '%': return "%";
+    default: return std::string("%") + (flag == 0 ? "" : std::string(1, flag)) + type;
   }
 }
 
@@ -194,8 +150,7 @@ std::string format_time(Runtime& runtime, std::string_view format, int64_t unix_
     if (percent == format.size()) break;
     i = percent + 1;
     char flag = 0;
-    while (i < format.size() &&
-           (format[i] == '-' || format[i] == '_' || format[i] == '0' || format[i] == '^')) {
+    while (i < format.size() && (format[i] == '-' || format[i] == '_' || format[i] == '0' || format[i] == '^')) {
       flag = format[i++];
     }
     if (i == format.size()) {

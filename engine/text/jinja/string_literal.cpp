@@ -32,38 +32,19 @@ const char* decode_string_literal(std::string_view literal, std::string& value) 
     const char c = literal[i + 1];
     i += 2;
     switch (c) {
-      case '\n':
-        continue;
+      case '\n': continue;
       case '\\':
       case '\'':
-      case '"':
-        value += c;
-        continue;
-      case 'a':
-        value += '\a';
-        continue;
-      case 'b':
-        value += '\b';
-        continue;
-      case 'f':
-        value += '\f';
-        continue;
-      case 'n':
-        value += '\n';
-        continue;
-      case 'r':
-        value += '\r';
-        continue;
-      case 't':
-        value += '\t';
-        continue;
-      case 'v':
-        value += '\v';
-        continue;
-      case 'N':
-        return "named characters (\\N{...}) are not supported";
-      default:
-        break;
+      case '"': value += c; continue;
+      case 'a': value += '\a'; continue;
+      case 'b': value += '\b'; continue;
+      case 'f': value += '\f'; continue;
+      case 'n': value += '\n'; continue;
+      case 'r': value += '\r'; continue;
+      case 't': value += '\t'; continue;
+      case 'v': value += '\v'; continue;
+      case 'N': return "named characters (\\N{...}) are not supported";
+      default: break;
     }
     if (c >= '0' && c <= '7') {
       uint32_t code = static_cast<uint32_t>(c - '0');

@@ -17,42 +17,19 @@ Value comparison(Runtime& runtime, CallArguments& arguments) {
   return Value::boolean(compare(runtime, op, arguments.positional[0], arguments.positional[1]));
 }
 
-bool is_defined(const Value& v) {
-  return !v.is_undefined();
-}
-bool is_undefined(const Value& v) {
-  return v.is_undefined();
-}
-bool is_none(const Value& v) {
-  return v.is_none();
-}
-bool is_boolean(const Value& v) {
-  return v.is(Kind::kBool);
-}
-bool is_false(const Value& v) {
-  return v.is(Kind::kBool) && !v.boolean();
-}
-bool is_the_true(const Value& v) {
-  return v.is(Kind::kBool) && v.boolean();
-}
-bool is_integer(const Value& v) {
-  return v.is(Kind::kInt) || v.is(Kind::kBigInt);
-}
-bool is_float(const Value& v) {
-  return v.is(Kind::kFloat);
-}
-bool is_number(const Value& v) {
-  return v.is_number() || v.is(Kind::kBigInt);
-}
-bool is_string(const Value& v) {
-  return v.is_string();
-}
-bool is_mapping(const Value& v) {
-  return v.is(Kind::kDict);
-}
+bool is_defined(const Value& v) { return !v.is_undefined(); }
+bool is_undefined(const Value& v) { return v.is_undefined(); }
+bool is_none(const Value& v) { return v.is_none(); }
+bool is_boolean(const Value& v) { return v.is(Kind::kBool); }
+bool is_false(const Value& v) { return v.is(Kind::kBool) && !v.boolean(); }
+bool is_the_true(const Value& v) { return v.is(Kind::kBool) && v.boolean(); }
+bool is_integer(const Value& v) { return v.is(Kind::kInt) || v.is(Kind::kBigInt); }
+bool is_float(const Value& v) { return v.is(Kind::kFloat); }
+bool is_number(const Value& v) { return v.is_number() || v.is(Kind::kBigInt); }
+bool is_string(const Value& v) { return v.is_string(); }
+bool is_mapping(const Value& v) { return v.is(Kind::kDict); }
 bool is_callable(const Value& v) {
-  return v.is(Kind::kMacro) || v.is(Kind::kFunction) || v.is(Kind::kJoiner) || v.is(Kind::kLoop) ||
-         v.is_undefined();
+  return v.is(Kind::kMacro) || v.is(Kind::kFunction) || v.is(Kind::kJoiner) || v.is(Kind::kLoop) || v.is_undefined();
 }
 bool is_sequence(const Value& v) {
   return v.is_string() || v.is_sequence() || v.is(Kind::kDict) || v.is(Kind::kRange) || v.is_undefined();
@@ -62,15 +39,9 @@ Value remainder_is(Runtime& runtime, CallArguments& arguments, const Value& divi
   const Value rest = binary(runtime, BinaryOp::kModulo, arguments.positional[0], divisor);
   return Value::boolean(is_equal(runtime, rest, Value::integer(wanted)));
 }
-Value is_odd(Runtime& r, CallArguments& a) {
-  return remainder_is(r, a, Value::integer(2), 1);
-}
-Value is_even(Runtime& r, CallArguments& a) {
-  return remainder_is(r, a, Value::integer(2), 0);
-}
-Value is_divisible_by(Runtime& r, CallArguments& a) {
-  return remainder_is(r, a, a.positional[1], 0);
-}
+Value is_odd(Runtime& r, CallArguments& a) { return remainder_is(r, a, Value::integer(2), 1); }
+Value is_even(Runtime& r, CallArguments& a) { return remainder_is(r, a, Value::integer(2), 0); }
+Value is_divisible_by(Runtime& r, CallArguments& a) { return remainder_is(r, a, a.positional[1], 0); }
 
 // str.islower/isupper: some letter has case, and none has the other case.
 Value has_case(Runtime& runtime, CallArguments& arguments, bool (*wanted)(int32_t), bool (*other)(int32_t)) {
@@ -85,12 +56,8 @@ Value has_case(Runtime& runtime, CallArguments& arguments, bool (*wanted)(int32_
   }
   return Value::boolean(found);
 }
-Value is_lower_case(Runtime& r, CallArguments& a) {
-  return has_case(r, a, is_lower, is_upper);
-}
-Value is_upper_case(Runtime& r, CallArguments& a) {
-  return has_case(r, a, is_upper, is_lower);
-}
+Value is_lower_case(Runtime& r, CallArguments& a) { return has_case(r, a, is_lower, is_upper); }
+Value is_upper_case(Runtime& r, CallArguments& a) { return has_case(r, a, is_upper, is_lower); }
 
 Value is_same_as(Runtime&, CallArguments& arguments) {
   const Value& a = arguments.positional[0];
@@ -154,8 +121,6 @@ constexpr Builtin kTests[] = {
 
 }  // namespace
 
-std::span<const Builtin> test_functions() {
-  return kTests;
-}
+std::span<const Builtin> test_functions() { return kTests; }
 
 }  // namespace sextant::jinja

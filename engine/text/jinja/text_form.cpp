@@ -13,8 +13,7 @@ namespace {
 constexpr int kMaxReprDepth = 512;  // only namespaces can nest deeper than their containers, or in themselves
 
 void append_hex(std::string& out, uint32_t value, int num_digits) {
-  for (int shift = 4 * (num_digits - 1); shift >= 0; shift -= 4)
-    out += "0123456789abcdef"[(value >> shift) & 0xF];
+  for (int shift = 4 * (num_digits - 1); shift >= 0; shift -= 4) out += "0123456789abcdef"[(value >> shift) & 0xF];
 }
 
 void append_text_repr(Runtime& runtime, std::string& out, const std::string& text) {
@@ -81,26 +80,13 @@ void append_repr_nested(Runtime& runtime, std::string& out, const Value& value, 
   runtime.charge_growth(out, 8);
   if (depth > kMaxReprDepth) fail("RecursionError: a value contains itself");
   switch (value.kind()) {
-    case Kind::kMissing:
-      break;
-    case Kind::kNone:
-      out += "None";
-      break;
-    case Kind::kBool:
-      out += value.boolean() ? "True" : "False";
-      break;
-    case Kind::kInt:
-      out += std::to_string(value.integer());
-      break;
-    case Kind::kFloat:
-      out += format_real(value.real());
-      break;
-    case Kind::kUndefined:
-      out += "Undefined";
-      break;
-    case Kind::kBigInt:
-      out += value.as<StringObject>().text;
-      break;
+    case Kind::kMissing: break;
+    case Kind::kNone: out += "None"; break;
+    case Kind::kBool: out += value.boolean() ? "True" : "False"; break;
+    case Kind::kInt: out += std::to_string(value.integer()); break;
+    case Kind::kFloat: out += format_real(value.real()); break;
+    case Kind::kUndefined: out += "Undefined"; break;
+    case Kind::kBigInt: out += value.as<StringObject>().text; break;
     case Kind::kString:
       if (value.as<StringObject>().markup) out += "Markup(";
       append_text_repr(runtime, out, value.text());
@@ -116,18 +102,14 @@ void append_repr_nested(Runtime& runtime, std::string& out, const Value& value, 
       append_items(runtime, out, value.items(), depth + 1);
       out += value.items().size() == 1 ? ",)" : ")";
       break;
-    case Kind::kDict:
-      append_dict(runtime, out, value.as<DictObject>(), depth + 1);
-      break;
+    case Kind::kDict: append_dict(runtime, out, value.as<DictObject>(), depth + 1); break;
     case Kind::kDictView:
       out += type_name(value);
       out += '(';
       append_repr_nested(runtime, out, iterate(runtime, value), depth + 1);
       out += ')';
       break;
-    case Kind::kRange:
-      append_range(out, value.as<RangeObject>());
-      break;
+    case Kind::kRange: append_range(out, value.as<RangeObject>()); break;
     case Kind::kNamespace:
       out += "<Namespace ";
       append_dict(runtime, out, value.as<NamespaceObject>().attributes, depth + 1);
@@ -142,9 +124,7 @@ void append_repr_nested(Runtime& runtime, std::string& out, const Value& value, 
       out += "<LoopContext " + std::to_string(value.as<LoopObject>().index0 + 1) + "/" +
              std::to_string(value.as<LoopObject>().length(runtime)) + ">";
       break;
-    default:
-      out += std::string("<") + type_name(value) + " object>";
-      break;
+    default: out += std::string("<") + type_name(value) + " object>"; break;
   }
 }
 
@@ -152,76 +132,46 @@ void append_repr_nested(Runtime& runtime, std::string& out, const Value& value, 
 
 const char* type_name(const Value& value) {
   switch (value.kind()) {
-    case Kind::kMissing:
-      return "missing";
-    case Kind::kNone:
-      return "NoneType";
-    case Kind::kBool:
-      return "bool";
+    case Kind::kMissing: return "missing";
+    case Kind::kNone: return "NoneType";
+    case Kind::kBool: return "bool";
     case Kind::kInt:
-    case Kind::kBigInt:
-      return "int";
-    case Kind::kFloat:
-      return "float";
-    case Kind::kUndefined:
-      return "Undefined";
-    case Kind::kString:
-      return value.as<StringObject>().markup ? "Markup" : "str";
-    case Kind::kList:
-      return "list";
-    case Kind::kTuple:
-      return "tuple";
-    case Kind::kDict:
-      return "dict";
+    case Kind::kBigInt: return "int";
+    case Kind::kFloat: return "float";
+    case Kind::kUndefined: return "Undefined";
+    case Kind::kString: return value.as<StringObject>().markup ? "Markup" : "str";
+    case Kind::kList: return "list";
+    case Kind::kTuple: return "tuple";
+    case Kind::kDict: return "dict";
     case Kind::kDictView:
       switch (value.as<DictViewObject>().view) {
-        case DictViewKind::kKeys:
-          return "dict_keys";
-        case DictViewKind::kValues:
-          return "dict_values";
-        case DictViewKind::kItems:
-          return "dict_items";
+        case DictViewKind::kKeys: return "dict_keys";
+        case DictViewKind::kValues: return "dict_values";
+        case DictViewKind::kItems: return "dict_items";
       }
       return "dict_view";
-    case Kind::kRange:
-      return "range";
-    case Kind::kIterator:
-      return value.as<IteratorObject>().type_name;
-    case Kind::kNamespace:
-      return "Namespace";
-    case Kind::kMacro:
-      return "Macro";
-    case Kind::kFunction:
-      return "builtin_function_or_method";
-    case Kind::kLoop:
-      return "LoopContext";
-    case Kind::kCycler:
-      return "Cycler";
-    case Kind::kJoiner:
-      return "Joiner";
+    case Kind::kRange: return "range";
+    case Kind::kIterator: return value.as<IteratorObject>().type_name;
+    case Kind::kNamespace: return "Namespace";
+    case Kind::kMacro: return "Macro";
+    case Kind::kFunction: return "builtin_function_or_method";
+    case Kind::kLoop: return "LoopContext";
+    case Kind::kCycler: return "Cycler";
+    case Kind::kJoiner: return "Joiner";
   }
   return "object";
 }
 
-void fail_undefined(const Value& undefined) {
-  fail(undefined.as<UndefinedObject>().message());
-}
+void fail_undefined(const Value& undefined) { fail(undefined.as<UndefinedObject>().message()); }
 
-void append_repr(Runtime& runtime, std::string& out, const Value& value) {
-  append_repr_nested(runtime, out, value, 0);
-}
+void append_repr(Runtime& runtime, std::string& out, const Value& value) { append_repr_nested(runtime, out, value, 0); }
 
 void append_text(Runtime& runtime, std::string& out, const Value& value) {
   switch (value.kind()) {
-    case Kind::kString:
-      runtime.append(out, value.text());
-      break;
+    case Kind::kString: runtime.append(out, value.text()); break;
     case Kind::kMissing:
-    case Kind::kUndefined:
-      break;
-    default:
-      append_repr(runtime, out, value);
-      break;
+    case Kind::kUndefined: break;
+    default: append_repr(runtime, out, value); break;
   }
 }
 
@@ -243,23 +193,12 @@ std::string escape_html(Runtime& runtime, std::string_view text) {
   out.reserve(text.size() + 4 * num_special);
   for (const char c : text) {
     switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      default:
-        out += c;
+      case '&': out += "&amp;"; break;
+      case '<': out += "&lt;"; break;
+      case '>': out += "&gt;"; break;
+      case '\'': out += "&#39;"; break;
+      case '"': out += "&#34;"; break;
+      default: out += c;
     }
   }
   return out;
@@ -306,9 +245,7 @@ std::optional<std::string> without_underscores(std::string_view text) {
       out += text[i];
       continue;
     }
-    const auto alnum = [&](size_t k) {
-      return k < text.size() && isalnum(static_cast<unsigned char>(text[k])) != 0;
-    };
+    const auto alnum = [&](size_t k) { return k < text.size() && isalnum(static_cast<unsigned char>(text[k])) != 0; };
     if (i == 0 || !alnum(i - 1) || !alnum(i + 1)) return std::nullopt;
   }
   return out;
@@ -347,8 +284,7 @@ std::optional<double> parse_real(std::string_view text) {
   const bool negative = !text.empty() && text[0] == '-';
   if (!text.empty() && (text[0] == '-' || text[0] == '+')) text.remove_prefix(1);
   const auto digits = without_underscores(text);
-  if (!digits || digits->empty() || (*digits)[0] == '-' || digits->find('(') != std::string::npos)
-    return std::nullopt;
+  if (!digits || digits->empty() || (*digits)[0] == '-' || digits->find('(') != std::string::npos) return std::nullopt;
   double value = 0;
   const auto [end, error] = std::from_chars(digits->data(), digits->data() + digits->size(), value);
   if (end != digits->data() + digits->size()) return std::nullopt;

@@ -115,8 +115,8 @@ std::vector<std::string_view> split_text(Runtime& runtime, std::string_view text
   return parts;
 }
 
-std::vector<std::string_view> split_text_from_right(Runtime& runtime, std::string_view text,
-                                                    std::string_view separator, int64_t max_splits) {
+std::vector<std::string_view> split_text_from_right(Runtime& runtime, std::string_view text, std::string_view separator,
+                                                    int64_t max_splits) {
   // Mirror image of split_text; the views point into `text` again in the end.
   runtime.charge_new_text(text.size());
   std::vector<std::string_view> parts;
@@ -164,8 +164,6 @@ Value list_of_texts(Runtime& runtime, const std::vector<std::string_view>& texts
   return runtime.heap.list(std::move(items));
 }
 
-bool is_markup(const Value& value) {
-  return value.is_string() && value.as<StringObject>().markup;
-}
+bool is_markup(const Value& value) { return value.is_string() && value.as<StringObject>().markup; }
 
 }  // namespace sextant::jinja

@@ -20,8 +20,8 @@ std::vector<std::string_view> split_lines(Runtime& runtime, std::string_view tex
 // At white space, or at `separator` when it is not empty; `max_splits` < 0: at all of them.
 std::vector<std::string_view> split_text(Runtime& runtime, std::string_view text, std::string_view separator,
                                          int64_t max_splits);
-std::vector<std::string_view> split_text_from_right(Runtime& runtime, std::string_view text,
-                                                    std::string_view separator, int64_t max_splits);
+std::vector<std::string_view> split_text_from_right(Runtime& runtime, std::string_view text, std::string_view separator,
+                                                    int64_t max_splits);
 Value list_of_texts(Runtime& runtime, const std::vector<std::string_view>& texts, bool markup);
 bool is_markup(const Value& value);
 

@@ -1,15 +1,13 @@
 #include "engine/text/jinja/unicode.h"
 
-#include <algorithm>
 #include <utf8proc.h>
+#include <algorithm>
 #include <vector>
 
 namespace sextant::jinja {
 namespace {
 
-bool is_continuation(unsigned char byte) {
-  return (byte & 0xC0) == 0x80;
-}
+bool is_continuation(unsigned char byte) { return (byte & 0xC0) == 0x80; }
 
 bool is_ascii(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
@@ -22,57 +20,36 @@ utf8proc_category_t category(int32_t code_point) {
 // The full (one to many) upper-case mappings that text in the wild can contain; the rest map one to one.
 const char* full_upper(int32_t code_point) {
   switch (code_point) {
-    case 0xDF:
-      return "SS";
-    case 0x149:
-      return "\xCA\xBCN";
-    case 0x1F0:
-      return "J\xCC\x8C";
-    case 0x587:
-      return "\xD4\xB5\xD5\x92";
-    case 0xFB00:
-      return "FF";
-    case 0xFB01:
-      return "FI";
-    case 0xFB02:
-      return "FL";
-    case 0xFB03:
-      return "FFI";
-    case 0xFB04:
-      return "FFL";
+    case 0xDF: return "SS";
+    case 0x149: return "\xCA\xBCN";
+    case 0x1F0: return "J\xCC\x8C";
+    case 0x587: return "\xD4\xB5\xD5\x92";
+    case 0xFB00: return "FF";
+    case 0xFB01: return "FI";
+    case 0xFB02: return "FL";
+    case 0xFB03: return "FFI";
+    case 0xFB04: return "FFL";
     case 0xFB05:
-    case 0xFB06:
-      return "ST";
-    default:
-      return nullptr;
+    case 0xFB06: return "ST";
+    default: return nullptr;
   }
 }
 
 const char* full_title(int32_t code_point) {
   switch (code_point) {
-    case 0xDF:
-      return "Ss";
-    case 0xFB00:
-      return "Ff";
-    case 0xFB01:
-      return "Fi";
-    case 0xFB02:
-      return "Fl";
-    case 0xFB03:
-      return "Ffi";
-    case 0xFB04:
-      return "Ffl";
+    case 0xDF: return "Ss";
+    case 0xFB00: return "Ff";
+    case 0xFB01: return "Fi";
+    case 0xFB02: return "Fl";
+    case 0xFB03: return "Ffi";
+    case 0xFB04: return "Ffl";
     case 0xFB05:
-    case 0xFB06:
-      return "St";
-    default:
-      return full_upper(code_point);
+    case 0xFB06: return "St";
+    default: return full_upper(code_point);
   }
 }
 
-bool is_cased(int32_t code_point) {
-  return is_upper(code_point) || is_lower(code_point) || is_title(code_point);
-}
+bool is_cased(int32_t code_point) { return is_upper(code_point) || is_lower(code_point) || is_title(code_point); }
 
 // A capital sigma ends a word: a cased letter before it and none after it (marks and dots between are
 // skipped).
@@ -81,8 +58,8 @@ bool is_final_sigma(std::string_view text, size_t offset, bool letter_before) {
   for (size_t i = offset + 2; i < text.size();) {
     const DecodedChar next = decode_char(text, i);
     const utf8proc_category_t kind = category(next.code_point);
-    const bool ignorable = kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_CF ||
-                           next.code_point == '\'' || next.code_point == '.' || next.code_point == ':';
+    const bool ignorable = kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_CF || next.code_point == '\'' ||
+                           next.code_point == '.' || next.code_point == ':';
     if (!ignorable) return !is_cased(next.code_point);
     i += next.num_bytes;
   }
@@ -199,8 +176,8 @@ size_t char_offset(std::string_view text, size_t char_idx) {
 
 bool is_space(int32_t c) {
   if (c < 0x80) return c == ' ' || (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x1F);
-  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
-         c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+  return c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
+         c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
 bool is_line_break(int32_t c) {
@@ -217,10 +194,8 @@ bool is_printable(int32_t c) {
     case UTF8PROC_CATEGORY_CN:
     case UTF8PROC_CATEGORY_ZL:
     case UTF8PROC_CATEGORY_ZP:
-    case UTF8PROC_CATEGORY_ZS:
-      return false;
-    default:
-      return true;
+    case UTF8PROC_CATEGORY_ZS: return false;
+    default: return true;
   }
 }
 
@@ -228,29 +203,19 @@ bool is_alpha(int32_t c) {
   const utf8proc_category_t kind = category(c);
   return kind >= UTF8PROC_CATEGORY_LU && kind <= UTF8PROC_CATEGORY_LO;
 }
-bool is_decimal(int32_t c) {
-  return category(c) == UTF8PROC_CATEGORY_ND;
-}
+bool is_decimal(int32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
 bool is_digit(int32_t c) {
-  return is_decimal(c) || c == 0xB2 || c == 0xB3 || c == 0xB9 || c == 0x2070 ||
-         (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468);
+  return is_decimal(c) || c == 0xB2 || c == 0xB3 || c == 0xB9 || c == 0x2070 || (c >= 0x2074 && c <= 0x2079) ||
+         (c >= 0x2080 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468);
 }
 bool is_numeric(int32_t c) {
   const utf8proc_category_t kind = category(c);
   return kind == UTF8PROC_CATEGORY_ND || kind == UTF8PROC_CATEGORY_NL || kind == UTF8PROC_CATEGORY_NO;
 }
-bool is_upper(int32_t c) {
-  return category(c) == UTF8PROC_CATEGORY_LU;
-}
-bool is_lower(int32_t c) {
-  return category(c) == UTF8PROC_CATEGORY_LL || c == 0xAA || c == 0xBA;
-}
-bool is_title(int32_t c) {
-  return category(c) == UTF8PROC_CATEGORY_LT;
-}
-bool is_identifier_start(int32_t c) {
-  return c == '_' || is_alpha(c) || category(c) == UTF8PROC_CATEGORY_NL;
-}
+bool is_upper(int32_t c) { return category(c) == UTF8PROC_CATEGORY_LU; }
+bool is_lower(int32_t c) { return category(c) == UTF8PROC_CATEGORY_LL || c == 0xAA || c == 0xBA; }
+bool is_title(int32_t c) { return category(c) == UTF8PROC_CATEGORY_LT; }
+bool is_identifier_start(int32_t c) { return c == '_' || is_alpha(c) || category(c) == UTF8PROC_CATEGORY_NL; }
 bool is_identifier_continue(int32_t c) {
   if (is_identifier_start(c)) return true;
   const utf8proc_category_t kind = category(c);
@@ -268,12 +233,10 @@ std::string to_capitalized(std::string_view text) {
   return map_case(text, [](int32_t, bool, size_t i) { return i == 0 ? CaseRule::kTitle : CaseRule::kLower; });
 }
 std::string to_title(std::string_view text) {
-  return map_case(
-      text, [](int32_t, bool in_word, size_t) { return in_word ? CaseRule::kLower : CaseRule::kTitle; });
+  return map_case(text, [](int32_t, bool in_word, size_t) { return in_word ? CaseRule::kLower : CaseRule::kTitle; });
 }
 std::string swap_case(std::string_view text) {
-  return map_case(text,
-                  [](int32_t c, bool, size_t) { return is_upper(c) ? CaseRule::kLower : CaseRule::kUpper; });
+  return map_case(text, [](int32_t c, bool, size_t) { return is_upper(c) ? CaseRule::kLower : CaseRule::kUpper; });
 }
 
 std::string to_casefold(std::string_view text) {
@@ -283,8 +246,7 @@ std::string to_casefold(std::string_view text) {
     const DecodedChar c = decode_char(text, i);
     int32_t folded[8];
     int boundary = 0;
-    const utf8proc_ssize_t count =
-        utf8proc_decompose_char(c.code_point, folded, 8, UTF8PROC_CASEFOLD, &boundary);
+    const utf8proc_ssize_t count = utf8proc_decompose_char(c.code_point, folded, 8, UTF8PROC_CASEFOLD, &boundary);
     for (utf8proc_ssize_t k = 0; k < count && k < 8; ++k) append_utf8(out, static_cast<uint32_t>(folded[k]));
     i += c.num_bytes;
   }
@@ -307,8 +269,7 @@ std::string_view strip_if(std::string_view text, StripSide side, Drop drop) {
   if (side != StripSide::kLeft) {
     while (end > begin) {
       size_t start = end - 1;
-      while (start > begin && end - start < 4 && is_continuation(static_cast<unsigned char>(text[start])))
-        --start;
+      while (start > begin && end - start < 4 && is_continuation(static_cast<unsigned char>(text[start]))) --start;
       DecodedChar c = decode_char(text, start);
       if (start + c.num_bytes != end) {  // a stray continuation byte
         start = end - 1;

@@ -33,10 +33,8 @@ int compare_keys(const Value& a, const Value& b) {
   const int class_b = key_class(b);
   if (class_a != class_b) return class_a < class_b ? -1 : 1;
   switch (class_a) {
-    case 1:
-      return compare_numbers(a, b);
-    case 2:
-      return a.text().compare(b.text());
+    case 1: return compare_numbers(a, b);
+    case 2: return a.text().compare(b.text());
     case 3: {
       const size_t common = std::min(a.items().size(), b.items().size());
       for (size_t i = 0; i < common; ++i) {
@@ -44,8 +42,7 @@ int compare_keys(const Value& a, const Value& b) {
       }
       return a.items().size() < b.items().size() ? -1 : (a.items().size() > b.items().size() ? 1 : 0);
     }
-    default:
-      break;
+    default: break;
   }
   if (a.is_none() || a.is_undefined()) return 0;  // one None; undefined values are all equal
   if (a.is(Kind::kBigInt)) return a.as<StringObject>().text.compare(b.as<StringObject>().text);
@@ -88,12 +85,9 @@ std::string UndefinedObject::message() const {
 bool is_hashable(const Value& value) {
   switch (value.kind()) {
     case Kind::kList:
-    case Kind::kDict:
-      return false;
-    case Kind::kTuple:
-      return value.as<ListObject>().depth == 1;
-    default:
-      return true;
+    case Kind::kDict: return false;
+    case Kind::kTuple: return value.as<ListObject>().depth == 1;
+    default: return true;
   }
 }
 
@@ -106,9 +100,7 @@ int container_depth(const Value& value) {
   return 0;
 }
 
-bool KeyLess::operator()(const Value& a, const Value& b) const {
-  return compare_keys(a, b) < 0;
-}
+bool KeyLess::operator()(const Value& a, const Value& b) const { return compare_keys(a, b) < 0; }
 
 size_t DictObject::find_index(const Value& key) const {
   if (!index_.empty()) {

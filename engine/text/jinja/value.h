@@ -119,8 +119,7 @@ class Value {
     return *this;
   }
   ~Value() {
-    if (holds_object() && !data_.object->immortal && --data_.object->num_references == 0)
-      destroy(data_.object);
+    if (holds_object() && !data_.object->immortal && --data_.object->num_references == 0) destroy(data_.object);
   }
   void swap(Value& other) noexcept {
     std::swap(kind_, other.kind_);
@@ -307,18 +306,13 @@ class Heap {
   bool immortal_;
   bool burying_ = false;
   TrackedObject* tracked_ = nullptr;
-  TrackedObject* dead_ =
-      nullptr;  // waiting to be deleted one after another: a chain of them must not recurse
+  TrackedObject* dead_ = nullptr;  // waiting to be deleted one after another: a chain of them must not recurse
   std::vector<Object*> immortals_;
 };
 
 int container_depth(const Value& value);
 
-inline const std::string& Value::text() const {
-  return as<StringObject>().text;
-}
-inline const std::vector<Value>& Value::items() const {
-  return as<ListObject>().items;
-}
+inline const std::string& Value::text() const { return as<StringObject>().text; }
+inline const std::vector<Value>& Value::items() const { return as<ListObject>().items; }
 
 }  // namespace sextant::jinja

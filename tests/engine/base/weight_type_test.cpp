@@ -66,8 +66,8 @@ TEST(WeightType, EncodedBytesChecksBlocksAndOverflow) {
 }
 
 TEST(DType, NamesSizesAndParsing) {
-  for (DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat8E4M3,
-                      DType::kFloat8E5M2, DType::kInt64, DType::kInt32, DType::kInt8, DType::kUint8}) {
+  for (DType dtype : {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kFloat8E4M3, DType::kFloat8E5M2,
+                      DType::kInt64, DType::kInt32, DType::kInt8, DType::kUint8}) {
     EXPECT_EQ(parse_dtype(dtype_name(dtype)), dtype);
   }
   EXPECT_EQ(dtype_size(DType::kFloat32), 4u);

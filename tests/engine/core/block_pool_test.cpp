@@ -1,7 +1,7 @@
 #include "engine/core/block_pool.h"
 
-#include <algorithm>
 #include <gtest/gtest.h>
+#include <algorithm>
 #include <random>
 #include <vector>
 

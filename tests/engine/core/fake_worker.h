@@ -4,9 +4,9 @@
 // written by earlier steps.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <algorithm>
 #include <cstdint>
-#include <gtest/gtest.h>
 #include <map>
 #include <set>
 #include <string>
@@ -86,8 +86,7 @@ class FakeWorker {
     }
     ModelOutput output;
     output.step_id = step.step_id;
-    for (const ScheduledSequence& scheduled : step.sequences)
-      output.sequences.push_back(sample(step, scheduled));
+    for (const ScheduledSequence& scheduled : step.sequences) output.sequences.push_back(sample(step, scheduled));
     return output;
   }
 
@@ -138,8 +137,7 @@ class FakeWorker {
                                   added.block_ids.begin() + added.offsets[i + 1]);
         const std::set<BlockId> distinct(sequence.tables[g].begin(), sequence.tables[g].end());
         EXPECT_EQ(distinct.size(), sequence.tables[g].size()) << "a block twice in one table";
-        for (const BlockId block_id : distinct)
-          ASSERT_TRUE(block_id > 0 && block_id < num_blocks_) << block_id;
+        for (const BlockId block_id : distinct) ASSERT_TRUE(block_id > 0 && block_id < num_blocks_) << block_id;
       }
     }
   }
@@ -162,8 +160,7 @@ class FakeWorker {
     }
   }
 
-  void write(const SchedulerOutput& step, const ScheduledSequence& scheduled,
-             std::vector<std::set<size_t>>& written) {
+  void write(const SchedulerOutput& step, const ScheduledSequence& scheduled, std::vector<std::set<size_t>>& written) {
     State& sequence = sequences_.at(scheduled.sequence_id);
     ASSERT_GE(scheduled.num_scheduled_tokens, 1);
     EXPECT_EQ(scheduled.num_prompt_tokens, static_cast<int32_t>(sequence.request->prompt_token_ids.size()));
@@ -179,8 +176,7 @@ class FakeWorker {
         EXPECT_EQ(sequence.last_sampled_step + 1, step.step_id) << "not chosen by the step before";
         EXPECT_EQ(end, static_cast<int32_t>(sequence.token_ids.size()));
       } else {
-        EXPECT_EQ(token_id, sequence.token_ids[static_cast<size_t>(position)])
-            << "wrong token at " << position;
+        EXPECT_EQ(token_id, sequence.token_ids[static_cast<size_t>(position)]) << "wrong token at " << position;
       }
       for (size_t g = 0; g < slots_.size(); ++g) {
         const size_t idx = slot_idx(sequence, g, position);
@@ -198,10 +194,8 @@ class FakeWorker {
     output.sequence_id = scheduled.sequence_id;
     const int32_t end = scheduled.num_computed_tokens + scheduled.num_scheduled_tokens;
     if (sampling.prompt_logprobs && sequence.choice_idx == 0) {
-      for (int32_t p = scheduled.num_computed_tokens; p < end && p + 1 < static_cast<int32_t>(prompt.size());
-           ++p) {
-        output.prompt_logprobs.push_back(
-            {{prompt[static_cast<size_t>(p + 1)], static_cast<float>(p)}, 1, {}});
+      for (int32_t p = scheduled.num_computed_tokens; p < end && p + 1 < static_cast<int32_t>(prompt.size()); ++p) {
+        output.prompt_logprobs.push_back({{prompt[static_cast<size_t>(p + 1)], static_cast<float>(p)}, 1, {}});
       }
     }
     EXPECT_EQ(scheduled.samples, end == static_cast<int32_t>(sequence.token_ids.size()));

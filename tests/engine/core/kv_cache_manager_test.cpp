@@ -1,7 +1,7 @@
 #include "engine/core/kv_cache_manager.h"
 
-#include <algorithm>
 #include <gtest/gtest.h>
+#include <algorithm>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -13,8 +13,7 @@ using Tokens = std::vector<int32_t>;
 
 constexpr int32_t kBlockSize = 4;
 
-KvCacheManager::Options make_options(int32_t num_blocks, int32_t num_groups = 1,
-                                     bool enable_prefix_caching = true) {
+KvCacheManager::Options make_options(int32_t num_blocks, int32_t num_groups = 1, bool enable_prefix_caching = true) {
   KvCacheManager::Options options;
   options.spec.block_size = kBlockSize;
   options.spec.groups.resize(static_cast<size_t>(num_groups));

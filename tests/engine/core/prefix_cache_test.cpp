@@ -1,7 +1,7 @@
 #include "engine/core/prefix_cache.h"
 
-#include <algorithm>
 #include <gtest/gtest.h>
+#include <algorithm>
 #include <random>
 #include <set>
 #include <string>
@@ -12,14 +12,11 @@ namespace {
 
 using Tokens = std::vector<int32_t>;
 
-PrefixRoot root_of(const std::vector<std::string>& parts) {
-  return make_prefix_root(parts);
-}
+PrefixRoot root_of(const std::vector<std::string>& parts) { return make_prefix_root(parts); }
 
 class PrefixCacheTest : public ::testing::Test {
  protected:
-  PrefixCache::Key key(const Tokens& token_ids, PrefixCache::EntryId parent = 0,
-                       BlockHash parent_hash = {}) const {
+  PrefixCache::Key key(const Tokens& token_ids, PrefixCache::EntryId parent = 0, BlockHash parent_hash = {}) const {
     return {hash_block(parent == 0 ? hash_root(root_) : parent_hash, token_ids), parent, root_, token_ids};
   }
   void check() const { EXPECT_TRUE(cache_.check_integrity().ok()) << cache_.check_integrity().message(); }

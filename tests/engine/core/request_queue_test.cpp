@@ -14,9 +14,8 @@ Sequence make_sequence(SequenceId sequence_id, int32_t priority, int64_t arrival
 }
 
 TEST(RequestQueue, OrdersByPriorityThenArrivalThenId) {
-  std::vector<Sequence> sequences = {make_sequence(1, 1, 10), make_sequence(2, 0, 30),
-                                     make_sequence(3, 0, 20), make_sequence(4, 0, 20),
-                                     make_sequence(5, -1, 40)};
+  std::vector<Sequence> sequences = {make_sequence(1, 1, 10), make_sequence(2, 0, 30), make_sequence(3, 0, 20),
+                                     make_sequence(4, 0, 20), make_sequence(5, -1, 40)};
   RequestQueue queue;
   for (Sequence& sequence : sequences) queue.push(sequence);
   std::vector<SequenceId> order;
@@ -28,8 +27,7 @@ TEST(RequestQueue, OrdersByPriorityThenArrivalThenId) {
 }
 
 TEST(RequestQueue, APreemptedOneComesBackBeforeLaterArrivals) {
-  std::vector<Sequence> sequences = {make_sequence(1, 0, 10), make_sequence(2, 0, 20),
-                                     make_sequence(3, 0, 30)};
+  std::vector<Sequence> sequences = {make_sequence(1, 0, 10), make_sequence(2, 0, 20), make_sequence(3, 0, 30)};
   RequestQueue queue;
   queue.push(sequences[2]);
   queue.push(sequences[1]);
@@ -42,8 +40,7 @@ TEST(RequestQueue, APreemptedOneComesBackBeforeLaterArrivals) {
 }
 
 TEST(RequestQueue, LastHolderIsTheLastInOrderThatHasBlocks) {
-  std::vector<Sequence> sequences = {make_sequence(1, 0, 10), make_sequence(2, 0, 20),
-                                     make_sequence(3, 0, 30)};
+  std::vector<Sequence> sequences = {make_sequence(1, 0, 10), make_sequence(2, 0, 20), make_sequence(3, 0, 30)};
   RequestQueue queue;
   for (Sequence& sequence : sequences) queue.push(sequence);
   EXPECT_EQ(queue.last_holder(), nullptr);

@@ -1,7 +1,7 @@
 #include "engine/core/sampling_params.h"
 
-#include <functional>
 #include <gtest/gtest.h>
+#include <functional>
 #include <limits>
 #include <string>
 #include <vector>

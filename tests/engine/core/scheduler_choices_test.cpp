@@ -63,8 +63,7 @@ TEST_P(Choices, MoreThanThereArePlacesQueueUpWithTheirSharedBlocks) {
   const RequestId id = harness.add({.num_prompt = 17, .max_tokens = 2, .n = 5});
   int64_t num_computed = 0;
   for (int i = 0; i < 20; ++i) num_computed += harness.turn()->num_tokens();
-  EXPECT_EQ(num_computed, 17 + 4 * 1 + 5)
-      << "each sibling computes one prompt token, each choice its first output";
+  EXPECT_EQ(num_computed, 17 + 4 * 1 + 5) << "each sibling computes one prompt token, each choice its first output";
   for (int32_t i = 0; i < 5; ++i) harness.terminal(id, i);
 }
 

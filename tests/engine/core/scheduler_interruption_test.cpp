@@ -110,8 +110,7 @@ TEST(Scheduler, UnderPriorityTheLeastImportantIsPreempted) {
   Harness harness(options);
   const RequestId unimportant = harness.add({.num_prompt = 14, .max_tokens = 16, .priority = 3});
   harness.turn();
-  const RequestId important =
-      harness.add({.num_prompt = 14, .max_tokens = 16, .first_token = 50, .priority = 1});
+  const RequestId important = harness.add({.num_prompt = 14, .max_tokens = 16, .first_token = 50, .priority = 1});
   harness.run_to_end();
   EXPECT_EQ(harness.terminal(unimportant).num_preemptions, 1);
   EXPECT_EQ(harness.terminal(important).num_preemptions, 0);

@@ -2,9 +2,9 @@
 // small that everything gets preempted, and steps that overlap. After every move check_integrity(); at the
 // end every choice must have had exactly one terminal event and the very tokens of an undisturbed run. The
 // seed is printed on failure.
+#include <gtest/gtest.h>
 #include <cstdlib>
 #include <deque>
-#include <gtest/gtest.h>
 #include <map>
 #include <random>
 #include <set>
@@ -62,8 +62,7 @@ class Simulation {
     const int num_prompt = 1 + below(chance(30) ? longest + 2 : std::max(1, longest / 2));
     const int num_shared = below(num_prompt + 1);
     for (int i = 0; i < num_prompt; ++i) {
-      request->prompt_token_ids.push_back(
-          static_cast<int32_t>(i < num_shared ? family() % 4 : random_() % 4));
+      request->prompt_token_ids.push_back(static_cast<int32_t>(i < num_shared ? family() % 4 : random_() % 4));
     }
     SamplingParams& sampling = request->sampling;
     sampling.n = chance(70) ? 1 : 1 + below(4);
@@ -84,11 +83,9 @@ class Simulation {
       const int64_t num_output = std::min<int64_t>(sampling.max_tokens, options_.max_model_len - num_prompt);
       const bool too_long =
           num_prompt >= options_.max_model_len ||
-          (!options_.scheduler.enable_chunked_prefill &&
-           num_prompt > options_.scheduler.max_num_batched_tokens) ||
+          (!options_.scheduler.enable_chunked_prefill && num_prompt > options_.scheduler.max_num_batched_tokens) ||
           num_prompt + num_output - 1 > (options_.num_blocks - 1) * options_.spec.block_size;
-      EXPECT_EQ(status.code(), too_long ? StatusCode::kInvalidArgument : StatusCode::kUnavailable)
-          << status.message();
+      EXPECT_EQ(status.code(), too_long ? StatusCode::kInvalidArgument : StatusCode::kUnavailable) << status.message();
       return;
     }
     requests_[request->request_id] = request;
@@ -119,9 +116,7 @@ class Simulation {
         scheduler_.pause(request_id, choice_idx);
         choice.paused = true;
         break;
-      default:
-        scheduler_.resume(request_id, choice_idx);
-        choice.paused = false;
+      default: scheduler_.resume(request_id, choice_idx); choice.paused = false;
     }
     take_events();
   }
@@ -145,8 +140,7 @@ class Simulation {
     EXPECT_EQ(scheduler_.num_steps_in_flight(), static_cast<int>(in_flight_.size()));
     if (idle) check_may_stand_still();
     while (!to_execute_.empty() && chance(60)) execute_next();
-    if (!in_flight_.empty() && (static_cast<int>(in_flight_.size()) == max_in_flight || chance(40)))
-      update_oldest();
+    if (!in_flight_.empty() && (static_cast<int>(in_flight_.size()) == max_in_flight || chance(40))) update_oldest();
   }
 
   void execute_next() {
@@ -179,20 +173,18 @@ class Simulation {
       table.insert(table.end(), added.block_ids.begin() + added.offsets[i],
                    added.block_ids.begin() + added.offsets[i + 1]);
       const int32_t end = scheduled.num_computed_tokens + scheduled.num_scheduled_tokens;
-      for (int32_t block_idx = scheduled.num_computed_tokens / block_size;
-           block_idx <= (end - 1) / block_size; ++block_idx) {
+      for (int32_t block_idx = scheduled.num_computed_tokens / block_size; block_idx <= (end - 1) / block_size;
+           ++block_idx) {
         for (const auto& earlier : named_) {
           for (const auto& [block_id, sequence_id] : earlier) {
-            EXPECT_FALSE(block_id == table[static_cast<size_t>(block_idx)] &&
-                         sequence_id != scheduled.sequence_id)
-                << "block " << block_id << " is written while a step in flight uses it for sequence "
-                << sequence_id;
+            EXPECT_FALSE(block_id == table[static_cast<size_t>(block_idx)] && sequence_id != scheduled.sequence_id)
+                << "block " << block_id << " is written while a step in flight uses it for sequence " << sequence_id;
           }
         }
       }
       for (const BlockId block_id : table) names.emplace_back(block_id, scheduled.sequence_id);
-      if (!options_.scheduler.enable_chunked_prefill &&
-          scheduled.num_computed_tokens < scheduled.num_prompt_tokens && !scheduled.samples) {
+      if (!options_.scheduler.enable_chunked_prefill && scheduled.num_computed_tokens < scheduled.num_prompt_tokens &&
+          !scheduled.samples) {
         // Only what was preempted may be split: it was longer than a step.
         EXPECT_GT(end - scheduled.num_computed_tokens, 0);
         EXPECT_GT(scheduler_.stats().num_preemptions, 0u);
@@ -286,8 +278,7 @@ class Simulation {
         EXPECT_EQ(choice.num_terminal, 1) << "request " << request_id << " choice " << i;
         if (choice.disturbed) {
           ASSERT_LE(choice.token_ids.size(), expected.token_ids.size());
-          EXPECT_TRUE(
-              std::equal(choice.token_ids.begin(), choice.token_ids.end(), expected.token_ids.begin()));
+          EXPECT_TRUE(std::equal(choice.token_ids.begin(), choice.token_ids.end(), expected.token_ids.begin()));
         } else {
           EXPECT_EQ(choice.token_ids, expected.token_ids) << "request " << request_id << " choice " << i;
           EXPECT_EQ(choice.reason, expected.reason);
@@ -318,8 +309,7 @@ class Simulation {
   std::vector<SequenceEvent> events_;
 };
 
-EngineSetup random_setup(std::mt19937_64& random, int64_t steps_in_flight, const std::string& policy,
-                         bool chunked) {
+EngineSetup random_setup(std::mt19937_64& random, int64_t steps_in_flight, const std::string& policy, bool chunked) {
   auto below = [&](int limit) { return static_cast<int>(random() % static_cast<uint64_t>(limit)); };
   EngineSetup setup;
   setup.num_groups = below(4) == 0 ? 2 : 1;
@@ -331,8 +321,7 @@ EngineSetup random_setup(std::mt19937_64& random, int64_t steps_in_flight, const
   setup.options.scheduler.scheduling_policy = policy;
   setup.options.scheduler.enable_chunked_prefill = chunked;
   setup.options.scheduler.max_num_seqs = 1 + below(10);
-  setup.options.scheduler.max_num_batched_tokens =
-      setup.options.scheduler.max_num_seqs + below(below(2) == 0 ? 8 : 64);
+  setup.options.scheduler.max_num_batched_tokens = setup.options.scheduler.max_num_seqs + below(below(2) == 0 ? 8 : 64);
   setup.options.scheduler.max_num_queued_reqs = below(3) == 0 ? below(4) : 1000;
   setup.options.cache.enable_prefix_caching = below(4) != 0;
   setup.options.eos_token_ids = {7, 11};

@@ -67,8 +67,7 @@ TEST(Scheduler, WithoutChunkedPrefillAPromptMustFitAStep) {
   Scheduler::Options options = make_options();
   options.scheduler.enable_chunked_prefill = false;
   Harness harness(options);
-  EXPECT_EQ(harness.scheduler.add(harness.make_request({.num_prompt = 65})).code(),
-            StatusCode::kInvalidArgument);
+  EXPECT_EQ(harness.scheduler.add(harness.make_request({.num_prompt = 65})).code(), StatusCode::kInvalidArgument);
   harness.add({.num_prompt = 40});
   harness.add({.num_prompt = 40, .first_token = 100});
   EXPECT_EQ(lengths(*harness.turn()), (std::vector<int32_t>{40}));
@@ -140,8 +139,7 @@ TEST(Scheduler, TheQueueHasALimit) {
   EXPECT_NE(full.message().find("max_num_queued_reqs is 3"), std::string::npos) << full.message();
   // The answer is the same whether or not those with a place were scheduled in between.
   harness.turn();
-  EXPECT_EQ(harness.scheduler.add(harness.make_request({.first_token = 100})).code(),
-            StatusCode::kUnavailable);
+  EXPECT_EQ(harness.scheduler.add(harness.make_request({.first_token = 100})).code(), StatusCode::kUnavailable);
   harness.scheduler.abort(5);
   harness.add({.first_token = 100});
   harness.collect();

@@ -1,4 +1,5 @@
 // The CPU backend as a model sees it: results do not depend on threads, batch or chunks; bad input is refused with a reason.
+// Long because one fixture builds the batches that all of these compare.
 #include "engine/device/cpu_backend.h"
 
 #include <gmock/gmock.h>
@@ -39,7 +40,9 @@ std::unique_ptr<Backend> backend_for(const std::string& isa, int64_t num_threads
   return std::move(backend).value();
 }
 
-Tensor tensor(std::vector<float>& data, int64_t rows, int64_t cols) { return {data.data(), DType::kFloat32, rows, cols, cols}; }
+Tensor tensor(std::vector<float>& data, int64_t rows, int64_t cols) {
+  return {data.data(), DType::kFloat32, rows, cols, cols};
+}
 
 class Random {
  public:
@@ -62,7 +65,9 @@ class Random {
     return out;
   }
   template <typename T>
-  void shuffle(std::vector<T>& v) { std::shuffle(v.begin(), v.end(), engine_); }
+  void shuffle(std::vector<T>& v) {
+    std::shuffle(v.begin(), v.end(), engine_);
+  }
 
  private:
   uint64_t seed_;
@@ -72,7 +77,9 @@ class Random {
 
 // A matrix as a file holds it; quantised ones have small scales.
 struct FileMatrix {
-  HostMatrix host(WeightType type, int64_t rows, int64_t cols) const { return {type, rows, cols, std::as_bytes(std::span(bytes))}; }
+  HostMatrix host(WeightType type, int64_t rows, int64_t cols) const {
+    return {type, rows, cols, std::as_bytes(std::span(bytes))};
+  }
   std::vector<uint8_t> bytes;
 };
 
@@ -85,7 +92,8 @@ FileMatrix file_matrix(WeightType type, int64_t rows, int64_t cols, Random& rand
   }
   for (size_t at = 0; at < m.bytes.size() && type != WeightType::kF32; at += block.bytes) {
     const bool is_bf16 = type == WeightType::kBF16;
-    const uint16_t d = is_bf16 ? kernels::ref::bf16_of_f32(random.normals(1)[0]) : kernels::ref::f16_of_f32(random.normals(1)[0] * 0.1f);
+    const uint16_t d = is_bf16 ? kernels::ref::bf16_of_f32(random.normals(1)[0])
+                               : kernels::ref::f16_of_f32(random.normals(1)[0] * 0.1f);
     std::memcpy(m.bytes.data() + at, &d, 2);
     if (type == WeightType::kQ4_1) std::memcpy(m.bytes.data() + at + 2, &d, 2);
   }
@@ -105,9 +113,9 @@ TEST_P(CpuBackendTest, DescribesItself) {
 
 TEST_P(CpuBackendTest, StackedPartsOfDifferentTypesMultiplyLikeTheirRows) {
   const int64_t cols = 96, tokens = 13;
-  const std::vector<std::pair<WeightType, int64_t>> parts = {{WeightType::kQ4_1, 40}, {WeightType::kQ4_1, 9}, {WeightType::kQ8_0, 33},
-                                                            {WeightType::kF32, 5},   {WeightType::kBF16, 21}, {WeightType::kQ4_0, 16},
-                                                            {WeightType::kF16, 1}};
+  const std::vector<std::pair<WeightType, int64_t>> parts = {
+      {WeightType::kQ4_1, 40}, {WeightType::kQ4_1, 9},  {WeightType::kQ8_0, 33}, {WeightType::kF32, 5},
+      {WeightType::kBF16, 21}, {WeightType::kQ4_0, 16}, {WeightType::kF16, 1}};
   std::vector<FileMatrix> files;
   std::vector<HostMatrix> hosts;
   int64_t rows = 0;
@@ -133,7 +141,9 @@ TEST_P(CpuBackendTest, StackedPartsOfDifferentTypesMultiplyLikeTheirRows) {
       std::vector<float> part(static_cast<size_t>(tokens * host.rows), NAN);
       b->matmul(**alone, tensor(x, tokens, cols), tensor(part, tokens, host.rows));
       for (int64_t t = 0; t < tokens; ++t) {
-        ASSERT_EQ(std::memcmp(part.data() + t * host.rows, out.data() + t * rows + first, static_cast<size_t>(host.rows) * 4), 0)
+        ASSERT_EQ(
+            std::memcmp(part.data() + t * host.rows, out.data() + t * rows + first, static_cast<size_t>(host.rows) * 4),
+            0)
             << "row " << first << " seed " << random_.seed();
       }
       first += host.rows;
@@ -178,8 +188,12 @@ using Steps = std::vector<std::vector<Chunk>>;
 
 class AttentionRun {
  public:
-  AttentionRun(Backend& backend, const AttentionParams& params, DType dtype, int32_t num_sequences, int32_t max_length, Random& random)
-      : backend_(backend), params_(params), num_blocks_(num_sequences * ((max_length + 15) / 16) + 5), max_blocks_((max_length + 15) / 16) {
+  AttentionRun(Backend& backend, const AttentionParams& params, DType dtype, int32_t num_sequences, int32_t max_length,
+               Random& random)
+      : backend_(backend),
+        params_(params),
+        num_blocks_(num_sequences * ((max_length + 15) / 16) + 5),
+        max_blocks_((max_length + 15) / 16) {
     auto cache = backend.make_kv_cache({2, num_blocks_, 16, params.num_kv_heads, params.head_dim, dtype});
     EXPECT_TRUE(cache.ok()) << cache.status().message();
     cache_ = std::move(cache).value();
@@ -204,7 +218,8 @@ class AttentionRun {
   }
 
   // qkv[s]: all rows of sequence s. Returns per sequence all outputs.
-  std::vector<std::vector<float>> run(const Steps& steps, const std::vector<std::vector<float>>& qkv, int32_t second_window) {
+  std::vector<std::vector<float>> run(const Steps& steps, const std::vector<std::vector<float>>& qkv,
+                                      int32_t second_window) {
     const int64_t qkv_cols = int64_t{params_.num_heads + 2 * params_.num_kv_heads} * params_.head_dim;
     const int64_t out_cols = int64_t{params_.num_heads} * params_.head_dim;
     std::vector<std::vector<float>> outs(qkv.size());
@@ -219,11 +234,13 @@ class AttentionRun {
           positions.push_back(position);
           slots.push_back(int64_t{tables_[s][static_cast<size_t>(position / 16)]} * 16 + position % 16);
         }
-        x.insert(x.end(), qkv[s].begin() + lengths_[s] * qkv_cols, qkv[s].begin() + (lengths_[s] + chunk.tokens) * qkv_cols);
+        x.insert(x.end(), qkv[s].begin() + lengths_[s] * qkv_cols,
+                 qkv[s].begin() + (lengths_[s] + chunk.tokens) * qkv_cols);
         lengths_[s] += chunk.tokens;
         cu.push_back(cu.back() + chunk.tokens);
         seq_lens.push_back(lengths_[s]);
-        for (int32_t b = 0; b < max_blocks_; ++b) tables.push_back(b <= (lengths_[s] - 1) / 16 ? tables_[s][static_cast<size_t>(b)] : 0);
+        for (int32_t b = 0; b < max_blocks_; ++b)
+          tables.push_back(b <= (lengths_[s] - 1) / 16 ? tables_[s][static_cast<size_t>(b)] : 0);
       }
       const int64_t rows = cu.back();
       std::vector<float> out(static_cast<size_t>(rows * out_cols), NAN);
@@ -272,14 +289,17 @@ TEST_P(CpuBackendTest, AttentionIsTheSameForEveryBatchChunkingAndThreadCount) {
       std::vector<int32_t> lengths = {1, 17, 300, 600};
       lengths.push_back(static_cast<int32_t>(random_.uniform(1, 100)));
       std::vector<std::vector<float>> qkv;
-      for (const int32_t length : lengths) qkv.push_back(random_.normals(int64_t{length} * (params.num_heads + 2 * params.num_kv_heads) * params.head_dim));
+      for (const int32_t length : lengths)
+        qkv.push_back(
+            random_.normals(int64_t{length} * (params.num_heads + 2 * params.num_kv_heads) * params.head_dim));
 
       Steps alone;  // one sequence after the other, each whole
       for (int32_t s = 0; s < num_sequences; ++s) alone.push_back({{s, lengths[static_cast<size_t>(s)]}});
       auto b = backend(1);
       const auto expected = AttentionRun(*b, params, dtype, num_sequences, max_length, random_).run(alone, qkv, 20);
       for (const auto& out : expected) {
-        for (const float v : out) ASSERT_TRUE(std::isfinite(v)) << "an unused slot reached a result; seed " << random_.seed();
+        for (const float v : out)
+          ASSERT_TRUE(std::isfinite(v)) << "an unused slot reached a result; seed " << random_.seed();
       }
 
       for (const int64_t threads : {1, 2, 3}) {
@@ -335,7 +355,8 @@ TEST_P(CpuBackendTest, AttentionOverTheCacheAgreesWithReference) {
   const size_t dim = 32, width = 10 * dim;
   auto qkv = random_.normals(static_cast<int64_t>(length * width));
   auto b = backend(2);
-  const auto out = AttentionRun(*b, params, DType::kBFloat16, 1, length, random_).run({{{0, 100}}, {{0, 7}}, {{0, 183}}}, {qkv}, 0)[0];
+  const auto out = AttentionRun(*b, params, DType::kBFloat16, 1, length, random_)
+                       .run({{{0, 100}}, {{0, 7}}, {{0, 183}}}, {qkv}, 0)[0];
   for (size_t head = 0; head < 6; ++head) {
     std::vector<double> keys, values;
     for (size_t p = 0; p < static_cast<size_t>(length); ++p) {
@@ -343,8 +364,10 @@ TEST_P(CpuBackendTest, AttentionOverTheCacheAgreesWithReference) {
       std::vector<double> key(at(6 + head / 3), at(7 + head / 3)), query(at(head), at(head + 1));
       kernels::ref::rope(key, static_cast<int64_t>(p), 32, 10000.0);
       kernels::ref::rope(query, static_cast<int64_t>(p), 32, 10000.0);
-      for (const double k : key) keys.push_back(kernels::ref::f32_of_bf16(kernels::ref::bf16_of_f32(static_cast<float>(k))));
-      for (auto v = at(8 + head / 3); v != at(9 + head / 3); ++v) values.push_back(kernels::ref::f32_of_bf16(kernels::ref::bf16_of_f32(*v)));
+      for (const double k : key)
+        keys.push_back(kernels::ref::f32_of_bf16(kernels::ref::bf16_of_f32(static_cast<float>(k))));
+      for (auto v = at(8 + head / 3); v != at(9 + head / 3); ++v)
+        values.push_back(kernels::ref::f32_of_bf16(kernels::ref::bf16_of_f32(*v)));
       const auto expected = kernels::ref::attention(query, keys, values, static_cast<int64_t>(p), {0.3f, 0, 0});
       for (size_t d = 0; d < dim; ++d) {
         // A key whose fp32 rotation lands on the other side of a bf16 rounding boundary moves by 2^-8 of itself; the chance is about
@@ -361,9 +384,11 @@ TEST_P(CpuBackendTest, RowOpsDoNotDependOnThreadsOrBatch) {
   std::vector<std::vector<float>> results;
   for (const int64_t threads : {1, 2, 3}) {
     auto b = backend(threads);
-    std::vector<float> silu(static_cast<size_t>(rows * cols)), norm(silu.size()), residual = other, sum = other, biased = other;
+    std::vector<float> silu(static_cast<size_t>(rows * cols)), norm(silu.size()), residual = other, sum = other,
+                                                                                  biased = other;
     b->silu_mul(tensor(x, rows, 2 * cols), tensor(silu, rows, cols));
-    b->add_rms_norm(tensor(residual, rows, cols), tensor(silu, rows, cols), weight.data(), 1e-5f, tensor(norm, rows, cols));
+    b->add_rms_norm(tensor(residual, rows, cols), tensor(silu, rows, cols), weight.data(), 1e-5f,
+                    tensor(norm, rows, cols));
     b->add(tensor(sum, rows, cols), tensor(silu, rows, cols));
     b->add_bias(tensor(biased, rows, cols), weight.data());
     std::vector<float> gathered(static_cast<size_t>(3 * cols)), normed(gathered.size());
@@ -378,14 +403,16 @@ TEST_P(CpuBackendTest, RowOpsDoNotDependOnThreadsOrBatch) {
     b->silu_mul(last, tensor(last_silu, 1, cols));
     EXPECT_EQ(std::memcmp(last_silu.data(), silu.data() + 60 * cols, static_cast<size_t>(cols) * 4), 0);
     std::vector<float> all;
-    for (const auto* part : {&silu, &norm, &residual, &sum, &biased, &normed}) all.insert(all.end(), part->begin(), part->end());
+    for (const auto* part : {&silu, &norm, &residual, &sum, &biased, &normed})
+      all.insert(all.end(), part->begin(), part->end());
     results.push_back(all);
   }
   EXPECT_EQ(results[0], results[1]);
   EXPECT_EQ(results[0], results[2]);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, CpuBackendTest, testing::ValuesIn(available_isas()), [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(All, CpuBackendTest, testing::ValuesIn(available_isas()),
+                         [](const auto& test) { return test.param; });
 
 TEST(CpuBackendInput, UnknownInstructionSetIsRefusedWithWhatThereIs) {
   setenv("SEXTANT_CPU_ISA", "sse9", 1);
@@ -427,7 +454,8 @@ TEST_F(CpuBackendRefusals, Matrices) {
     EXPECT_FALSE(status(WeightType::kF32, bad, 4, 16).ok());
     EXPECT_FALSE(status(WeightType::kF32, 4, bad, 16).ok());
   }
-  const std::vector<HostMatrix> parts = {{WeightType::kF32, 1, 4, std::span(data).first(16)}, {WeightType::kF32, 1, 5, std::span(data).first(20)}};
+  const std::vector<HostMatrix> parts = {{WeightType::kF32, 1, 4, std::span(data).first(16)},
+                                         {WeightType::kF32, 1, 5, std::span(data).first(20)}};
   EXPECT_THAT(backend_->make_matrix(parts).status().message(), HasSubstr("cannot be stacked"));
 }
 
@@ -449,7 +477,8 @@ TEST_F(CpuBackendRefusals, Caches) {
   EXPECT_TRUE(refused([](KvCacheLayout& l) { l.num_blocks = -3; }));
   EXPECT_TRUE(refused([](KvCacheLayout& l) { l.num_kv_heads = 0; }));
   EXPECT_TRUE(refused([](KvCacheLayout& l) { l.dtype = DType::kFloat8E4M3; }));
-  EXPECT_TRUE(refused([](KvCacheLayout& l) { l.num_blocks = l.num_layers = l.num_kv_heads = std::numeric_limits<int32_t>::max(); }));
+  EXPECT_TRUE(refused(
+      [](KvCacheLayout& l) { l.num_blocks = l.num_layers = l.num_kv_heads = std::numeric_limits<int32_t>::max(); }));
 }
 
 TEST_F(CpuBackendRefusals, Needs) {

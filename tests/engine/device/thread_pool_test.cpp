@@ -20,7 +20,8 @@ TEST(ThreadPool, EachThreadRunsOncePerRun) {
   for (const int num_threads : {1, 2, 3, 5}) {
     ThreadPool pool(num_threads);
     ASSERT_EQ(pool.num_threads(), num_threads);
-    std::vector<int> calls(static_cast<size_t>(num_threads), 0);  // plain: a missing barrier is a race that tsan reports
+    std::vector<int> calls(static_cast<size_t>(num_threads),
+                           0);  // plain: a missing barrier is a race that tsan reports
     for (int round = 0; round < 2000; ++round) {
       pool.run([&](int thread) { ++calls[static_cast<size_t>(thread)]; });
       ASSERT_EQ(calls, std::vector<int>(static_cast<size_t>(num_threads), round + 1));
@@ -34,7 +35,8 @@ TEST(ThreadPool, RunsAfterTheThreadsHaveGoneToSleep) {
   for (int round = 0; round < 20; ++round) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
     pool.run([&](int thread) {
-      if (thread == 2 && round % 4 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the caller sleeps, too
+      if (thread == 2 && round % 4 == 0)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));  // the caller sleeps, too
       ++calls;
     });
     ASSERT_EQ(calls, 3 * (round + 1));

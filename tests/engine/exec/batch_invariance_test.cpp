@@ -56,7 +56,9 @@ void check_invariance(LoadedModel& model, std::mt19937_64& rng, size_t length, i
       };
       for (size_t i = 0; i < num_before; ++i) add_other();
       const size_t place = chunks.size();
-      chunks.push_back({0, {ids.begin() + static_cast<std::ptrdiff_t>(done), ids.begin() + static_cast<std::ptrdiff_t>(done + count)}});
+      chunks.push_back(
+          {0,
+           {ids.begin() + static_cast<std::ptrdiff_t>(done), ids.begin() + static_cast<std::ptrdiff_t>(done + count)}});
       for (size_t i = 0; i < num_after; ++i) add_other();
       const auto logits = model.step(chunks)[place];
       chunked.insert(chunked.end(), logits.begin(), logits.end());

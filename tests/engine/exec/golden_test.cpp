@@ -40,7 +40,8 @@ int check_steps(LoadedModel& model, const nlohmann::json& golden_case, double mi
     const auto& top = golden_case["steps"][i]["top"];
     if (top[0][1].get<double>() - top[1][1].get<double>() < min_gap) continue;
     ++judged;
-    EXPECT_EQ(top_1(logits[prompt_length + i - 1]), top[0][0].get<int32_t>()) << "step " << i << " of " << golden_case["ids"];
+    EXPECT_EQ(top_1(logits[prompt_length + i - 1]), top[0][0].get<int32_t>())
+        << "step " << i << " of " << golden_case["ids"];
   }
   return judged;
 }
@@ -59,7 +60,8 @@ class Golden : public testing::TestWithParam<const char*> {
     if (test_model_path() == nullptr) return "SEXTANT_TEST_MODEL is not set: no model file to test with";
     const char* full = std::getenv("SEXTANT_FULL_TESTS");
     const bool all = full != nullptr && std::string_view(full) == "1";
-    if (std::string_view(GetParam()) == "generic" && !all) return "minutes long on this path: SEXTANT_FULL_TESTS=1 runs it";
+    if (std::string_view(GetParam()) == "generic" && !all)
+      return "minutes long on this path: SEXTANT_FULL_TESTS=1 runs it";
     return nullptr;
   }
 };

@@ -80,7 +80,8 @@ TEST(Sampler, DrawsWhatTheOracleDrawsAtTheSameQuantile) {
     std::vector<float> scratch = logits;
     const int32_t token = Sampler({}).sample(scratch, SamplerState(make_request(params), choice), output_idx);
     // The draw is the quantile `u` in order of ids; fp32 rounding may move an edge by about 1e-5.
-    const double u = kernels::philox_uniform(params.seed, static_cast<uint32_t>(choice), static_cast<uint64_t>(output_idx));
+    const double u =
+        kernels::philox_uniform(params.seed, static_cast<uint32_t>(choice), static_cast<uint64_t>(output_idx));
     double below = 0;
     for (int32_t id = 0; id < token; ++id) below += p[static_cast<size_t>(id)];
     const double above = below + p[static_cast<size_t>(token)];
@@ -187,7 +188,8 @@ TEST(PositionLogprobs, AreTheLogSoftmaxWithRanks) {
     });
     // fp32 result of an fp64 sum: half an ulp of a value below 32 is 1e-6.
     EXPECT_NEAR(result.chosen.logprob, logits[static_cast<size_t>(chosen)] - std::log(total), 2e-6);
-    EXPECT_EQ(result.rank, 1 + std::count_if(logits.begin(), logits.end(), [&](float l) { return l > logits[static_cast<size_t>(chosen)]; }));
+    EXPECT_EQ(result.rank, 1 + std::count_if(logits.begin(), logits.end(),
+                                             [&](float l) { return l > logits[static_cast<size_t>(chosen)]; }));
     ASSERT_EQ(result.top.size(), std::min<size_t>(static_cast<size_t>(num_top), logits.size()));
     for (size_t i = 0; i < result.top.size(); ++i) EXPECT_EQ(result.top[i].token_id, order[i]);
   }

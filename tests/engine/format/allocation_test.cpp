@@ -1,8 +1,8 @@
 // Readers allocate what a file's size allows, not what its header asks for: every allocation of this program
 // is counted while a small hostile file is opened. Not under sanitizers, which bring their own operator new.
+#include <gtest/gtest.h>
 #include <atomic>
 #include <cstdlib>
-#include <gtest/gtest.h>
 #include <new>
 
 #include "engine/format/gguf.h"
@@ -28,21 +28,11 @@ void* counted(size_t size) {
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
-[[gnu::noinline]] void* operator new[](size_t size) {
-  return operator new(size);
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete[](void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete[](void* memory, size_t) noexcept {
-  std::free(memory);
-}
+[[gnu::noinline]] void* operator new[](size_t size) { return operator new(size); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete[](void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
 
 namespace sextant {
 namespace {
@@ -62,13 +52,11 @@ TEST(Allocation, HostileGgufCounts) {
   const ScratchDirectory scratch;
   const uint64_t huge = uint64_t{3} << 30;  // would succeed if it were tried
   std::vector<std::string> files;
-  for (uint32_t element :
-       {GgufBuilder::kUint8, GgufBuilder::kUint32, GgufBuilder::kString, GgufBuilder::kFloat64}) {
-    files.push_back(
-        GgufBuilder()
-            .raw("a", GgufBuilder::kArray,
-                 GgufBuilder::number(element) + GgufBuilder::number(huge) + std::string(300, '\0'))
-            .build());
+  for (uint32_t element : {GgufBuilder::kUint8, GgufBuilder::kUint32, GgufBuilder::kString, GgufBuilder::kFloat64}) {
+    files.push_back(GgufBuilder()
+                        .raw("a", GgufBuilder::kArray,
+                             GgufBuilder::number(element) + GgufBuilder::number(huge) + std::string(300, '\0'))
+                        .build());
   }
   files.push_back(GgufBuilder().raw("s", GgufBuilder::kString, GgufBuilder::number(huge)).build());
   GgufBuilder counts;

@@ -1,12 +1,12 @@
 // Long because one server plays every trick on one function; the fixture is shared by all.
 #include "engine/format/download.h"
 
-#include <atomic>
-#include <filesystem>
-#include <fstream>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <atomic>
+#include <filesystem>
+#include <fstream>
 
 #include "engine/base/log.h"
 #include "engine/format/json_file.h"
@@ -34,8 +34,7 @@ std::string content(size_t size) {
 std::string good_answer(const ScriptedRequest& request, const std::string& body, const std::string& etag) {
   const std::string range = request.header("range");
   const std::string condition = request.header("if-range");
-  if (range.empty() || (!condition.empty() && condition != etag))
-    return reply("200 OK", {"ETag: " + etag}, body);
+  if (range.empty() || (!condition.empty() && condition != etag)) return reply("200 OK", {"ETag: " + etag}, body);
   const size_t begin = std::stoul(range.substr(6));
   if (begin >= body.size()) {
     return reply("416 Range Not Satisfiable", {"Content-Range: bytes */" + std::to_string(body.size())}, "");
@@ -47,9 +46,7 @@ std::string good_answer(const ScriptedRequest& request, const std::string& body,
 }
 
 // The answer without the last part of its body, as when a connection breaks.
-std::string cut(const std::string& answer, size_t num_missing) {
-  return answer.substr(0, answer.size() - num_missing);
-}
+std::string cut(const std::string& answer, size_t num_missing) { return answer.substr(0, answer.size() - num_missing); }
 
 class DownloadTest : public ::testing::Test {
  protected:
@@ -61,8 +58,7 @@ class DownloadTest : public ::testing::Test {
   }
   ~DownloadTest() override { set_log_sink(nullptr); }
 
-  Result<DownloadResult> download(const ScriptedHttpServer& server,
-                                  std::optional<uint64_t> bytes = std::nullopt,
+  Result<DownloadResult> download(const ScriptedHttpServer& server, std::optional<uint64_t> bytes = std::nullopt,
                                   const std::string& sha256 = "") {
     DownloadRequest request;
     request.url = server.url() + "/owner/name/resolve/main/model.bin?signature=secret";
@@ -99,8 +95,7 @@ TEST_F(DownloadTest, Sha256OfFiles) {
 
 TEST_F(DownloadTest, AWholeFile) {
   const std::string body = content(100'000);
-  ScriptedHttpServer server(
-      [&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
+  ScriptedHttpServer server([&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
   const auto result = download(server, body.size(), sha256(body));
   ASSERT_TRUE(result.ok()) << result.status().message();
   EXPECT_EQ(result->num_bytes, body.size());
@@ -172,8 +167,7 @@ TEST_F(DownloadTest, AFileThatChangesBetweenTriesIsFetchedAnew) {
   const std::string second = std::string(20'000, 'z');
   std::atomic<int> count{0};
   ScriptedHttpServer server([&](const ScriptedRequest& request) {
-    return ++count == 1 ? cut(good_answer(request, first, "\"v1\""), 10'000)
-                        : good_answer(request, second, "\"v2\"");
+    return ++count == 1 ? cut(good_answer(request, first, "\"v1\""), 10'000) : good_answer(request, second, "\"v2\"");
   });
   const auto result = download(server);
   ASSERT_TRUE(result.ok()) << result.status().message();
@@ -201,8 +195,7 @@ TEST_F(DownloadTest, AnotherRangeThanAskedForIsNotAppended) {
   std::atomic<int> count{0};
   ScriptedHttpServer server([&](const ScriptedRequest& request) {
     if (++count == 1) return cut(good_answer(request, body, "\"v1\""), 10'000);
-    if (count == 2)
-      return reply("206 Partial Content", {"ETag: \"v1\"", "Content-Range: bytes 0-29999/30000"}, body);
+    if (count == 2) return reply("206 Partial Content", {"ETag: \"v1\"", "Content-Range: bytes 0-29999/30000"}, body);
     return good_answer(request, body, "\"v1\"");
   });
   ASSERT_TRUE(download(server).ok());
@@ -225,8 +218,8 @@ TEST_F(DownloadTest, ALengthThatIsNotTheListedOneIsRefused) {
   ScriptedHttpServer server([&](const ScriptedRequest&) { return reply("200 OK", {}, content(999)); });
   const auto result = download(server, 1000);
   ASSERT_FALSE(result.ok());
-  EXPECT_THAT(result.status().message(), AllOf(HasSubstr("the server offers 999 bytes, expected 1000"),
-                                               HasSubstr("gave up after 5 attempts")));
+  EXPECT_THAT(result.status().message(),
+              AllOf(HasSubstr("the server offers 999 bytes, expected 1000"), HasSubstr("gave up after 5 attempts")));
   EXPECT_EQ(file(), "(none)");
 }
 
@@ -244,8 +237,7 @@ TEST_F(DownloadTest, AClaimOfMoreThanIsSentEndsInAnErrorAfterAFewTries) {
 
 TEST_F(DownloadTest, MoreThanExpectedIsNotWritten) {
   ScriptedHttpServer server([&](const ScriptedRequest&) {
-    return "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" +
-           content(1'000'000);  // until the connection closes
+    return "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + content(1'000'000);  // until the connection closes
   });
   const auto result = download(server, 1000);
   ASSERT_FALSE(result.ok());
@@ -278,14 +270,12 @@ TEST_F(DownloadTest, WrongChecksumIsTriedOnceMoreThenRefused) {
 
 TEST_F(DownloadTest, RedirectsCarryTheTokenOnlyToItsHost) {
   const std::string body = content(5000);
-  ScriptedHttpServer storage(
-      [&](const ScriptedRequest& request) { return good_answer(request, body, "\"s\""); });
+  ScriptedHttpServer storage([&](const ScriptedRequest& request) { return good_answer(request, body, "\"s\""); });
   ScriptedHttpServer hub([&](const ScriptedRequest& request) {
-    if (request.path.starts_with("/owner"))
-      return reply("307 Temporary Redirect", {"Location: /moved/model.bin"}, "");
+    if (request.path.starts_with("/owner")) return reply("307 Temporary Redirect", {"Location: /moved/model.bin"}, "");
     return reply("302 Found",
-                 {"Location: " + storage.url() + "/blob?signature=secret",
-                  "X-Linked-ETag: \"" + sha256(body) + "\"", "X-Linked-Size: " + std::to_string(body.size())},
+                 {"Location: " + storage.url() + "/blob?signature=secret", "X-Linked-ETag: \"" + sha256(body) + "\"",
+                  "X-Linked-Size: " + std::to_string(body.size())},
                  "Found");
   });
   options_.token = "hf_token";
@@ -308,8 +298,7 @@ TEST_F(DownloadTest, ChecksumsOfStrangersAreNotTheHubs) {
     return reply("200 OK", {"X-Linked-ETag: \"" + sha256("forged") + "\""}, "forged");
   });
   ScriptedHttpServer hub([&](const ScriptedRequest&) {
-    return reply("302 Found",
-                 {"Location: " + storage.url() + "/blob", "X-Linked-ETag: \"" + sha256(body) + "\""}, "");
+    return reply("302 Found", {"Location: " + storage.url() + "/blob", "X-Linked-ETag: \"" + sha256(body) + "\""}, "");
   });
   options_.token_origin = hub.url();
   const auto result = download(hub);
@@ -318,9 +307,8 @@ TEST_F(DownloadTest, ChecksumsOfStrangersAreNotTheHubs) {
 }
 
 TEST_F(DownloadTest, RedirectsInACircleEnd) {
-  ScriptedHttpServer server([&](const ScriptedRequest& request) {
-    return reply("302 Found", {"Location: " + request.path + "x"}, "");
-  });
+  ScriptedHttpServer server(
+      [&](const ScriptedRequest& request) { return reply("302 Found", {"Location: " + request.path + "x"}, ""); });
   const auto result = download(server);
   ASSERT_FALSE(result.ok());
   EXPECT_THAT(result.status().message(), HasSubstr("more than 10 redirects"));
@@ -330,9 +318,8 @@ TEST_F(DownloadTest, RedirectsInACircleEnd) {
 
 TEST_F(DownloadTest, RedirectsToOtherProtocolsAreRefused) {
   for (const char* location : {"file:///etc/passwd", "ftp://127.0.0.1/x", "gopher://127.0.0.1/x"}) {
-    ScriptedHttpServer server([&](const ScriptedRequest&) {
-      return reply("302 Found", {std::string("Location: ") + location}, "");
-    });
+    ScriptedHttpServer server(
+        [&](const ScriptedRequest&) { return reply("302 Found", {std::string("Location: ") + location}, ""); });
     EXPECT_THAT(download(server).status().message(), HasSubstr("is no http or https URL")) << location;
   }
 }
@@ -356,14 +343,12 @@ TEST_F(DownloadTest, ALongRetryAfterIsReportedNotWaitedFor) {
       [&](const ScriptedRequest&) { return reply("429 Too Many Requests", {"Retry-After: 86400"}, ""); });
   const auto result = download(server);
   ASSERT_FALSE(result.ok());
-  EXPECT_THAT(result.status().message(),
-              AllOf(HasSubstr("HTTP 429"), HasSubstr("come back in 86400 seconds")));
+  EXPECT_THAT(result.status().message(), AllOf(HasSubstr("HTTP 429"), HasSubstr("come back in 86400 seconds")));
   EXPECT_TRUE(sleeps_.empty());
 }
 
 TEST_F(DownloadTest, ServersThatStayBrokenAreGivenUp) {
-  ScriptedHttpServer server(
-      [&](const ScriptedRequest&) { return reply("500 Oops", {}, "<html>stack trace</html>"); });
+  ScriptedHttpServer server([&](const ScriptedRequest&) { return reply("500 Oops", {}, "<html>stack trace</html>"); });
   const auto result = download(server);
   ASSERT_FALSE(result.ok());
   EXPECT_THAT(result.status().message(), AllOf(HasSubstr("HTTP 500"), HasSubstr("gave up after 5 attempts")));
@@ -396,8 +381,7 @@ TEST_F(DownloadTest, RefusalsSayWhatToDo) {
   EXPECT_THAT(download(server).status().message(),
               AllOf(HasSubstr("HTTP 404"), HasSubstr("check the spelling of owner/name")));
   status = "401 Unauthorized";
-  EXPECT_THAT(download(server).status().message(),
-              AllOf(HasSubstr("private or gated"), HasSubstr("set HF_TOKEN")));
+  EXPECT_THAT(download(server).status().message(), AllOf(HasSubstr("private or gated"), HasSubstr("set HF_TOKEN")));
   options_.token = "hf_token";
   options_.token_origin = server.url();
   EXPECT_THAT(download(server).status().message(), HasSubstr("The token in HF_TOKEN was refused"));
@@ -416,8 +400,8 @@ TEST_F(DownloadTest, SecretsStayOutOfMessages) {
   std::string messages = download(server).status().message();
   status = "403 Forbidden";
   messages += download(server).status().message() + log_;
-  EXPECT_THAT(messages, AllOf(Not(HasSubstr("hf_token")), Not(HasSubstr("secret")),
-                              HasSubstr("/resolve/main/model.bin")));
+  EXPECT_THAT(messages,
+              AllOf(Not(HasSubstr("hf_token")), Not(HasSubstr("secret")), HasSubstr("/resolve/main/model.bin")));
   EXPECT_EQ(shown_url("https://user:pass@host/a?b=c#d"), "https://host/a");
   options_.token = "evil\r\nX-Injected: 1";
   EXPECT_THAT(download(server).status().message(), HasSubstr("the token (HF_TOKEN) holds"));
@@ -445,8 +429,7 @@ TEST_F(DownloadTest, CancellingKeepsWhatArrivedAndTheNextRunContinues) {
 
 TEST_F(DownloadTest, BytesThatAllArrivedBeforeTheRenameAreNotFetchedAgain) {
   const std::string body = content(1000);
-  ScriptedHttpServer server(
-      [&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
+  ScriptedHttpServer server([&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
   scratch_.write("model.bin.incomplete", body);
   ASSERT_TRUE(download(server, body.size(), sha256(body)).ok());
   EXPECT_EQ(server.num_requests(), 0u);
@@ -455,8 +438,7 @@ TEST_F(DownloadTest, BytesThatAllArrivedBeforeTheRenameAreNotFetchedAgain) {
 
 TEST_F(DownloadTest, APartialFileThatIsTooLongIsThrownAway) {
   const std::string body = content(1000);
-  ScriptedHttpServer server(
-      [&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
+  ScriptedHttpServer server([&](const ScriptedRequest& request) { return good_answer(request, body, "\"v1\""); });
   scratch_.write("model.bin.incomplete", body + "more");
   scratch_.write("model.bin.incomplete.etag", "\"v1\"");
   ASSERT_TRUE(download(server).ok()) << "416, then the whole file";
@@ -477,8 +459,7 @@ TEST_F(DownloadTest, FilesLargerThanTheDiskAreRefusedAtOnce) {
 TEST_F(DownloadTest, PartialFilesThatAreLinksAreNotFollowed) {
   const std::string victim = scratch_.write("victim", "precious");
   std::filesystem::create_symlink(victim, path() + ".incomplete");
-  ScriptedHttpServer server(
-      [&](const ScriptedRequest& request) { return good_answer(request, "x", "\"v1\""); });
+  ScriptedHttpServer server([&](const ScriptedRequest& request) { return good_answer(request, "x", "\"v1\""); });
   EXPECT_FALSE(download(server).ok());
   EXPECT_EQ(*read_text_file(victim, 100), "precious");
 }

@@ -1,15 +1,15 @@
 #include "engine/format/gguf.h"
 
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
 #include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <limits>
 #include <random>
 #include <thread>
-#include <unistd.h>
 
 #include "tests/support/gguf_builder.h"
 #include "tests/support/memory_file.h"
@@ -95,10 +95,8 @@ TEST_F(GgufTest, GettersNameFileKeyAndWhatIsWrong) {
   EXPECT_THAT(file.get_int("absent", 0, 1).status().message(),
               HasSubstr("model.gguf: metadata key 'absent' is missing"));
   EXPECT_THAT(file.get_int("u8", 0, 100).status().message(), HasSubstr("'u8' is 200, expected 0 to 100"));
-  EXPECT_THAT(file.get_int("u64", 0, INT64_MAX).status().message(),
-              HasSubstr("'u64' is 18446744073709551615"));
-  EXPECT_THAT(file.get_int("f32", 0, 1).status().message(),
-              HasSubstr("'f32' has type float32, expected an integer"));
+  EXPECT_THAT(file.get_int("u64", 0, INT64_MAX).status().message(), HasSubstr("'u64' is 18446744073709551615"));
+  EXPECT_THAT(file.get_int("f32", 0, 1).status().message(), HasSubstr("'f32' has type float32, expected an integer"));
   EXPECT_THAT(file.get_int("yes", 0, 1).status().message(), HasSubstr("has type bool"));
   EXPECT_THAT(file.get_string("u8").status().message(), HasSubstr("has type uint8, expected string"));
   EXPECT_THAT(file.get_float("tokens").status().message(), HasSubstr("has type array of string"));
@@ -115,8 +113,7 @@ TEST_F(GgufTest, GettersNameFileKeyAndWhatIsWrong) {
 
 TEST_F(GgufTest, NonFiniteNumbersAreRefusedWhenAskedFor) {
   GgufBuilder builder;
-  builder.f32("nan", std::numeric_limits<float>::quiet_NaN())
-      .f32("inf", std::numeric_limits<float>::infinity());
+  builder.f32("nan", std::numeric_limits<float>::quiet_NaN()).f32("inf", std::numeric_limits<float>::infinity());
   const auto file = open(builder.build());
   ASSERT_TRUE(file.ok());
   EXPECT_THAT((*file)->get_float("nan").status().message(), HasSubstr("not a finite number"));
@@ -181,59 +178,48 @@ TEST_F(GgufTest, HostileHeadersGetAMessageWithTheByte) {
   {
     GgufBuilder builder = every_kind();
     builder.num_tensors = UINT64_MAX;
-    EXPECT_THAT(error_of(builder.build()),
-                HasSubstr("at byte 8: the header claims 18446744073709551615 tensors"));
+    EXPECT_THAT(error_of(builder.build()), HasSubstr("at byte 8: the header claims 18446744073709551615 tensors"));
     builder.num_tensors = 100;
     EXPECT_THAT(error_of(builder.build()), HasSubstr("at byte 8: the header claims 100 tensors"));
   }
   {
     GgufBuilder builder = every_kind();
     builder.num_keys = uint64_t{1} << 40;
-    EXPECT_THAT(error_of(builder.build()),
-                HasSubstr("at byte 16: the header claims 1099511627776 metadata keys"));
+    EXPECT_THAT(error_of(builder.build()), HasSubstr("at byte 16: the header claims 1099511627776 metadata keys"));
   }
   const std::string key_offset = "at byte 24: ";
   EXPECT_THAT(error_of(GgufBuilder().raw("k", 13, "xxxxxxxx").build()),
               HasSubstr("at byte 33: metadata key 'k' has unknown type 13"));
   EXPECT_THAT(error_of(GgufBuilder().u32("", 1).build()), HasSubstr(key_offset + "a metadata key is empty"));
-  EXPECT_THAT(error_of(GgufBuilder().u32("a", 1).u32("a", 2).build()),
-              HasSubstr("metadata key 'a' occurs twice"));
-  EXPECT_THAT(error_of(GgufBuilder().raw("b", GgufBuilder::kBool, "\2").build()),
-              HasSubstr("neither 0 nor 1"));
-  EXPECT_THAT(error_of(GgufBuilder().u32(std::string(70000, 'k'), 1).build()),
-              HasSubstr("at most 65535 are allowed"));
-  EXPECT_THAT(
-      error_of(GgufBuilder().raw("s", GgufBuilder::kString, GgufBuilder::number<uint64_t>(1u << 31)).build()),
-      HasSubstr("a metadata string claims 2147483648 bytes, the file has 0 left"));
-  EXPECT_THAT(
-      error_of(
-          GgufBuilder().raw("s", GgufBuilder::kString, GgufBuilder::number<uint64_t>(UINT64_MAX)).build()),
-      HasSubstr("a metadata string claims 18446744073709551615 bytes"));
+  EXPECT_THAT(error_of(GgufBuilder().u32("a", 1).u32("a", 2).build()), HasSubstr("metadata key 'a' occurs twice"));
+  EXPECT_THAT(error_of(GgufBuilder().raw("b", GgufBuilder::kBool, "\2").build()), HasSubstr("neither 0 nor 1"));
+  EXPECT_THAT(error_of(GgufBuilder().u32(std::string(70000, 'k'), 1).build()), HasSubstr("at most 65535 are allowed"));
+  EXPECT_THAT(error_of(GgufBuilder().raw("s", GgufBuilder::kString, GgufBuilder::number<uint64_t>(1u << 31)).build()),
+              HasSubstr("a metadata string claims 2147483648 bytes, the file has 0 left"));
+  EXPECT_THAT(error_of(GgufBuilder().raw("s", GgufBuilder::kString, GgufBuilder::number<uint64_t>(UINT64_MAX)).build()),
+              HasSubstr("a metadata string claims 18446744073709551615 bytes"));
   for (uint32_t element : {GgufBuilder::kUint8, GgufBuilder::kString, GgufBuilder::kFloat64}) {
-    EXPECT_THAT(
-        error_of(GgufBuilder()
-                     .raw("a", GgufBuilder::kArray,
-                          GgufBuilder::number(element) + GgufBuilder::number<uint64_t>(uint64_t{1} << 61))
-                     .build()),
-        HasSubstr("metadata array 'a' claims 2305843009213693952 elements"));
+    EXPECT_THAT(error_of(GgufBuilder()
+                             .raw("a", GgufBuilder::kArray,
+                                  GgufBuilder::number(element) + GgufBuilder::number<uint64_t>(uint64_t{1} << 61))
+                             .build()),
+                HasSubstr("metadata array 'a' claims 2305843009213693952 elements"));
   }
   EXPECT_THAT(error_of(GgufBuilder()
                            .raw("a", GgufBuilder::kArray,
-                                GgufBuilder::number<uint32_t>(GgufBuilder::kArray) +
-                                    GgufBuilder::number<uint64_t>(1) + std::string(64, '\0'))
+                                GgufBuilder::number<uint32_t>(GgufBuilder::kArray) + GgufBuilder::number<uint64_t>(1) +
+                                    std::string(64, '\0'))
                            .build()),
               HasSubstr("holds arrays, which are not supported"));
-  EXPECT_THAT(error_of(GgufBuilder()
-                           .raw("a", GgufBuilder::kArray,
-                                GgufBuilder::number<uint32_t>(99) + GgufBuilder::number<uint64_t>(1))
-                           .build()),
-              HasSubstr("elements of unknown type 99"));
+  EXPECT_THAT(
+      error_of(GgufBuilder()
+                   .raw("a", GgufBuilder::kArray, GgufBuilder::number<uint32_t>(99) + GgufBuilder::number<uint64_t>(1))
+                   .build()),
+      HasSubstr("elements of unknown type 99"));
   for (uint32_t alignment : {0u, 3u, 48u, 0xffffffffu, 0x80000000u}) {
-    EXPECT_THAT(error_of(GgufBuilder().u32("general.alignment", alignment).build()),
-                HasSubstr("general.alignment"));
+    EXPECT_THAT(error_of(GgufBuilder().u32("general.alignment", alignment).build()), HasSubstr("general.alignment"));
   }
-  EXPECT_THAT(error_of(GgufBuilder().string("general.alignment", "32").build()),
-              HasSubstr("has type string"));
+  EXPECT_THAT(error_of(GgufBuilder().string("general.alignment", "32").build()), HasSubstr("has type string"));
 }
 
 TEST_F(GgufTest, HostileTensorsGetAMessageWithTheByte) {
@@ -272,8 +258,7 @@ TEST_F(GgufTest, HostileTensorsGetAMessageWithTheByte) {
   EXPECT_THAT(error_of(long_name.header() + std::string(64, '\0')), HasSubstr("at most 1024 are allowed"));
   GgufBuilder control;
   control.raw_tensor("a\x1b[31m\n", {0}, 24, 0);
-  EXPECT_THAT(error_of(control.header() + std::string(64, '\0')), HasSubstr("'a\\x1b[31m\\x0a'"))
-      << "terminal codes";
+  EXPECT_THAT(error_of(control.header() + std::string(64, '\0')), HasSubstr("'a\\x1b[31m\\x0a'")) << "terminal codes";
 }
 
 TEST_F(GgufTest, EveryPrefixIsAnError) {
@@ -383,8 +368,7 @@ TEST_F(GgufTest, ReadsHeadersLargerThanItsBuffer) {
 
 TEST(GgufRealFile, SmolLm2) {
   const char* path = std::getenv("SEXTANT_TEST_MODEL");
-  if (path == nullptr)
-    GTEST_SKIP() << "SEXTANT_TEST_MODEL, the path of SmolLM2-135M-Instruct.Q4_1.gguf, is not set";
+  if (path == nullptr) GTEST_SKIP() << "SEXTANT_TEST_MODEL, the path of SmolLM2-135M-Instruct.Q4_1.gguf, is not set";
   const auto file = GgufFile::open(path);
   ASSERT_TRUE(file.ok()) << file.status().message();
   EXPECT_EQ(*(*file)->get_string("general.architecture"), "llama");

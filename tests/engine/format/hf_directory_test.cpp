@@ -1,8 +1,8 @@
 #include "engine/format/hf_directory.h"
 
-#include <filesystem>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <filesystem>
 
 #include "tests/support/gguf_builder.h"
 #include "tests/support/scratch_directory.h"
@@ -17,9 +17,7 @@ std::string small_safetensors() {
   const std::string header = R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
   return GgufBuilder::number<uint64_t>(header.size()) + header + "x";
 }
-std::string small_gguf() {
-  return GgufBuilder().string("general.architecture", "llama").build();
-}
+std::string small_gguf() { return GgufBuilder().string("general.architecture", "llama").build(); }
 
 TEST(OpenModel, AGgufFileOrADirectoryWithOne) {
   const ScratchDirectory scratch;
@@ -33,9 +31,8 @@ TEST(OpenModel, AGgufFileOrADirectoryWithOne) {
   ASSERT_TRUE(files.ok()) << files.status().message();
   EXPECT_EQ((*files)->path, path);
   scratch.write("other.gguf", small_gguf());
-  EXPECT_THAT(
-      open_model(scratch.path()).status().message(),
-      AllOf(HasSubstr("2 .gguf files"), HasSubstr("'model.gguf', 'other.gguf'"), HasSubstr("give one")));
+  EXPECT_THAT(open_model(scratch.path()).status().message(),
+              AllOf(HasSubstr("2 .gguf files"), HasSubstr("'model.gguf', 'other.gguf'"), HasSubstr("give one")));
 }
 
 TEST(OpenModel, AHuggingFaceDirectory) {
@@ -77,8 +74,7 @@ TEST(OpenModel, NeitherSaysWhatWasLookedFor) {
   const Status status = open_model(scratch.path()).status();
   EXPECT_EQ(status.code(), StatusCode::kNotFound);
   EXPECT_EQ(status.param(), "model");
-  EXPECT_THAT(status.message(),
-              AllOf(HasSubstr("config.json"), HasSubstr(".gguf"), HasSubstr("'readme.txt'")));
+  EXPECT_THAT(status.message(), AllOf(HasSubstr("config.json"), HasSubstr(".gguf"), HasSubstr("'readme.txt'")));
   EXPECT_THAT(open_model("nobody/nothing").status().message(), HasSubstr("sextant pull nobody/nothing"));
   EXPECT_THAT(open_model("./nothing").status().message(), ::testing::Not(HasSubstr("sextant pull")));
   EXPECT_FALSE(open_model("").ok());

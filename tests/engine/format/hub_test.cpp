@@ -1,10 +1,10 @@
 #include "engine/format/hub.h"
 
-#include <filesystem>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 #include <stdlib.h>
+#include <filesystem>
+#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "engine/format/json_file.h"
@@ -42,23 +42,22 @@ TEST(HubId, IsOwnerSlashName) {
   EXPECT_EQ(id->repository(), "HuggingFaceTB/SmolLM2-135M-Instruct");
   EXPECT_EQ(id->revision, "main");
   EXPECT_EQ(parse_hub_id("a/b@refs/pr/1")->revision, "refs/pr/1");
-  for (const char* text : {"", "a", "a/", "/a", "a/b/c", "../b", "a/..", "./a", "a/.b", "a b/c", "a/b@",
-                           "a/b@../x", "a/b@/x", "a/b@x y", "a--b/c", "a/b?x", "a/\xc3\xa9"}) {
+  for (const char* text : {"", "a", "a/", "/a", "a/b/c", "../b", "a/..", "./a", "a/.b", "a b/c", "a/b@", "a/b@../x",
+                           "a/b@/x", "a/b@x y", "a--b/c", "a/b?x", "a/\xc3\xa9"}) {
     EXPECT_FALSE(parse_hub_id(text)) << text;
   }
 }
 
 TEST(SelectModelFiles, SafetensorsWithConfigAndTokenizer) {
-  EXPECT_THAT(
-      names_of(select_model_files(
-          listing({"README.md", "config.json", "generation_config.json", "model-00001-of-00002.safetensors",
-                   "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json",
-                   "tokenizer_config.json", "pytorch_model.bin", "onnx/model.safetensors", "model.gguf",
-                   "consolidated.00.safetensors", "../evil", "training_args.bin"}),
-          {}, "a/b")),
-      ElementsAre("config.json", "generation_config.json", "model-00001-of-00002.safetensors",
-                  "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json",
-                  "tokenizer_config.json"));
+  EXPECT_THAT(names_of(select_model_files(
+                  listing({"README.md", "config.json", "generation_config.json", "model-00001-of-00002.safetensors",
+                           "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json",
+                           "tokenizer_config.json", "pytorch_model.bin", "onnx/model.safetensors", "model.gguf",
+                           "consolidated.00.safetensors", "../evil", "training_args.bin"}),
+                  {}, "a/b")),
+              ElementsAre("config.json", "generation_config.json", "model-00001-of-00002.safetensors",
+                          "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json",
+                          "tokenizer_config.json"));
 }
 
 TEST(SelectModelFiles, OneOfSeveralGgufFiles) {
@@ -66,9 +65,8 @@ TEST(SelectModelFiles, OneOfSeveralGgufFiles) {
               ElementsAre("only-Q5_K_M.gguf"));
   EXPECT_THAT(names_of(select_model_files(listing({"m-Q2_K.gguf", "m.Q4_0.gguf", "m-f16.gguf"}), {}, "a/b")),
               ElementsAre("m.Q4_0.gguf"));
-  EXPECT_THAT(
-      names_of(select_model_files(listing({"m-BF16.gguf", "m-Q8_0.gguf", "m-Q8_0_L.gguf"}), {}, "a/b")),
-      ElementsAre("m-BF16.gguf"))
+  EXPECT_THAT(names_of(select_model_files(listing({"m-BF16.gguf", "m-Q8_0.gguf", "m-Q8_0_L.gguf"}), {}, "a/b")),
+              ElementsAre("m-BF16.gguf"))
       << "Q8_0 is ambiguous";
   const auto none = select_model_files(listing({"m-Q2_K.gguf", "m-Q3_K.gguf"}), {}, "a/b");
   EXPECT_THAT(none.status().message(),
@@ -77,8 +75,7 @@ TEST(SelectModelFiles, OneOfSeveralGgufFiles) {
 
 TEST(SelectModelFiles, Patterns) {
   const auto files = listing({"a/x-Q4_0.gguf", "y-Q4_0.gguf", "y-Q8_0.gguf"});
-  EXPECT_THAT(names_of(select_model_files(files, {"*Q4_0.gguf"}, "a/b")),
-              ElementsAre("a/x-Q4_0.gguf", "y-Q4_0.gguf"));
+  EXPECT_THAT(names_of(select_model_files(files, {"*Q4_0.gguf"}, "a/b")), ElementsAre("a/x-Q4_0.gguf", "y-Q4_0.gguf"));
   EXPECT_THAT(select_model_files(files, {"*.bin"}, "a/b").status().message(),
               HasSubstr("none of its 3 files matches '*.bin'"));
   EXPECT_THAT(select_model_files(listing({"pytorch_model.bin", "config.json"}), {}, "a/b").status().message(),
@@ -86,8 +83,8 @@ TEST(SelectModelFiles, Patterns) {
 }
 
 TEST(SelectModelFiles, NamesThatLeaveTheDirectoryAreRefused) {
-  for (const char* name : {"../x", "/etc/passwd", "a/../../x", "a//b", ".ssh/config", "a/.x", "a\\b", "x\n",
-                           "", "a/", "m.gguf.incomplete"}) {
+  for (const char* name : {"../x", "/etc/passwd", "a/../../x", "a//b", ".ssh/config", "a/.x", "a\\b", "x\n", "", "a/",
+                           "m.gguf.incomplete"}) {
     EXPECT_FALSE(is_safe_relative_path(name)) << name;
     EXPECT_FALSE(select_model_files(listing({name}), {"*"}, "a/b").ok()) << name;
   }
@@ -140,8 +137,7 @@ class PullTest : public ::testing::Test {
     listing_["siblings"].push_back(entry);
   }
   virtual std::string answer(const ScriptedRequest& request) {
-    if (request.path == "/api/models/owner/name/revision/main?blobs=true")
-      return reply("200 OK", {}, listing_.dump());
+    if (request.path == "/api/models/owner/name/revision/main?blobs=true") return reply("200 OK", {}, listing_.dump());
     const std::string prefix = std::string("/owner/name/resolve/") + kCommit + "/";
     if (!request.path.starts_with(prefix)) return reply("404 Not Found", {}, "");
     const auto file = files_.find(request.path.substr(prefix.size()));
@@ -202,8 +198,8 @@ TEST_F(PullTest, WrongContentIsRefused) {
   files_["model.safetensors"][7] = 'x';
   const auto result = pull("owner/name", options_);
   EXPECT_EQ(result.status().code(), StatusCode::kDataLoss);
-  EXPECT_FALSE(std::filesystem::exists(options_.cache_directory + "/hub/owner--name/" + kCommit +
-                                       "/model.safetensors"));
+  EXPECT_FALSE(
+      std::filesystem::exists(options_.cache_directory + "/hub/owner--name/" + kCommit + "/model.safetensors"));
 }
 
 TEST_F(PullTest, HostileListingsAreRefused) {
@@ -237,14 +233,12 @@ TEST_F(PullTest, TwoPullsAtOnceShareTheWork) {
   ASSERT_TRUE(result.ok()) << result.status().message();
   ASSERT_TRUE(other.ok()) << other.status().message();
   size_t num_downloads = 0;
-  for (const ScriptedRequest& request : server_.requests())
-    num_downloads += request.path.starts_with("/owner") ? 1 : 0;
+  for (const ScriptedRequest& request : server_.requests()) num_downloads += request.path.starts_with("/owner") ? 1 : 0;
   EXPECT_EQ(num_downloads, 3u);
 }
 
 TEST_F(PullTest, UnknownRepositoriesAndNames) {
-  EXPECT_THAT(pull("owner/other", options_).status().message(),
-              HasSubstr("check the spelling of owner/other"));
+  EXPECT_THAT(pull("owner/other", options_).status().message(), HasSubstr("check the spelling of owner/other"));
   EXPECT_THAT(pull("nonsense", options_).status().message(), HasSubstr("neither a repository"));
   EXPECT_FALSE(pull("file:///etc/passwd", options_).ok());
   EXPECT_FALSE(pull(server_.url() + "/", options_).ok()) << "no file name";

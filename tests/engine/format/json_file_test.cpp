@@ -23,8 +23,7 @@ std::string error_of(std::string_view text, const JsonLimits& limits = {}) {
 TEST(JsonFile, ParsesWhatTheLibraryParses) {
   for (const char* text :
        {"{}", "[]", "0", "null", "\"x\"", "[1,[2,[3]],{\"a\":[{}],\"b\":{\"c\":null}}]",
-        "{\"a\":-1,\"b\":1.5,\"c\":true,\"d\":18446744073709551615,\"e\":\"\\u00e9\\ud83d\\ude00\"}",
-        " [ 1 , 2 ]\n"}) {
+        "{\"a\":-1,\"b\":1.5,\"c\":true,\"d\":18446744073709551615,\"e\":\"\\u00e9\\ud83d\\ude00\"}", " [ 1 , 2 ]\n"}) {
     const Result<Json> value = parse_json(text, "x.json");
     ASSERT_TRUE(value.ok()) << value.status().message();
     EXPECT_EQ(*value, Json::parse(text)) << text;
@@ -42,8 +41,7 @@ TEST(JsonFile, ErrorsSayWhere) {
   EXPECT_THAT(error_of("{\"a\":Infinity}"), HasSubstr("invalid literal"));
   EXPECT_THAT(error_of("[1e999]"), HasSubstr("number overflow"));
   EXPECT_THAT(error_of("[\"\xff\xfe\"]"), HasSubstr("ill-formed UTF-8"));
-  EXPECT_THAT(error_of("[\"\x1b[31m\"]"), ::testing::Not(HasSubstr("\x1b")))
-      << "no terminal codes in messages";
+  EXPECT_THAT(error_of("[\"\x1b[31m\"]"), ::testing::Not(HasSubstr("\x1b"))) << "no terminal codes in messages";
 }
 
 TEST(JsonFile, LimitsHold) {
@@ -68,8 +66,7 @@ TEST(JsonFile, ReadsFilesWithinTheLimit) {
   EXPECT_EQ(read_json_file(path, limits).status().code(), StatusCode::kTooLarge);
   EXPECT_EQ(read_json_file(scratch.file("absent.json")).status().code(), StatusCode::kNotFound);
   EXPECT_THAT(read_json_file(scratch.path()).status().message(), HasSubstr("is a directory"));
-  EXPECT_EQ(read_text_file("/dev/zero", 100).status().code(), StatusCode::kInvalidArgument)
-      << "not a regular file";
+  EXPECT_EQ(read_text_file("/dev/zero", 100).status().code(), StatusCode::kInvalidArgument) << "not a regular file";
 }
 
 TEST(JsonFile, EveryPrefixOfAnObjectIsAnError) {
@@ -84,8 +81,7 @@ TEST(JsonFile, DamagedTextAgreesWithTheLibrary) {
   const std::string valid = R"({"a":[1,2,{"b":"c\u00e9"}],"d":-1.5e3,"e":[true,null],"f":{"g":{}}})";
   for (int round = 0; round < 5000; ++round) {
     std::string text = valid;
-    for (uint32_t i = 0; i <= random() % 3; ++i)
-      text[random() % text.size()] = "{}[]\",:0ae.\\-\x80"[random() % 15];
+    for (uint32_t i = 0; i <= random() % 3; ++i) text[random() % text.size()] = "{}[]\",:0ae.\\-\x80"[random() % 15];
     const Result<Json> ours = parse_json(text, "x.json");
     const Json theirs = Json::parse(text, nullptr, false);
     if (ours.ok()) {

@@ -1,10 +1,10 @@
 #include "engine/format/safetensors.h"
 
-#include <filesystem>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <random>
 #include <unistd.h>
+#include <filesystem>
+#include <random>
 
 #include "tests/support/gguf_builder.h"
 #include "tests/support/memory_file.h"
@@ -29,8 +29,7 @@ const char kValidHeader[] = R"({"__metadata__":{"format":"pt"},)"
 class SafetensorsTest : public ::testing::Test {
  protected:
   std::string error_of(const std::string& header, const std::string& data) {
-    const auto source =
-        SafetensorsSource::open(scratch_.write("model.safetensors", safetensors(header, data)));
+    const auto source = SafetensorsSource::open(scratch_.write("model.safetensors", safetensors(header, data)));
     EXPECT_FALSE(source.ok()) << header;
     return source.ok() ? "" : source.status().message();
   }
@@ -38,8 +37,8 @@ class SafetensorsTest : public ::testing::Test {
 };
 
 TEST_F(SafetensorsTest, ReadsTensors) {
-  const auto opened = SafetensorsSource::open(scratch_.write(
-      "model.safetensors", safetensors(kValidHeader, std::string(12, '\1') + std::string(16, '\2'))));
+  const auto opened = SafetensorsSource::open(
+      scratch_.write("model.safetensors", safetensors(kValidHeader, std::string(12, '\1') + std::string(16, '\2'))));
   ASSERT_TRUE(opened.ok()) << opened.status().message();
   const SafetensorsSource& source = **opened;
   ASSERT_EQ(source.tensors().size(), 4u);
@@ -75,8 +74,8 @@ TEST_F(SafetensorsTest, KnowsTheFormatsTypes) {
                                                                             {"BOOL", 1}}) {
     const std::string header =
         R"({"t":{"dtype":")" + name + R"(","shape":[1],"data_offsets":[0,)" + std::to_string(bytes) + "]}}";
-    const auto source = SafetensorsSource::open(
-        scratch_.write("model.safetensors", safetensors(header, std::string(bytes, 'x'))));
+    const auto source =
+        SafetensorsSource::open(scratch_.write("model.safetensors", safetensors(header, std::string(bytes, 'x'))));
     ASSERT_TRUE(source.ok()) << source.status().message();
     EXPECT_EQ(weight_type_name((*source)->find("t")->type), name);
   }
@@ -91,8 +90,7 @@ TEST_F(SafetensorsTest, RefusesHostileHeaders) {
   EXPECT_THAT(error_of("{\"t\":" + std::string(100, '['), ""), HasSubstr("nested deeper than 4 levels"));
   EXPECT_THAT(error_of(R"({"t":7})", ""), HasSubstr("its entry is no object"));
   EXPECT_THAT(error_of(R"({"t":{"shape":[1],"data_offsets":[0,4]}})", "xxxx"), HasSubstr("dtype is missing"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","data_offsets":[0,4]}})", "xxxx"),
-              HasSubstr("shape is missing"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","data_offsets":[0,4]}})", "xxxx"), HasSubstr("shape is missing"));
   EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1]}})", "xxxx"), HasSubstr("data_offsets is missing"));
   EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}})", "xxxx"),
               HasSubstr("data_offsets"));
@@ -100,24 +98,20 @@ TEST_F(SafetensorsTest, RefusesHostileHeaders) {
               HasSubstr("impossible dimension '-1'"));
   EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", "xxxx"),
               HasSubstr("impossible dimension"));
-  EXPECT_THAT(
-      error_of(R"({"t":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", "xxxx"),
-      HasSubstr("overflows"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", "xxxx"),
+              HasSubstr("overflows"));
   EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", ""),
               HasSubstr("overflows"));
   EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,0]}})", ""),
               HasSubstr("impossible"));
   EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", "xxxx"),
               HasSubstr("do not match [2] F32"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", "xxxx"),
-              HasSubstr("do not match"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", "xxxx"), HasSubstr("do not match"));
   EXPECT_THAT(
-      error_of(
-          R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[18446744073709551612,18446744073709551616]}})",
-          "xxxx"),
+      error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[18446744073709551612,18446744073709551616]}})",
+               "xxxx"),
       HasSubstr("data_offsets"));
-  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "xxxx"),
-              HasSubstr("cut short"));
+  EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", "xxxx"), HasSubstr("cut short"));
   EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", "xxxxyyyy"),
               HasSubstr("hole of 4 bytes"));
   EXPECT_THAT(error_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "xxxxyyyy"),
@@ -133,9 +127,8 @@ TEST_F(SafetensorsTest, RefusesHostileHeaders) {
 }
 
 TEST_F(SafetensorsTest, RefusesFilesThatAreSomethingElse) {
-  for (const std::string& bytes :
-       {std::string(), std::string("short"), std::string("<!DOCTYPE html><html>Not found</html>"),
-        std::string(8, '\0')}) {
+  for (const std::string& bytes : {std::string(), std::string("short"),
+                                   std::string("<!DOCTYPE html><html>Not found</html>"), std::string(8, '\0')}) {
     const auto source = SafetensorsSource::open(scratch_.write("x.safetensors", bytes));
     ASSERT_FALSE(source.ok());
     EXPECT_THAT(source.status().message(), HasSubstr("x.safetensors: at byte 0: "));
@@ -174,8 +167,7 @@ TEST_F(SafetensorsTest, AnyKindOfDamageGivesAFileOrAnError) {
 }
 
 TEST_F(SafetensorsTest, AFileCutShortAfterOpeningIsAnError) {
-  const std::string path =
-      scratch_.write("model.safetensors", safetensors(kValidHeader, std::string(28, 'x')));
+  const std::string path = scratch_.write("model.safetensors", safetensors(kValidHeader, std::string(28, 'x')));
   const auto source = SafetensorsSource::open(path);
   ASSERT_TRUE(source.ok());
   ASSERT_EQ(::truncate(path.c_str(), 20), 0);
@@ -193,8 +185,7 @@ class ShardsTest : public SafetensorsTest {
                    safetensors(R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", "AAA"));
     scratch_.write("model-00002-of-00002.safetensors",
                    safetensors(R"({"b":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})", "BB"));
-    write_index(
-        R"({"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}})");
+    write_index(R"({"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}})");
   }
   void write_index(const std::string& text) { scratch_.write("model.safetensors.index.json", text); }
   std::string directory_error() {
@@ -211,9 +202,7 @@ TEST_F(ShardsTest, ReadsAllShards) {
   std::string text(2, ' ');
   ASSERT_TRUE((*source)->read(*(*source)->find("b"), std::as_writable_bytes(std::span(text.data(), 2))).ok());
   EXPECT_EQ(text, "BB");
-  ASSERT_TRUE((*source)
-                  ->read_range(*(*source)->find("a"), 1, std::as_writable_bytes(std::span(text.data(), 2)))
-                  .ok());
+  ASSERT_TRUE((*source)->read_range(*(*source)->find("a"), 1, std::as_writable_bytes(std::span(text.data(), 2))).ok());
   EXPECT_EQ(text, "AA");
 }
 
@@ -253,8 +242,7 @@ TEST_F(SafetensorsTest, DirectoriesWithoutWeightsSayWhatWasLookedFor) {
   scratch_.write("weights.safetensors", safetensors(kValidHeader, std::string(28, 'x')));
   EXPECT_TRUE(SafetensorsSource::open(scratch_.path()).ok()) << "one file of another name";
   scratch_.write("more.safetensors", safetensors(kValidHeader, std::string(28, 'x')));
-  EXPECT_THAT(SafetensorsSource::open(scratch_.path()).status().message(),
-              HasSubstr("no index that says which"));
+  EXPECT_THAT(SafetensorsSource::open(scratch_.path()).status().message(), HasSubstr("no index that says which"));
 }
 
 TEST(SafetensorsGolden, TinyLlama) {

@@ -82,8 +82,8 @@ TEST(MemoryModel, GoldenTinyLlamaHasAsManyParametersAsItsConfigSays) {
 
 // The rows "batch-1 decode ceiling" and "H200, 8B, ctx 1,024, decode only" of the published arithmetic.
 TEST(MemoryModel, DecodeRoofline) {
-  const auto tokens_per_s = [](const ModelConfig& config, WeightType type, DType kv, size_t batch,
-                               int64_t context, double bytes_per_s) {
+  const auto tokens_per_s = [](const ModelConfig& config, WeightType type, DType kv, size_t batch, int64_t context,
+                               double bytes_per_s) {
     const std::vector<int64_t> contexts(batch, context);
     const StepWork work = decode_step_work(config, type, kv, contexts);
     return static_cast<double>(batch) / roofline_seconds(work, 1e30, bytes_per_s);
@@ -104,8 +104,8 @@ TEST(MemoryModel, PrefillFlops) {
   const ParameterCounts counts = count_parameters(config);
   const double s = 2048;
   const StepWork work = prefill_work(config, WeightType::kBF16, DType::kBFloat16, 2048);
-  EXPECT_DOUBLE_EQ(work.flops, 2.0 * static_cast<double>(counts.layers) * s + 2.0 * 128256 * 4096 +
-                                   2.0 * 32 * 4096 * s * s);
+  EXPECT_DOUBLE_EQ(work.flops,
+                   2.0 * static_cast<double>(counts.layers) * s + 2.0 * 128256 * 4096 + 2.0 * 32 * 4096 * s * s);
   // A prompt in two pieces costs as much attention as in one, but for the second row of logits.
   const StepWork first = prefill_work(config, WeightType::kBF16, DType::kBFloat16, 1024);
   const StepWork second = prefill_work(config, WeightType::kBF16, DType::kBFloat16, 1024, 1024);
@@ -124,17 +124,14 @@ TEST(MemoryModel, ExpertsThatABatchHits) {
   const double fixed =
       2.0 * static_cast<double>(counts.layers + counts.lm_head) + 4.0 * static_cast<double>(counts.vectors);
   const double all_experts = 2.0 * static_cast<double>(counts.experts);
-  EXPECT_NEAR(decode_step_work(config, WeightType::kBF16, DType::kBFloat16, one).bytes,
-              fixed + all_experts / 4, 1e6);
-  EXPECT_NEAR(decode_step_work(config, WeightType::kBF16, DType::kBFloat16, many).bytes, fixed + all_experts,
-              1e6);
+  EXPECT_NEAR(decode_step_work(config, WeightType::kBF16, DType::kBFloat16, one).bytes, fixed + all_experts / 4, 1e6);
+  EXPECT_NEAR(decode_step_work(config, WeightType::kBF16, DType::kBFloat16, many).bytes, fixed + all_experts, 1e6);
 }
 
 TEST(MemoryModel, WorkspaceGrowsWithTokensAndSequences) {
   const ModelConfig config = llama_8b();
   const uint64_t base = workspace_bytes(config, {.max_num_batched_tokens = 2048, .max_num_seqs = 64});
-  EXPECT_EQ(workspace_bytes(config, {.max_num_batched_tokens = 2048, .max_num_seqs = 65}) - base,
-            128256u * 4);
+  EXPECT_EQ(workspace_bytes(config, {.max_num_batched_tokens = 2048, .max_num_seqs = 65}) - base, 128256u * 4);
   EXPECT_EQ(workspace_bytes(config, {.max_num_batched_tokens = 2049, .max_num_seqs = 64}) - base,
             4u * (3 * 4096 + 2 * 4096 + 2 * 1024 + 3 * 14336));
 }

@@ -1,7 +1,7 @@
 // ModelConfig from GGUF metadata; from config.json: model_config_test.cpp.
-#include <cmath>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <cmath>
 #include <random>
 
 #include "engine/model/model_config.h"
@@ -31,9 +31,7 @@ GgufBuilder llama_gguf() {
       .u32("tokenizer.ggml.eos_token_id", 2);
   return builder;
 }
-std::string rows(uint64_t count) {
-  return std::string(count * 64 * 4, '\0');
-}
+std::string rows(uint64_t count) { return std::string(count * 64 * 4, '\0'); }
 
 class ModelConfigGguf : public ::testing::Test {
  protected:
@@ -83,14 +81,11 @@ TEST_F(ModelConfigGguf, VocabularyFromTensorTokensOrKey) {
   padded.strings("tokenizer.ggml.tokens", {"a", "b", "c"}).tensor("token_embd.weight", {64, 8}, 0, rows(8));
   EXPECT_EQ(read(padded)->vocab_size, 8) << "padded rows count: they are logits";
   GgufBuilder short_table = llama_gguf();
-  short_table.strings("tokenizer.ggml.tokens", {"a", "b", "c", "d"})
-      .tensor("token_embd.weight", {64, 3}, 0, rows(3));
-  EXPECT_THAT(error_of(short_table),
-              HasSubstr("tokenizer.ggml.tokens has 4 tokens, token_embd.weight only 3 rows"));
+  short_table.strings("tokenizer.ggml.tokens", {"a", "b", "c", "d"}).tensor("token_embd.weight", {64, 3}, 0, rows(3));
+  EXPECT_THAT(error_of(short_table), HasSubstr("tokenizer.ggml.tokens has 4 tokens, token_embd.weight only 3 rows"));
   GgufBuilder other_width = llama_gguf();
   other_width.tensor("token_embd.weight", {32, 8}, 0, rows(4));
-  EXPECT_THAT(error_of(other_width),
-              HasSubstr("token_embd.weight is [8, 32] F32, expected [vocabulary, 64]"));
+  EXPECT_THAT(error_of(other_width), HasSubstr("token_embd.weight is [8, 32] F32, expected [vocabulary, 64]"));
 }
 
 TEST_F(ModelConfigGguf, HeadAndBiasesAreSeenFromTensors) {
@@ -127,8 +122,7 @@ TEST_F(ModelConfigGguf, FrequencyDivisorsOfLlama3) {
 }
 
 TEST_F(ModelConfigGguf, ErrorsNameFileAndKey) {
-  EXPECT_THAT(error_of(GgufBuilder()),
-              HasSubstr("model.gguf: metadata key 'general.architecture' is missing"));
+  EXPECT_THAT(error_of(GgufBuilder()), HasSubstr("model.gguf: metadata key 'general.architecture' is missing"));
   EXPECT_THAT(error_of(GgufBuilder().string("general.architecture", "llama")),
               HasSubstr("metadata key 'llama.embedding_length' is missing"));
   EXPECT_THAT(error_of(GgufBuilder().string("general.architecture", "lama")),
@@ -150,9 +144,7 @@ TEST_F(ModelConfigGguf, ErrorsNameFileAndKey) {
 
 TEST_F(ModelConfigGguf, RopeScaling) {
   GgufBuilder linear = llama_gguf();
-  linear.u32("llama.vocab_size", 9)
-      .string("llama.rope.scaling.type", "linear")
-      .f32("llama.rope.scaling.factor", 4.0f);
+  linear.u32("llama.vocab_size", 9).string("llama.rope.scaling.type", "linear").f32("llama.rope.scaling.factor", 4.0f);
   Result<ModelConfig> config = read(linear);
   ASSERT_TRUE(config.ok()) << config.status().message();
   EXPECT_EQ(config->rope.scaling, RopeScaling::kLinear);
@@ -196,8 +188,7 @@ TEST_F(ModelConfigGguf, DamagedFilesGiveAConfigOrAnError) {
 
 TEST(ModelConfigRealFile, SmolLm2) {
   const char* path = std::getenv("SEXTANT_TEST_MODEL");
-  if (path == nullptr)
-    GTEST_SKIP() << "SEXTANT_TEST_MODEL, the path of SmolLM2-135M-Instruct.Q4_1.gguf, is not set";
+  if (path == nullptr) GTEST_SKIP() << "SEXTANT_TEST_MODEL, the path of SmolLM2-135M-Instruct.Q4_1.gguf, is not set";
   const auto files = open_model(path);
   ASSERT_TRUE(files.ok()) << files.status().message();
   const Result<ModelConfig> config = model_config_from_files(**files);

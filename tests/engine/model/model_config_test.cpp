@@ -1,8 +1,8 @@
 #include "engine/model/model_config.h"
 
-#include <cmath>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <numbers>
 #include <random>
@@ -23,9 +23,7 @@ Json valid_json() {
     "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "bos_token_id": 1, "eos_token_id": 2,
     "torch_dtype": "bfloat16", "rope_theta": 500000.0})");
 }
-Result<ModelConfig> read(const Json& json) {
-  return model_config_from_json(json.dump(), "config.json");
-}
+Result<ModelConfig> read(const Json& json) { return model_config_from_json(json.dump(), "config.json"); }
 std::string error_of(const Json& json) {
   const Result<ModelConfig> config = read(json);
   EXPECT_FALSE(config.ok()) << json;
@@ -125,13 +123,11 @@ TEST(ModelConfigJson, RopeScalingsThatAreRecognisedButNotSupported) {
               HasSubstr("rope scaling yarn"));
   EXPECT_THAT(refusal_of(with("rope_scaling", {{"type", "dynamic"}, {"factor", 4.0}})),
               HasSubstr("rope scaling dynamic"));
-  EXPECT_THAT(
-      refusal_of(with("rope_scaling", {{"type", "su"}, {"short_factor", {1.0}}, {"long_factor", {2.0}}})),
-      HasSubstr("rope scaling longrope"));
+  EXPECT_THAT(refusal_of(with("rope_scaling", {{"type", "su"}, {"short_factor", {1.0}}, {"long_factor", {2.0}}})),
+              HasSubstr("rope scaling longrope"));
   EXPECT_THAT(error_of(with("rope_scaling", {{"type", "mrope"}})),
               HasSubstr("rope_scaling.rope_type 'mrope' is not known"));
-  EXPECT_THAT(error_of(with("rope_scaling", {{"type", "linear"}})),
-              HasSubstr("rope_scaling.factor is missing"));
+  EXPECT_THAT(error_of(with("rope_scaling", {{"type", "linear"}})), HasSubstr("rope_scaling.factor is missing"));
   EXPECT_THAT(error_of(with("rope_scaling", {{"type", "linear"}, {"factor", 0}})),
               HasSubstr("rope_scaling.factor is '0'"));
   EXPECT_THAT(error_of(with("rope_scaling", {{"rope_type", "llama3"}, {"factor", 8}})),
@@ -153,8 +149,8 @@ TEST(ModelConfigJson, ErrorsNameFileAndKey) {
     Json json = valid_json();
     json.erase(key);
     EXPECT_EQ(error_of(json), std::string("config.json: ") + key + " is missing");
-    for (const Json& bad : {Json(0), Json(-1), Json("64"), Json(64.0), Json(Json::array()), Json(INT64_MAX),
-                            Json(UINT64_MAX)}) {
+    for (const Json& bad :
+         {Json(0), Json(-1), Json("64"), Json(64.0), Json(Json::array()), Json(INT64_MAX), Json(UINT64_MAX)}) {
       EXPECT_THAT(error_of(with(key, bad)), HasSubstr(std::string("config.json: ") + key + " is '")) << bad;
     }
   }
@@ -169,8 +165,7 @@ TEST(ModelConfigJson, ErrorsNameFileAndKey) {
               HasSubstr("tie_word_embeddings is '1', expected true or false"));
   EXPECT_THAT(error_of(with("eos_token_id", 320)), HasSubstr("is 320, outside the vocabulary of 320"));
   EXPECT_THAT(error_of(with("eos_token_id", {1, "x"})), HasSubstr("eos_token_id is"));
-  EXPECT_THAT(error_of(with("eos_token_id", Json(std::vector<int>(1000, 1)))),
-              HasSubstr("more than 256 ids"));
+  EXPECT_THAT(error_of(with("eos_token_id", Json(std::vector<int>(1000, 1)))), HasSubstr("more than 256 ids"));
   EXPECT_THAT(error_of(with("torch_dtype", "int3")), HasSubstr("torch_dtype is 'int3'"));
   EXPECT_THAT(error_of(with("architectures", "LlamaForCausalLM")), HasSubstr("architectures is"));
   EXPECT_THAT(error_of(with("architectures", Json::array())), HasSubstr("architectures is"));
@@ -188,11 +183,9 @@ TEST(ModelConfigJson, ErrorsNameFileAndKey) {
 }
 
 TEST(ModelConfigJson, UnknownArchitecturesNameTheKnownAndTheNearest) {
-  EXPECT_THAT(
-      refusal_of(with("architectures", {"LlamaForCausaLM"})),
-      HasSubstr(
-          "architecture 'LlamaForCausaLM' is not supported (known: LlamaForCausalLM, MistralForCausalLM; "
-          "the nearest is LlamaForCausalLM)"));
+  EXPECT_THAT(refusal_of(with("architectures", {"LlamaForCausaLM"})),
+              HasSubstr("architecture 'LlamaForCausaLM' is not supported (known: LlamaForCausalLM, MistralForCausalLM; "
+                        "the nearest is LlamaForCausalLM)"));
   // Facts of other families that are spelt differently do not hide the reason.
   const Json gpt2 = {{"architectures", {"GPT2LMHeadModel"}}, {"model_type", "gpt2"}, {"n_embd", 768}};
   EXPECT_THAT(error_of(gpt2), HasSubstr("architecture 'GPT2LMHeadModel' is not supported"));
@@ -246,13 +239,11 @@ TEST(ModelConfigJson, DamagedTextGivesAConfigOrAnError) {
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);
   const std::string valid =
-      with("rope_scaling",
-           {{"rope_type", "llama3"}, {"factor", 8.0}, {"original_max_position_embeddings", 128}})
+      with("rope_scaling", {{"rope_type", "llama3"}, {"factor", 8.0}, {"original_max_position_embeddings", 128}})
           .dump();
   for (int round = 0; round < 3000; ++round) {
     std::string text = valid;
-    for (uint32_t i = 0; i <= random() % 3; ++i)
-      text[random() % text.size()] = "{}[]\",:0129ae.-\x80n"[random() % 18];
+    for (uint32_t i = 0; i <= random() % 3; ++i) text[random() % text.size()] = "{}[]\",:0129ae.-\x80n"[random() % 18];
     const Result<ModelConfig> config = model_config_from_json(text, "config.json");
     if (config.ok()) {
       EXPECT_TRUE(validate(*config).ok());
@@ -265,8 +256,7 @@ TEST(RopeFrequencies, PlainLinearAndLlama3) {
   Result<ModelConfig> config = read(valid_json());
   const std::vector<double> plain = rope_inverse_frequencies(*config);
   ASSERT_EQ(plain.size(), 8u);
-  for (size_t i = 0; i < plain.size(); ++i)
-    EXPECT_DOUBLE_EQ(plain[i], 1.0 / std::pow(500000.0, 2.0 * i / 16.0));
+  for (size_t i = 0; i < plain.size(); ++i) EXPECT_DOUBLE_EQ(plain[i], 1.0 / std::pow(500000.0, 2.0 * i / 16.0));
   config = read(with("rope_scaling", {{"type", "linear"}, {"factor", 4.0}}));
   EXPECT_DOUBLE_EQ(rope_inverse_frequencies(*config)[3], plain[3] / 4.0);
 

@@ -69,7 +69,8 @@ TEST(WeightLoader, RefusesShapesThatTheConfigurationDoesNotImply) {
   MemorySource source;
   source.add("w", {2, 3}, WeightType::kF32, floats({1, 2, 3, 4, 5, 6}));
   WeightLoader loader(source, {});
-  EXPECT_THAT(loader.read_matrix("w", 3, 2).status().message(), testing::AllOf(testing::HasSubstr("[2, 3]"), testing::HasSubstr("[3, 2]")));
+  EXPECT_THAT(loader.read_matrix("w", 3, 2).status().message(),
+              testing::AllOf(testing::HasSubstr("[2, 3]"), testing::HasSubstr("[3, 2]")));
   EXPECT_FALSE(loader.read_vector("w", 6).ok());
   EXPECT_TRUE(loader.read_matrix("w", 2, 3).ok());
 }
@@ -110,7 +111,7 @@ TEST(WeightLoader, DummyWeightsDependOnSeedAndNameOnly) {
   const double mean = std::accumulate(values.begin(), values.end(), 0.0) / 4096;
   double variance = 0;
   for (const float value : values) variance += (value - mean) * (value - mean) / 4096;
-  EXPECT_NEAR(mean, 0.0, 0.002);                    // 6 standard errors of 0.02 / 64
+  EXPECT_NEAR(mean, 0.0, 0.002);  // 6 standard errors of 0.02 / 64
   EXPECT_NEAR(std::sqrt(variance), 0.02, 0.0015);
 }
 

@@ -15,8 +15,10 @@ std::string marked(const std::vector<AddedToken>& tokens, std::string_view text,
 }
 
 TEST(AddedTokens, LeftmostThenLongest) {
-  const std::vector<AddedToken> tokens = {
-      {.id = 0, .content = "<a>"}, {.id = 1, .content = "<a>b"}, {.id = 2, .content = "b<"}, {.id = 3, .content = "\u65e5"}};
+  const std::vector<AddedToken> tokens = {{.id = 0, .content = "<a>"},
+                                          {.id = 1, .content = "<a>b"},
+                                          {.id = 2, .content = "b<"},
+                                          {.id = 3, .content = "\u65e5"}};
   EXPECT_EQ(marked(tokens, "x<a>bb<a>"), "x[<a>b][b<]a>");
   EXPECT_EQ(marked(tokens, "<a><a"), "[<a>]<a");
   EXPECT_EQ(marked(tokens, "\u65e5\u672c"), "[\u65e5]\u672c");
@@ -35,11 +37,13 @@ TEST(AddedTokens, StrippingAndWords) {
   EXPECT_EQ(marked({{.id = 0, .content = "<m>", .rstrip = true}}, "a <m>\u3000 b<m>"), "a [<m>]b[<m>]");
   EXPECT_EQ(marked({{.id = 0, .content = "<m>", .lstrip = true, .rstrip = true}}, "<m>  <m>"), "[<m>][<m>]");
   const std::vector<AddedToken> word = {{.id = 0, .content = "the", .single_word = true}};
-  EXPECT_EQ(marked(word, "the then bathe _the the\u00e9 \u00e9the the."), "[the] then bathe _the the\u00e9 \u00e9the [the].");
+  EXPECT_EQ(marked(word, "the then bathe _the the\u00e9 \u00e9the the."),
+            "[the] then bathe _the the\u00e9 \u00e9the [the].");
 }
 
 TEST(AddedTokens, TextNeedNotBeUtf8) {
-  const std::vector<AddedToken> tokens = {{.id = 0, .content = "<m>", .lstrip = true, .rstrip = true, .single_word = true}};
+  const std::vector<AddedToken> tokens = {
+      {.id = 0, .content = "<m>", .lstrip = true, .rstrip = true, .single_word = true}};
   EXPECT_EQ(marked(tokens, "\xFF<m>\xE2\x82"), "\xFF[<m>]\xE2\x82");
   EXPECT_EQ(marked(tokens, "\x80 <m> \xC3"), "\x80[<m>]\xC3");
 }

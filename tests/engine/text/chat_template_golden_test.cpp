@@ -1,10 +1,10 @@
 // Renders the chat templates of real models and compares with what transformers made of the same
 // conversations. The templates are other people's: they are read from the shared folder and never copied into
 // this repository.
+#include <gtest/gtest.h>
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
@@ -42,8 +42,8 @@ std::string difference(const std::string& got, const std::string& want) {
   const auto [a, b] = std::mismatch(got.begin(), got.end(), want.begin(), want.end());
   const size_t at = static_cast<size_t>(a - got.begin());
   const size_t from = at < 40 ? 0 : at - 40;
-  return "first difference at byte " + std::to_string(at) + "\n got: ..." + got.substr(from, 120) +
-         "\nwant: ..." + want.substr(from, 120);
+  return "first difference at byte " + std::to_string(at) + "\n got: ..." + got.substr(from, 120) + "\nwant: ..." +
+         want.substr(from, 120);
 }
 
 TEST(ChatTemplateGolden, EveryModelAndConversation) {
@@ -83,8 +83,8 @@ TEST(ChatTemplateGolden, EveryModelAndConversation) {
   RecordProperty("models", static_cast<int>(models.size()));
   RecordProperty("rendered", static_cast<int>(num_rendered));
   EXPECT_GE(num_rendered, models.size());
-  std::cout << models.size() << " models: " << num_rendered << " rendered, " << num_raised << " raised, "
-            << num_failed << " failed as the reference does\n";
+  std::cout << models.size() << " models: " << num_rendered << " rendered, " << num_raised << " raised, " << num_failed
+            << " failed as the reference does\n";
 }
 
 }  // namespace

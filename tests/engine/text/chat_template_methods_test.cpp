@@ -83,7 +83,8 @@ TEST(ChatTemplateMethods, Methods) {
       {"{{ {}.fromkeys(['a','b'], 0) }}", "{'a': 0, 'b': 0}"},
       {"{{ ('a' 'b').upper() }} {{ 'x'.join(['1','2']).replace('x','y') }}", "AB 1y2"},
       {"{{ u.upper().lower() }} {{ u.title() }} {{ u.split() }} {{ 'ab cd'.split(' ')[1][0] }}",
-       "héllo wörld àé ss ñ 日本 🙂 Héllo Wörld Àé Ss Ñ 日本 🙂 ['héllo', 'wörld', 'ÀÉ', 'ß', 'ñ', "
+       "héllo wörld àé ss ñ 日本 🙂 Héllo Wörld Àé Ss Ñ 日本 🙂 ['héllo', 'wörld', 'ÀÉ', 'ß', "
+       "'ñ', "
        "'日本', '🙂'] c"},
       {"{{ quotes }} {{ [quotes] }}",
        "it's \"q\" \\ \t\001\177\342\200\213 ['it\\'s \"q\" \\\\ \\t\\x01\\x7f\\u200b']"},

@@ -1,8 +1,8 @@
 // ChatTemplate's own promises: limits, hostile templates and variables, the clock, threads.
 #include "engine/text/chat_template.h"
 
-#include <chrono>
 #include <gtest/gtest.h>
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -30,8 +30,7 @@ Result<std::string> render(std::string_view source, const ordered_json& variable
 
 // Fails with a message that holds `part`, and soon: a limit that lets a template work for seconds is none.
 void expect_stopped(std::string_view source, std::string_view part,
-                    const ordered_json& variables = ordered_json::object(),
-                    const ChatTemplateLimits& limits = {}) {
+                    const ordered_json& variables = ordered_json::object(), const ChatTemplateLimits& limits = {}) {
   SCOPED_TRACE(std::string(source.substr(0, 200)));
   const auto start = std::chrono::steady_clock::now();
   const auto result = render(source, variables, limits);
@@ -68,38 +67,34 @@ TEST(ChatTemplate, VariablesShadowFunctions) {
 }
 
 TEST(ChatTemplate, KeepsTheOrderOfKeys) {
-  EXPECT_EQ(
-      *render("{{ x|tojson }}", ordered_json::parse(R"({"x": {"z": 1, "a": 2, "m": {"y": 1, "b": 2}}})")),
-      R"({"z": 1, "a": 2, "m": {"y": 1, "b": 2}})");
+  EXPECT_EQ(*render("{{ x|tojson }}", ordered_json::parse(R"({"x": {"z": 1, "a": 2, "m": {"y": 1, "b": 2}}})")),
+            R"({"z": 1, "a": 2, "m": {"y": 1, "b": 2}})");
 }
 
 TEST(ChatTemplate, LargeDictsFindTheirKeys) {
   ordered_json large;
   for (int i = 0; i < 1000; ++i) large["key" + std::to_string(i)] = i;
-  EXPECT_EQ(
-      *render("{{ d.key0 }} {{ d['key8'] }} {{ d.key9 }} {{ d.key999 }} {{ 'key1000' in d }} {{ d|length }} "
-              "{{ d.get('key500') }} {{ (d.keys()|list)[10] }}",
-              {{"d", large}}),
-      "0 8 9 999 False 1000 500 key10");
+  EXPECT_EQ(*render("{{ d.key0 }} {{ d['key8'] }} {{ d.key9 }} {{ d.key999 }} {{ 'key1000' in d }} {{ d|length }} "
+                    "{{ d.get('key500') }} {{ (d.keys()|list)[10] }}",
+                    {{"d", large}}),
+            "0 8 9 999 False 1000 500 key10");
 }
 
 TEST(ChatTemplate, NumbersAtTheEdgeOf64Bits) {
-  const auto variables = ordered_json::parse(
-      R"({"big": 18446744073709551615, "max": 9223372036854775807, "min": -9223372036854775808})");
-  EXPECT_EQ(
-      *render(
-          "{{ big }} {{ big|tojson }} {{ [big] }} {{ big is number }} {{ big is integer }} {{ big == big }}",
-          {{"big", variables["big"]}}),
-      "18446744073709551615 18446744073709551615 [18446744073709551615] True True True");
+  const auto variables =
+      ordered_json::parse(R"({"big": 18446744073709551615, "max": 9223372036854775807, "min": -9223372036854775808})");
+  EXPECT_EQ(*render("{{ big }} {{ big|tojson }} {{ [big] }} {{ big is number }} {{ big is integer }} {{ big == big }}",
+                    {{"big", variables["big"]}}),
+            "18446744073709551615 18446744073709551615 [18446744073709551615] True True True");
   EXPECT_EQ(*render("{{ max }} {{ min }} {{ max - 1 }} {{ min + 1 }} {{ min % -1 }} {{ max // -1 }}",
                     {{"max", variables["max"]}, {"min", variables["min"]}}),
             "9223372036854775807 -9223372036854775808 9223372036854775806 -9223372036854775807 0 "
             "-9223372036854775807");
   for (const char* overflow :
        {"{{ max + 1 }}", "{{ min - 1 }}", "{{ max * 2 }}", "{{ -min }}", "{{ min // -1 }}", "{{ min|abs }}",
-        "{{ 2 ** 63 }}", "{{ 10 ** 100 }}", "{{ (-3) ** 41 }}", "{{ big + 1 }}", "{{ -big }}",
-        "{{ 1e300|int }}", "{{ '99999999999999999999'|int }}", "{{ 99999999999999999999 }}",
-        "{{ '%d' % 1e300 }}", "{{ 1e30|round(-1)|int }}", "{{ max|round(-1) }}", "{{ [max, 1]|sum }}"}) {
+        "{{ 2 ** 63 }}", "{{ 10 ** 100 }}", "{{ (-3) ** 41 }}", "{{ big + 1 }}", "{{ -big }}", "{{ 1e300|int }}",
+        "{{ '99999999999999999999'|int }}", "{{ 99999999999999999999 }}", "{{ '%d' % 1e300 }}",
+        "{{ 1e30|round(-1)|int }}", "{{ max|round(-1) }}", "{{ [max, 1]|sum }}"}) {
     const auto result = render(overflow, variables);
     ASSERT_FALSE(result.ok()) << overflow << " gave " << *result;
     EXPECT_NE(result.status().message().find("64 bits"), std::string::npos) << result.status().message();
@@ -170,12 +165,10 @@ TEST(ChatTemplate, LongSourceIsFine) {
 TEST(ChatTemplate, RecursionStops) {
   expect_stopped("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "levels deep");
   expect_stopped("{% macro m(n) %}{{ [[[[[[m(n)]]]]]] }}{% endmacro %}{{ m(1) }}", "levels deep");
-  expect_stopped("{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{{ m() }}",
-                 "levels deep");
+  expect_stopped("{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{{ m() }}", "levels deep");
   expect_stopped("{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
                  "levels deep");
-  expect_stopped("{% macro m(x=m2()) %}{% endmacro %}{% macro m2() %}{{ m() }}{% endmacro %}{{ m() }}",
-                 "levels deep");
+  expect_stopped("{% macro m(x=m2()) %}{% endmacro %}{% macro m2() %}{{ m() }}{% endmacro %}{{ m() }}", "levels deep");
   expect_stopped("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "levels deep");
   const std::string deep = repeated("{{ f(", 1) + repeated("(", 150) + "n" + repeated(")", 150) + ") }}";
   expect_stopped("{% macro f(n) %}" + deep + "{% endmacro %}{{ f(1) }}", "levels deep");
@@ -193,8 +186,8 @@ TEST(ChatTemplate, LoopsStop) {
   const std::string loop = "{% for a in range(10000) %}";
   expect_stopped(repeated(loop, 3) + repeated("{% endfor %}", 3), "steps", none, limits);
   expect_stopped(repeated(loop, 3) + "x" + repeated("{% endfor %}", 3), "steps", none, limits);
-  expect_stopped(loop + loop + "{% macro m() %}{% endmacro %}{{ m() }}{% endfor %}{% endfor %}",
-                 "the template ", none, limits);
+  expect_stopped(loop + loop + "{% macro m() %}{% endmacro %}{{ m() }}{% endfor %}{% endfor %}", "the template ", none,
+                 limits);
   expect_stopped(loop + loop + "{{ -1 in range(10000) }}{% endfor %}{% endfor %}", "steps", none, limits);
   ChatTemplateLimits few;
   few.max_steps = 1000;
@@ -273,25 +266,22 @@ TEST(ChatTemplate, GrowthOverManyStepsIsBounded) {
   // Shared parts make these exponential to look at.
   const std::string dag =
       "{% set ns = namespace(l=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}";
-  for (const char* use :
-       {"{{ ns.l }}", "{{ ns.l|tojson }}", "{{ ns.l|string|length }}", "{{ '%r' % [ns.l] }}"}) {
+  for (const char* use : {"{{ ns.l }}", "{{ ns.l|tojson }}", "{{ ns.l|string|length }}", "{{ '%r' % [ns.l] }}"}) {
     expect_stopped(dag + use, "", ordered_json::object(), small_limits());
   }
   const std::string twin =
       "{% set ns = namespace(l=(1,), m=(1,)) %}{% for i in range(60) %}{% set ns.l = (ns.l, ns.l) %}"
       "{% set ns.m = (ns.m, ns.m) %}{% endfor %}";
-  for (const char* use :
-       {"{{ ns.l == ns.m }}", "{{ ns.l < ns.m }}", "{{ ns.l in [ns.m] }}", "{{ {ns.l: 1, ns.m: 2} }}",
-        "{{ [ns.l, ns.m]|unique|list }}", "{{ [ns.l, ns.m]|sort }}"}) {
+  for (const char* use : {"{{ ns.l == ns.m }}", "{{ ns.l < ns.m }}", "{{ ns.l in [ns.m] }}", "{{ {ns.l: 1, ns.m: 2} }}",
+                          "{{ [ns.l, ns.m]|unique|list }}", "{{ [ns.l, ns.m]|sort }}"}) {
     expect_stopped(twin + use, "", ordered_json::object(), small_limits());
   }
 }
 
 TEST(ChatTemplate, CyclesAreFreedAndPrintable) {
   // Leaks show under the address sanitizer.
-  EXPECT_EQ(
-      *render("{% set a = namespace() %}{% set a.self = a %}{% set b = namespace(a=a) %}{% set a.b = b %}x"),
-      "x");
+  EXPECT_EQ(*render("{% set a = namespace() %}{% set a.self = a %}{% set b = namespace(a=a) %}{% set a.b = b %}x"),
+            "x");
   EXPECT_EQ(*render("{% set ns = namespace() %}{% macro m() %}{{ ns.n }}{% endmacro %}{% set ns.m = m %}{% "
                     "set ns.n = 3 %}"
                     "{{ ns.m() }}"),
@@ -303,8 +293,7 @@ TEST(ChatTemplate, CyclesAreFreedAndPrintable) {
   EXPECT_EQ(*render("{% set ns = namespace() %}{% for i in [1, 2, 3] %}{% macro m() %}{{ i }}{% endmacro %}"
                     "{% if loop.first %}{% set ns.m = m %}{% endif %}{% endfor %}{{ ns.m is callable }}"),
             "True");
-  EXPECT_EQ(*render("{% set ns = namespace() %}{% set ns.c = cycler(ns, 1) %}{% set ns.j = joiner(ns) %}y"),
-            "y");
+  EXPECT_EQ(*render("{% set ns = namespace() %}{% set ns.c = cycler(ns, 1) %}{% set ns.j = joiner(ns) %}y"), "y");
   expect_stopped("{% set ns = namespace() %}{% set ns.x = [ns] %}{{ ns }}", "contains itself");
   // A long chain of namespaces must not recurse when it is freed.
   EXPECT_EQ(*render("{% set ns = namespace(head=none) %}{% for i in range(100000) %}"
@@ -334,23 +323,20 @@ TEST(ChatTemplate, DeepVariablesAreRefused) {
 TEST(ChatTemplate, InvalidBytesInVariablesDoNoHarm) {
   const ordered_json variables = {{"s", "a\xFF\xC3(\xF0\x9F"}};
   EXPECT_EQ(*render("{{ s }}", variables), "a\xFF\xC3(\xF0\x9F");
-  EXPECT_EQ(
-      *render("{{ s|length }} {{ s[::-1]|length }} {{ s|upper|length }} {{ s|list|length }}", variables),
-      "6 6 6 6");
+  EXPECT_EQ(*render("{{ s|length }} {{ s[::-1]|length }} {{ s|upper|length }} {{ s|list|length }}", variables),
+            "6 6 6 6");
   EXPECT_TRUE(
-      render("{{ s.strip() }}{{ s|tojson(ensure_ascii=true) }}{{ [s] }}{{ s.rsplit() }}{{ s.title() }}",
-             variables)
+      render("{{ s.strip() }}{{ s|tojson(ensure_ascii=true) }}{{ [s] }}{{ s.rsplit() }}{{ s.title() }}", variables)
           .ok());
 }
 
 TEST(ChatTemplate, TheSandboxGivesNothingOfTheHost) {
-  for (const char* name :
-       {"__class__", "__init__", "__globals__", "__subclasses__", "__dict__", "_x", "mro"}) {
+  for (const char* name : {"__class__", "__init__", "__globals__", "__subclasses__", "__dict__", "_x", "mro"}) {
     SCOPED_TRACE(name);
     const std::string attribute = name;
-    EXPECT_EQ(*render("{{ 'a'." + attribute + " is defined }}{{ []." + attribute + " is defined }}{{ {}['" +
-                      attribute + "'] is defined }}{{ range." + attribute + " is defined }}{{ (1|attr('" +
-                      attribute + "')) is defined }}"),
+    EXPECT_EQ(*render("{{ 'a'." + attribute + " is defined }}{{ []." + attribute + " is defined }}{{ {}['" + attribute +
+                      "'] is defined }}{{ range." + attribute + " is defined }}{{ (1|attr('" + attribute +
+                      "')) is defined }}"),
               "FalseFalseFalseFalseFalse");
   }
   expect_stopped("{{ ''.__class__.__mro__ }}", "no attribute");
@@ -371,8 +357,7 @@ TEST(ChatTemplate, OneTemplateOnManyThreads) {
       const std::string expected = repeated("constant – V" + std::to_string(t) + "1True", 20);
       for (int i = 0; i < 50; ++i) {
         const auto rendered = parsed->render({{"n", t}}, kTestNow);
-        if (!rendered.ok() || *rendered != expected)
-          wrong[t] = rendered.ok() ? *rendered : rendered.status().message();
+        if (!rendered.ok() || *rendered != expected) wrong[t] = rendered.ok() ? *rendered : rendered.status().message();
       }
     });
   }

@@ -33,12 +33,17 @@ class ListTokenizer final : public Tokenizer {
 };
 
 TEST(Detokenizer, HoldsBackAnUnfinishedCharacter) {
-  const ListTokenizer tokenizer({"a\xE2", "\x82", "\xAC" "b", "<end>"});
+  const ListTokenizer tokenizer({"a\xE2", "\x82",
+                                 "\xAC"
+                                 "b",
+                                 "<end>"});
   Detokenizer detokenizer(tokenizer, true);
   EXPECT_EQ(detokenizer.append(std::vector<int32_t>{0}), "a");
   EXPECT_EQ(detokenizer.append(std::vector<int32_t>{1}), "");
   EXPECT_EQ(detokenizer.append(std::vector<int32_t>{3}), "");
-  EXPECT_EQ(detokenizer.append(std::vector<int32_t>{2}), "\u20ac" "b");
+  EXPECT_EQ(detokenizer.append(std::vector<int32_t>{2}),
+            "\u20ac"
+            "b");
   EXPECT_EQ(detokenizer.append(std::vector<int32_t>{0, 0}), "a\uFFFDa");
   EXPECT_EQ(detokenizer.flush(), "\uFFFD");
   EXPECT_EQ(detokenizer.flush(), "");
@@ -47,7 +52,8 @@ TEST(Detokenizer, HoldsBackAnUnfinishedCharacter) {
 TEST(Detokenizer, AnyBytesUnderAnyCutGiveWhatTheWholeGives) {
   std::vector<std::string> tokens;
   for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
-  for (const char* more : {"\xF0\x9F", "\x98\x80", "\xE2\x82", "\xAC", "\xC3", "\xED\xA0", "abc", "é", "\xF4\x90", "!"}) {
+  for (const char* more :
+       {"\xF0\x9F", "\x98\x80", "\xE2\x82", "\xAC", "\xC3", "\xED\xA0", "abc", "é", "\xF4\x90", "!"}) {
     tokens.emplace_back(more);
   }
   const ListTokenizer tokenizer(tokens);

@@ -75,7 +75,8 @@ TEST_F(GgufTokenizer, BadKeysAreNamed) {
     return GgufBuilder().string("tokenizer.ggml.model", "gpt2").strings("tokenizer.ggml.tokens", {"a", "b"});
   };
   EXPECT_THAT(error(with_tokens()), HasSubstr("tokenizer.ggml.merges"));
-  EXPECT_THAT(error(with_tokens().strings("tokenizer.ggml.merges", {"a b"})), HasSubstr("'ab' is not in the vocabulary"));
+  EXPECT_THAT(error(with_tokens().strings("tokenizer.ggml.merges", {"a b"})),
+              HasSubstr("'ab' is not in the vocabulary"));
   for (const char* merge : {"", " ", "a", "a ", " a"}) {
     EXPECT_THAT(error(with_tokens().strings("tokenizer.ggml.merges", {merge})), HasSubstr("entry 0 is not two tokens"));
   }
@@ -83,10 +84,13 @@ TEST_F(GgufTokenizer, BadKeysAreNamed) {
               HasSubstr("has 1 entries for 2 tokens"));
   const auto complete = [&] { return with_tokens().strings("tokenizer.ggml.merges", {}); };
   EXPECT_THAT(error(complete().u32("tokenizer.ggml.bos_token_id", 2)), HasSubstr("tokenizer.ggml.bos_token_id"));
-  EXPECT_THAT(error(complete().u32("tokenizer.ggml.eos_token_id", 0xFFFFFFFF)), HasSubstr("tokenizer.ggml.eos_token_id"));
-  EXPECT_THAT(error(complete().boolean("tokenizer.ggml.add_bos_token", true)), HasSubstr("no tokenizer.ggml.bos_token_id"));
+  EXPECT_THAT(error(complete().u32("tokenizer.ggml.eos_token_id", 0xFFFFFFFF)),
+              HasSubstr("tokenizer.ggml.eos_token_id"));
+  EXPECT_THAT(error(complete().boolean("tokenizer.ggml.add_bos_token", true)),
+              HasSubstr("no tokenizer.ggml.bos_token_id"));
   EXPECT_THAT(error(complete().boolean("tokenizer.ggml.add_eos_token", true)), HasSubstr("no eos_token_id"));
-  EXPECT_THAT(error(complete().string("tokenizer.ggml.add_eos_token", "yes")), HasSubstr("tokenizer.ggml.add_eos_token"));
+  EXPECT_THAT(error(complete().string("tokenizer.ggml.add_eos_token", "yes")),
+              HasSubstr("tokenizer.ggml.add_eos_token"));
   GgufBuilder twice;
   twice.string("tokenizer.ggml.model", "gpt2").strings("tokenizer.ggml.tokens", {"a", "a"});
   EXPECT_THAT(error(twice.strings("tokenizer.ggml.merges", {})), HasSubstr("token 'a' has two ids"));

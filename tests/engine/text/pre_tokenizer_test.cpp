@@ -28,7 +28,8 @@ PreTokenizer make(std::vector<PreTokenizerStep> steps) {
   return std::move(result).value();
 }
 
-Pieces split_by(std::string pattern, std::string_view text, Behavior behavior = Behavior::kIsolated, bool invert = false) {
+Pieces split_by(std::string pattern, std::string_view text, Behavior behavior = Behavior::kIsolated,
+                bool invert = false) {
   return split(make({{.kind = Kind::kSplit, .pattern = std::move(pattern), .behavior = behavior, .invert = invert},
                      {.kind = Kind::kByteAlphabet}}),
                text);
@@ -55,7 +56,7 @@ TEST(PreTokenizer, OnigurumaMeansOtherThings) {
   EXPECT_EQ(split_by(R"(\p{N}{1,3}+|\p{L}{2}+x)", "12345abcdx"), (Pieces{"12345", "abcdx"}));
   EXPECT_EQ(split_by(R"(a{,2})", "aaab"), (Pieces{"aa", "a", "b"}));
   EXPECT_EQ(split_by(R"(\s+$)", "ab  \ncd  "), (Pieces{"ab", "  ", "\ncd", "  "}));  // '$' knows lines
-  EXPECT_EQ(split_by(R"(\h)", "xyzaf \t"), (Pieces{"xyz", "a", "f", " \t"}));       // a hexadecimal digit
+  EXPECT_EQ(split_by(R"(\h)", "xyzaf \t"), (Pieces{"xyz", "a", "f", " \t"}));        // a hexadecimal digit
   EXPECT_EQ(split_by(R"([[a-c]d])", "abcde[]"), (Pieces{"a", "b", "c", "d", "e[]"}));
   EXPECT_EQ(split_by(R"([a-z&&[^b]]+)", "acbd1"), (Pieces{"ac", "b", "d", "1"}));
   EXPECT_EQ(split_by(R"(\s)", "a\u180eb\u0085d"), (Pieces{"a\u180eb", "\u0085", "d"}));
@@ -67,8 +68,8 @@ TEST(PreTokenizer, OnigurumaMeansOtherThings) {
 }
 
 TEST(PreTokenizer, BadPatternsAreRefused) {
-  for (const char* pattern : {"(", "[a", "(a", "a)", "(*FAIL)a", "(*LIMIT_MATCH=1)a", "\\", "[a&&]", "(?<", "\\p{Nonsense}",
-                              "(?P<a>", "[[:", "[\\", "a**(", "\\C", "(?C1"}) {
+  for (const char* pattern : {"(", "[a", "(a", "a)", "(*FAIL)a", "(*LIMIT_MATCH=1)a", "\\", "[a&&]", "(?<",
+                              "\\p{Nonsense}", "(?P<a>", "[[:", "[\\", "a**(", "\\C", "(?C1"}) {
     const auto result = Regex::compile(pattern, Regex::Syntax::kOniguruma);
     EXPECT_FALSE(result.ok()) << pattern;
     EXPECT_NE(result.status().message().find("regular expression"), std::string::npos) << pattern;
@@ -84,7 +85,8 @@ TEST(PreTokenizer, BadPatternsAreRefused) {
 TEST(PreTokenizer, CatastrophicPatternsEnd) {
   const auto start = std::chrono::steady_clock::now();
   const std::string text = std::string(5000, 'a') + "c";
-  for (const char* pattern : {"(a+)+[bd]", "(a|a)+[bd]", "(?:a?){40}a{40}[bd]", "((a*)*)*[bd]", "(a|[ab]|[ac])+$x?[bd]"}) {
+  for (const char* pattern :
+       {"(a+)+[bd]", "(a|a)+[bd]", "(?:a?){40}a{40}[bd]", "((a*)*)*[bd]", "(a|[ab]|[ac])+$x?[bd]"}) {
     Pieces pieces = split_by(pattern, text);
     std::string joined;
     for (const std::string& piece : pieces) joined += piece;
@@ -131,7 +133,9 @@ TEST(PreTokenizerFamilies, CutAsTheirTokenizersDo) {
 
 TEST(PreTokenizerFamilies, AllCompileAndLoseNothing) {
   std::string names = known_pre_tokenizer_families() + ", ";
-  const std::string text = "I'll 12345, na\u00efve  caf\u00e9\r\n\n\t\u65e5\u672c\u8a9e\u306e \u0645\u0631 \U0001F642!! snake_case ... \u0301x\n ";
+  const std::string text =
+      "I'll 12345, na\u00efve  caf\u00e9\r\n\n\t\u65e5\u672c\u8a9e\u306e \u0645\u0631 \U0001F642!! snake_case ... "
+      "\u0301x\n ";
   int num_families = 0;
   for (size_t comma; (comma = names.find(", ")) != std::string::npos; names.erase(0, comma + 2), ++num_families) {
     const std::optional<PreTokenizerFamily> family = pre_tokenizer_family(names.substr(0, comma));

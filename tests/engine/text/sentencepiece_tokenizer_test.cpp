@@ -82,9 +82,10 @@ TEST_P(SentencePieceFiles, DamageGivesAMessage) {
 
 TEST_P(SentencePieceFiles, ConfigBesideIt) {
   const int32_t num_pieces = (*load(bytes_))->vocab_size();
-  directory_.write("tokenizer_config.json",
-                   R"({"add_bos_token": false, "add_eos_token": true, "chat_template": "T", "added_tokens_decoder": {")" +
-                       std::to_string(num_pieces + 1) + R"(": {"content": "<|x|>", "special": true}}})");
+  directory_.write(
+      "tokenizer_config.json",
+      R"({"add_bos_token": false, "add_eos_token": true, "chat_template": "T", "added_tokens_decoder": {")" +
+          std::to_string(num_pieces + 1) + R"(": {"content": "<|x|>", "special": true}}})");
   const auto result = load(bytes_);
   ASSERT_TRUE(result.ok()) << result.status().message();
   const Tokenizer& tokenizer = **result;
@@ -120,15 +121,24 @@ TEST(SentencePieceModel, WhatTheLibraryWouldFollowBlindly) {
   Result<std::string> bytes = read_text_file(kTokenizers + "spm_unigram/tokenizer.model", 1 << 24);
   ASSERT_TRUE(bytes.ok());
   ASSERT_TRUE(inspect_sentencepiece_model(*bytes).ok());
-  const std::string nan_piece("\x0A\x08\x0A\x01" "a" "\x15\x00\x00\xC0\x7F", 10);
+  const std::string nan_piece(
+      "\x0A\x08\x0A\x01"
+      "a"
+      "\x15\x00\x00\xC0\x7F",
+      10);
   EXPECT_FALSE(inspect_sentencepiece_model(nan_piece).ok());
   const auto charsmap = [](const std::string& map) {
     const std::string spec = std::string("\x12") + static_cast<char>(map.size()) + map;
-    return std::string("\x0A\x03\x0A\x01" "a" "\x1A") + static_cast<char>(spec.size()) + spec;
+    return std::string(
+               "\x0A\x03\x0A\x01"
+               "a"
+               "\x1A") +
+           static_cast<char>(spec.size()) + spec;
   };
   EXPECT_TRUE(inspect_sentencepiece_model(charsmap("")).ok());
   EXPECT_FALSE(inspect_sentencepiece_model(charsmap("abc")).ok());
-  EXPECT_FALSE(inspect_sentencepiece_model(charsmap(std::string("\x04\0\0\0\0\0\0\0\0", 9))).ok());  // one node, no children
+  EXPECT_FALSE(
+      inspect_sentencepiece_model(charsmap(std::string("\x04\0\0\0\0\0\0\0\0", 9))).ok());  // one node, no children
   EXPECT_FALSE(inspect_sentencepiece_model(charsmap(std::string("\xFF\xFF\0\0\0\0\0\0\0", 9))).ok());
 }
 

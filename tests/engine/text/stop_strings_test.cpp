@@ -59,7 +59,8 @@ Outcome streamed(const std::string& text, const std::vector<std::string>& stops,
 
 TEST(StopStrings, EveryCutOfEveryText) {
   const std::vector<std::vector<std::string>> lists = {
-      {}, {"a"}, {"ab"}, {"aab"}, {"aba"}, {"ab", "b"}, {"b", "ab"}, {"abab", "ba"}, {"aa", "aaa"}, {"bb", "abb", "abab"}};
+      {},          {"a"},       {"ab"},         {"aab"},       {"aba"},
+      {"ab", "b"}, {"b", "ab"}, {"abab", "ba"}, {"aa", "aaa"}, {"bb", "abb", "abab"}};
   for (const auto& stops : lists) {
     for (uint32_t bits = 0; bits < 1 << 7; ++bits) {
       std::string text;

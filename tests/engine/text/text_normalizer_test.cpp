@@ -39,10 +39,12 @@ TEST(TextNormalizer, OtherSteps) {
   EXPECT_EQ(normalize({{.kind = Kind::kPrepend, .content = "_"}}, "a"), "_a");
   EXPECT_EQ(normalize({{.kind = Kind::kPrepend, .content = "_"}}, ""), "");
   EXPECT_EQ(normalize({{.kind = Kind::kReplace, .pattern = ".", .content = "!"}}, "a.b"), "a!b");
-  EXPECT_EQ(normalize({{.kind = Kind::kReplace, .pattern = R"(\s+)", .syntax = Regex::Syntax::kOniguruma, .content = ""}},
-                      "a \u2003b"),
-            "ab");
-  EXPECT_FALSE(TextNormalizer::create({{.kind = Kind::kReplace, .pattern = "("  , .syntax = Regex::Syntax::kOniguruma}}).ok());
+  EXPECT_EQ(
+      normalize({{.kind = Kind::kReplace, .pattern = R"(\s+)", .syntax = Regex::Syntax::kOniguruma, .content = ""}},
+                "a \u2003b"),
+      "ab");
+  EXPECT_FALSE(
+      TextNormalizer::create({{.kind = Kind::kReplace, .pattern = "(", .syntax = Regex::Syntax::kOniguruma}}).ok());
 }
 
 TEST(TextNormalizer, RunsOfCombiningMarksAreNotQuadratic) {

@@ -23,8 +23,13 @@ json small_tokenizer() {
   json vocab = json::object();
   json added = json::array();
   const auto add = [&](const std::string& content, int id, bool special) {
-    added.push_back({{"id", id}, {"content", content}, {"special", special}, {"normalized", false}, {"lstrip", false},
-                     {"rstrip", false}, {"single_word", false}});
+    added.push_back({{"id", id},
+                     {"content", content},
+                     {"special", special},
+                     {"normalized", false},
+                     {"lstrip", false},
+                     {"rstrip", false},
+                     {"single_word", false}});
   };
   for (const char c : std::string("abcdefgh")) vocab[std::string(1, c)] = static_cast<int>(vocab.size());
   vocab["\u0120"] = 8;
@@ -82,17 +87,28 @@ TEST_F(TokenizerFiles, WrongFieldsAreNamed) {
       {"model.dropout is set", [](json& j) { j["model"]["dropout"] = 0.1; }},
       {"model.end_of_word_suffix is set", [](json& j) { j["model"]["end_of_word_suffix"] = "</w>"; }},
       {"model.vocab is missing", [](json& j) { j["model"].erase("vocab"); }},
-      {"model.vocab must be an object", [](json& j) { j["model"]["vocab"] = {1, 2}; }},
+      {"model.vocab must be an object",
+       [](json& j) {
+         j["model"]["vocab"] = {1, 2};
+       }},
       {"model.vocab['a'] must be an integer, is string", [](json& j) { j["model"]["vocab"]["a"] = "0"; }},
       {"model.vocab['a'] is -1; token ids", [](json& j) { j["model"]["vocab"]["a"] = -1; }},
-      {"token ids lie between", [](json& j) { j["model"]["vocab"]["a"] = 1e18; j["model"]["vocab"]["a"] = 1LL << 60; }},
+      {"token ids lie between",
+       [](json& j) {
+         j["model"]["vocab"]["a"] = 1e18;
+         j["model"]["vocab"]["a"] = 1LL << 60;
+       }},
       {"has id 9000000 in a vocabulary of 13", [](json& j) { j["model"]["vocab"]["a"] = 9'000'000; }},
       {"id 1 belongs to both", [](json& j) { j["model"]["vocab"]["a"] = 1; }},
       {"model.merges is missing", [](json& j) { j["model"].erase("merges"); }},
       {"model.merges[0] is not two tokens", [](json& j) { j["model"]["merges"] = {"ab"}; }},
       {"model.merges[0] is not two tokens", [](json& j) { j["model"]["merges"] = {"a b c"}; }},
-      {"model.merges[0] must be a string or a pair", [](json& j) { j["model"]["merges"] = json::parse(R"([["a", 1]])"); }},
-      {"merge 1: token 'z' is not in the vocabulary", [](json& j) { j["model"]["merges"] = {"a b", "a z"}; }},
+      {"model.merges[0] must be a string or a pair",
+       [](json& j) { j["model"]["merges"] = json::parse(R"([["a", 1]])"); }},
+      {"merge 1: token 'z' is not in the vocabulary",
+       [](json& j) {
+         j["model"]["merges"] = {"a b", "a z"};
+       }},
       {"merge 0: token 'bc' is not in the vocabulary", [](json& j) { j["model"]["merges"] = {"b c"}; }},
       {"unknown token '<unk>' is not", [](json& j) { j["model"]["unk_token"] = "<unk>"; }},
       {"added_tokens must be an array", [](json& j) { j["added_tokens"] = json::object(); }},
@@ -104,14 +120,23 @@ TEST_F(TokenizerFiles, WrongFieldsAreNamed) {
       {"id 0 belongs to both 'a' and '<e>'", [](json& j) { j["added_tokens"][1]["id"] = 0; }},
       {"token '<s>' has two ids", [](json& j) { j["added_tokens"][0]["id"] = 12; }},
       {"pre_tokenizer is missing", [](json& j) { j["pre_tokenizer"] = nullptr; }},
-      {"pre_tokenizer has 0 ByteLevel", [](json& j) { j["pre_tokenizer"] = {{"type", "Whitespace"}}; }},
-      {"pre_tokenizer.type 'Metaspace' is not supported", [](json& j) { j["pre_tokenizer"] = {{"type", "Metaspace"}}; }},
+      {"pre_tokenizer has 0 ByteLevel",
+       [](json& j) {
+         j["pre_tokenizer"] = {{"type", "Whitespace"}};
+       }},
+      {"pre_tokenizer.type 'Metaspace' is not supported",
+       [](json& j) {
+         j["pre_tokenizer"] = {{"type", "Metaspace"}};
+       }},
       {"pre_tokenizer.pretokenizers[0].pattern is missing",
-       [](json& j) { j["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Split"}}}}}; }},
+       [](json& j) {
+         j["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Split"}}}}};
+       }},
       {"pre_tokenizer.pretokenizers[0].behavior is 'Odd'",
        [](json& j) {
-         j["pre_tokenizer"] = {{"type", "Sequence"},
-                               {"pretokenizers", {{{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Odd"}}}}};
+         j["pre_tokenizer"] = {
+             {"type", "Sequence"},
+             {"pretokenizers", {{{"type", "Split"}, {"pattern", {{"String", "a"}}}, {"behavior", "Odd"}}}}};
        }},
       {"pre_tokenizer: step 0: regular expression",
        [](json& j) {
@@ -120,16 +145,27 @@ TEST_F(TokenizerFiles, WrongFieldsAreNamed) {
                                 {{{"type", "Split"}, {"pattern", {{"Regex", "(a"}}}, {"behavior", "Isolated"}},
                                  {{"type", "ByteLevel"}, {"use_regex", false}}}}};
        }},
-      {"normalizer.type 'Precompiled' is not supported", [](json& j) { j["normalizer"] = {{"type", "Precompiled"}}; }},
+      {"normalizer.type 'Precompiled' is not supported",
+       [](json& j) {
+         j["normalizer"] = {{"type", "Precompiled"}};
+       }},
       {"normalizer must be an object", [](json& j) { j["normalizer"] = "NFC"; }},
       {"a replacement of 1000 bytes",
        [](json& j) {
          j["normalizer"] = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(1000, 'a')}};
        }},
-      {"post_processor.type 'X' is not supported", [](json& j) { j["post_processor"] = {{"type", "X"}}; }},
-      {"post_processor.single is missing", [](json& j) { j["post_processor"] = {{"type", "TemplateProcessing"}}; }},
+      {"post_processor.type 'X' is not supported",
+       [](json& j) {
+         j["post_processor"] = {{"type", "X"}};
+       }},
+      {"post_processor.single is missing",
+       [](json& j) {
+         j["post_processor"] = {{"type", "TemplateProcessing"}};
+       }},
       {"post_processor.single does not contain the text",
-       [](json& j) { j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", json::array()}}; }},
+       [](json& j) {
+         j["post_processor"] = {{"type", "TemplateProcessing"}, {"single", json::array()}};
+       }},
       {"post-processor token id 500 is not in the vocabulary",
        [](json& j) {
          j["post_processor"] = {{"type", "RobertaProcessing"}, {"cls", {"<s>", 500}}, {"sep", {"<e>", 11}}};
@@ -209,8 +245,9 @@ TEST_F(TokenizerFiles, ConfigsBesideIt) {
 TEST_F(TokenizerFiles, LlamaClassesAddBos) {
   directory_.write("tokenizer_config.json", R"({"tokenizer_class": "LlamaTokenizerFast", "bos_token": "<s>"})");
   EXPECT_EQ(ids(small_tokenizer(), "a"), (Ids{10, 0}));
-  directory_.write("tokenizer_config.json",
-                   R"({"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "<e>", "add_bos_token": false,
+  directory_.write(
+      "tokenizer_config.json",
+      R"({"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "<e>", "add_bos_token": false,
                        "add_eos_token": true})");
   EXPECT_EQ(ids(small_tokenizer(), "a"), (Ids{0, 11}));
   directory_.write("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>"})");
@@ -223,14 +260,17 @@ TEST_F(TokenizerFiles, BadConfigsAreNamed) {
       {"tokenizer_config.json: eos_token.content is missing", {"tokenizer_config.json", R"({"eos_token": {}})"}},
       {"eos_token must be an object", {"tokenizer_config.json", R"({"eos_token": 3})"}},
       {"added_tokens_decoder has the key 'x'", {"tokenizer_config.json", R"({"added_tokens_decoder": {"x": {}}})"}},
-      {"added_tokens_decoder.12.content is missing", {"tokenizer_config.json", R"({"added_tokens_decoder": {"12": {}}})"}},
+      {"added_tokens_decoder.12.content is missing",
+       {"tokenizer_config.json", R"({"added_tokens_decoder": {"12": {}}})"}},
       {"has id 16000000", {"tokenizer_config.json", R"({"added_tokens_decoder": {"16000000": {"content": "x"}}})"}},
-      {"belongs to both 'a' and 'x'", {"tokenizer_config.json", R"({"added_tokens_decoder": {"0": {"content": "x"}}})"}},
+      {"belongs to both 'a' and 'x'",
+       {"tokenizer_config.json", R"({"added_tokens_decoder": {"0": {"content": "x"}}})"}},
       {"chat_template must be a string", {"tokenizer_config.json", R"({"chat_template": 3})"}},
       {"chat_template[0].name is missing", {"tokenizer_config.json", R"({"chat_template": [{}]})"}},
       {"add_bos_token must be true or false", {"tokenizer_config.json", R"({"add_bos_token": 1})"}},
       {"tokenizer_config.json: must be an object", {"tokenizer_config.json", "[]"}},
-      {"generation_config.json: eos_token_id[1] must be an integer", {"generation_config.json", R"({"eos_token_id": [1, "2"]})"}},
+      {"generation_config.json: eos_token_id[1] must be an integer",
+       {"generation_config.json", R"({"eos_token_id": [1, "2"]})"}},
       {"eos token id 99 is not in the vocabulary", {"generation_config.json", R"({"eos_token_id": 99})"}},
       {"special_tokens_map.json: additional_special_tokens[0] must be an object",
        {"special_tokens_map.json", R"({"additional_special_tokens": [1]})"}},

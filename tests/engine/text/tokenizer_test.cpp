@@ -35,17 +35,23 @@ std::unique_ptr<Tokenizer> load(const std::string& path) {
 // Valid UTF-8 with what tokenizers treat differently: scripts, digits, white space, marks, contractions, controls.
 std::string random_text(std::mt19937& random, size_t num_parts) {
   static const std::vector<std::string> parts = {
-      "a", "the", " the", "Hello", "'ll", "'S", " ", "  ", "\n", "\r\n", "\t", "1", "23", "456", "²", "½", "é", "e\u0301",
-      "ß", "日本", "の", "🙂", "👩\u200d👧", "\u00a0", "\u2003", "\u200b", "—", "…", "!", "...", "_", "$", "<|", "|>", "<s>",
-      "مرحبا", "Привет", "ǅ", "ʰ", "\u0300", "٣", std::string(1, '\0'), "\x01", "\x7f", "\u0085", "\u2028", "\U0010ffff"};
+      "a",     "the",      " the",   "Hello",   "'ll",       "'S",   " ",
+      "  ",    "\n",       "\r\n",   "\t",      "1",         "23",   "456",
+      "²",     "½",        "é",      "e\u0301", "ß",         "日本", "の",
+      "🙂",  "👩\u200d👧", "\u00a0", "\u2003",  "\u200b",    "—",    "…",
+      "!",     "...",      "_",      "$",       "<|",        "|>",   "<s>",
+      "مرحبا", "Привет",   "ǅ",      "ʰ",       "\u0300",    "٣",    std::string(1, '\0'),
+      "\x01",  "\x7f",     "\u0085", "\u2028",  "\U0010ffff"};
   std::string text;
   for (size_t i = 0; i < num_parts; ++i) {
     if (random() % 8 == 0) {
       uint32_t c = random() % 0x110000;
       if (c >= 0xD800 && c < 0xE000) c = 0xFFFD;
       char32_t wide = c;
-      if (wide < 0x80) text += static_cast<char>(wide);
-      else if (wide < 0x800) text += {static_cast<char>(0xC0 | wide >> 6), static_cast<char>(0x80 | (wide & 63))};
+      if (wide < 0x80)
+        text += static_cast<char>(wide);
+      else if (wide < 0x800)
+        text += {static_cast<char>(0xC0 | wide >> 6), static_cast<char>(0x80 | (wide & 63))};
       else if (wide < 0x10000)
         text += {static_cast<char>(0xE0 | wide >> 12), static_cast<char>(0x80 | (wide >> 6 & 63)),
                  static_cast<char>(0x80 | (wide & 63))};
@@ -99,7 +105,8 @@ TEST_P(BpeGolden, DecodingGivesBackTheText) {
       ASSERT_EQ(tokenizer->decode(ids, false), text) << "seed " << seed;
     } else {  // normalising twice changes nothing
       const std::string once = tokenizer->decode(ids, false);
-      ASSERT_EQ(tokenizer->decode(tokenizer->encode(once, {.add_special_tokens = false}), false), once) << "seed " << seed;
+      ASSERT_EQ(tokenizer->decode(tokenizer->encode(once, {.add_special_tokens = false}), false), once)
+          << "seed " << seed;
     }
   }
 }
@@ -197,7 +204,8 @@ TEST_P(SentencePieceGolden, SpecialTokensAndIds) {
   EXPECT_EQ(ids[0], *bos);
   EXPECT_EQ(ids[1], *bos);
   EXPECT_EQ(ids.back(), *eos);
-  for (const int32_t id : tokenizer->encode("<s>hi</s>", {.add_special_tokens = false, .parse_special_tokens = false})) {
+  for (const int32_t id :
+       tokenizer->encode("<s>hi</s>", {.add_special_tokens = false, .parse_special_tokens = false})) {
     EXPECT_FALSE(tokenizer->is_special(id));
   }
   EXPECT_EQ(tokenizer->token_id("no such token"), std::nullopt);

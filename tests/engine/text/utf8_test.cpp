@@ -65,7 +65,8 @@ TEST(Utf8, ValidPrefixEndsWhereDecodingFails) {
   std::mt19937 random(seed);
   for (int i = 0; i < 20000; ++i) {
     std::string bytes;
-    for (size_t n = random() % 24; n > 0; --n) bytes += static_cast<char>(random() % 4 == 0 ? random() : random() % 128);
+    for (size_t n = random() % 24; n > 0; --n)
+      bytes += static_cast<char>(random() % 4 == 0 ? random() : random() % 128);
     size_t expected = 0;
     while (expected < bytes.size()) {
       const Utf8Char c = decode_utf8_char(std::string_view(bytes).substr(expected));
@@ -77,7 +78,8 @@ TEST(Utf8, ValidPrefixEndsWhereDecodingFails) {
 }
 
 TEST(Utf8, CharacterClasses) {
-  for (const uint32_t c : {0x09u, 0x0Du, 0x20u, 0x85u, 0xA0u, 0x1680u, 0x2003u, 0x3000u}) EXPECT_TRUE(is_unicode_space(c));
+  for (const uint32_t c : {0x09u, 0x0Du, 0x20u, 0x85u, 0xA0u, 0x1680u, 0x2003u, 0x3000u})
+    EXPECT_TRUE(is_unicode_space(c));
   for (const uint32_t c : {0x00u, 0x1Cu, 0x41u, 0x180Eu, 0x200Bu, 0xFEFFu}) EXPECT_FALSE(is_unicode_space(c)) << c;
   for (const uint32_t c : {0x30u, 0x41u, 0x5Fu, 0xE9u, 0x300u, 0x65E5u, 0x663u}) EXPECT_TRUE(is_unicode_word(c)) << c;
   for (const uint32_t c : {0x20u, 0x2Du, 0x3Cu, 0x1F642u}) EXPECT_FALSE(is_unicode_word(c)) << c;

@@ -1,8 +1,8 @@
 #include "server/cli/command_line.h"
 
-#include <CLI/CLI.hpp>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <CLI/CLI.hpp>
 
 namespace sextant::cli {
 namespace {
@@ -122,7 +122,8 @@ TEST_F(CommandLineTest, ValuesThatCannotBeReadAreBadInput) {
 TEST(ReportBadInput, NamesTheFlagForTheKey) {
   testing::internal::CaptureStderr();
   EXPECT_EQ(report_bad_input("serve", {invalid_argument("max_model_len must be at least 2", "max_model_len"),
-                                       invalid_argument("file.json: unknown key 'x'", "x")}), 2);
+                                       invalid_argument("file.json: unknown key 'x'", "x")}),
+            2);
   EXPECT_EQ(testing::internal::GetCapturedStderr(),
             "sextant serve: --max-model-len must be at least 2\nsextant serve: file.json: unknown key 'x'\n");
 }

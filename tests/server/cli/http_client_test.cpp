@@ -24,7 +24,8 @@ TEST(ErrorText, FindsTheMessage) {
 }
 
 TEST(SendRequest, SaysThatNobodyListens) {
-  const auto response = send_request({.url = "http://127.0.0.1:9/v1/models", .api_key = "sk-x", .json_body = {}, .on_data = {}, .cancelled = {}});
+  const auto response = send_request(
+      {.url = "http://127.0.0.1:9/v1/models", .api_key = "sk-x", .json_body = {}, .on_data = {}, .cancelled = {}});
   ASSERT_FALSE(response.ok());
   EXPECT_EQ(response.status().code(), StatusCode::kUnavailable);
   EXPECT_THAT(response.status().message(), HasSubstr("127.0.0.1:9"));
@@ -32,7 +33,9 @@ TEST(SendRequest, SaysThatNobodyListens) {
 }
 
 TEST(SendRequest, OtherProtocolsAreRefused) {
-  EXPECT_FALSE(send_request({.url = "file:///etc/hostname", .api_key = {}, .json_body = {}, .on_data = {}, .cancelled = {}}).ok());
+  EXPECT_FALSE(
+      send_request({.url = "file:///etc/hostname", .api_key = {}, .json_body = {}, .on_data = {}, .cancelled = {}})
+          .ok());
 }
 
 }  // namespace

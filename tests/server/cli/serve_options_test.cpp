@@ -85,7 +85,8 @@ TEST_F(ServeOptionsTest, AnOpenHostNeedsAKeyOrThePlainWord) {
 
 TEST(LoopbackHost, IsWhatOnlyThisMachineReaches) {
   for (const char* host : {"127.0.0.1", "127.8.9.10", "::1", "localhost"}) EXPECT_TRUE(is_loopback_host(host)) << host;
-  for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "192.168.1.1", "example.org", "", "127.0.0.1.example.org", "localhost.example.org"}) {
+  for (const char* host : {"0.0.0.0", "::", "10.0.0.1", "192.168.1.1", "example.org", "", "127.0.0.1.example.org",
+                           "localhost.example.org"}) {
     EXPECT_FALSE(is_loopback_host(host)) << host;
   }
 }
@@ -98,8 +99,12 @@ TEST_F(ServeOptionsTest, PrintingNeedsNoModelButValidSettings) {
 }
 
 TEST_F(ServeOptionsTest, WhatIsPrintedReadsBackTheSame) {
-  arguments_.flags = {{"port", "9"}, {"host", "::1"}, {"gpu_memory_utilization", "0.3"}, {"enable_prefix_caching", "false"},
-                      {"kv_cache_memory_bytes", "64M"}, {"log_level", "debug"}};
+  arguments_.flags = {{"port", "9"},
+                      {"host", "::1"},
+                      {"gpu_memory_utilization", "0.3"},
+                      {"enable_prefix_caching", "false"},
+                      {"kv_cache_memory_bytes", "64M"},
+                      {"log_level", "debug"}};
   arguments_.print_config = true;
   EXPECT_EQ(all_messages(resolve()), "");
   const std::string printed = to_json(options_.settings()).dump();

@@ -49,7 +49,8 @@ TEST(Settings, BytesTakeBinaryAndDecimalUnits) {
   EXPECT_EQ(parse_bytes("1.5 GiB"), int64_t{3} << 29);
   EXPECT_EQ(parse_bytes("1T"), int64_t{1} << 40);
   EXPECT_EQ(parse_bytes("9223372036854775807"), std::numeric_limits<int64_t>::max());
-  for (const char* wrong : {"", "K", "-1", "1.5", "1X", "1KBB", "1 2", ".", "9223372036854775808", "99999999999T", "1e3", "nan", "0x10"}) {
+  for (const char* wrong :
+       {"", "K", "-1", "1.5", "1X", "1KBB", "1 2", ".", "9223372036854775808", "99999999999T", "1e3", "nan", "0x10"}) {
     EXPECT_EQ(parse_bytes(wrong), std::nullopt) << wrong;
   }
 }
@@ -72,8 +73,15 @@ TEST(Settings, TextIsReadByType) {
 TEST(Settings, WrongTextNamesTheKeyAndLeavesTheField) {
   Fields fields;
   const auto settings = fields.settings();
-  for (const auto& [idx, text] : std::vector<std::pair<int, std::string>>{
-           {1, "80a"}, {1, ""}, {1, "1.5"}, {1, "99999999999999999999"}, {2, "lots"}, {3, "half"}, {3, "nan"}, {3, "inf"}, {4, "maybe"}}) {
+  for (const auto& [idx, text] : std::vector<std::pair<int, std::string>>{{1, "80a"},
+                                                                          {1, ""},
+                                                                          {1, "1.5"},
+                                                                          {1, "99999999999999999999"},
+                                                                          {2, "lots"},
+                                                                          {3, "half"},
+                                                                          {3, "nan"},
+                                                                          {3, "inf"},
+                                                                          {4, "maybe"}}) {
     const Status status = set_from_text(settings[idx], text);
     EXPECT_EQ(status.code(), StatusCode::kInvalidArgument) << text;
     EXPECT_EQ(status.param(), settings[idx].key);
@@ -88,7 +96,8 @@ TEST(Settings, WrongTextNamesTheKeyAndLeavesTheField) {
 TEST(Settings, ConfigTextFillsFieldsAndAcceptsDashes) {
   Fields fields;
   const auto errors = apply_config_text(
-      fields.settings(), R"({"host": "x", "port": 1, "cache-bytes": "2G", "share": 1, "enable_reuse": false})", "c.json");
+      fields.settings(), R"({"host": "x", "port": 1, "cache-bytes": "2G", "share": 1, "enable_reuse": false})",
+      "c.json");
   EXPECT_TRUE(errors.empty());
   EXPECT_EQ(fields.host, "x");
   EXPECT_EQ(fields.port, 1);
@@ -100,7 +109,8 @@ TEST(Settings, ConfigTextFillsFieldsAndAcceptsDashes) {
 TEST(Settings, ConfigTextGivesEveryErrorWithTheNearestKey) {
   Fields fields;
   const auto errors = apply_config_text(
-      fields.settings(), R"({"prot": 1, "port": "8000", "share": "x", "enable_reuse": 1, "host": null, "zzz": {}})", "c.json");
+      fields.settings(), R"({"prot": 1, "port": "8000", "share": "x", "enable_reuse": 1, "host": null, "zzz": {}})",
+      "c.json");
   ASSERT_EQ(errors.size(), 6u);
   std::string all;
   for (const Status& error : errors) {

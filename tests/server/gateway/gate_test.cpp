@@ -1,8 +1,8 @@
 #include "server/gateway/gate.h"
 
+#include <gtest/gtest.h>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
-#include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "tests/support/fake_exchange.h"
@@ -34,7 +34,8 @@ class GateTest : public testing::Test {
     auto api = std::make_shared<http::Router>();
     for (const auto& route : kRoutes) {
       api->add(route.method, route.path, [](std::shared_ptr<http::Exchange> exchange) {
-        exchange->respond({.status = 200, .headers = {}, .content_type = "text/plain", .body = exchange->request().path});
+        exchange->respond(
+            {.status = 200, .headers = {}, .content_type = "text/plain", .body = exchange->request().path});
       });
     }
     gate_->open(std::move(api));
@@ -100,7 +101,8 @@ TEST_F(GateTest, RefusesWhileDrainingAndAfterAFailure) {
 
 TEST_F(GateTest, AsksForTheKeyBeforeAnythingElse) {
   make_gate("sk-right");
-  for (const char* wrong : {"", "Bearer", "Bearer ", "Bearer sk-wrong", "Bearer sk-righ", "Bearer sk-rightt", "Basic sk-right", "sk-right"}) {
+  for (const char* wrong : {"", "Bearer", "Bearer ", "Bearer sk-wrong", "Bearer sk-righ", "Bearer sk-rightt",
+                            "Basic sk-right", "sk-right"}) {
     const auto response = send("POST", "/v1/completions", wrong);
     EXPECT_EQ(response.status, 401) << wrong;
     EXPECT_EQ(header(response, "WWW-Authenticate"), "Bearer");

@@ -1,11 +1,11 @@
 // A real HttpServer on a free port with a few routes, and what its tests look at.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <atomic>
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <functional>
-#include <gtest/gtest.h>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -83,8 +83,8 @@ class HttpServerTest : public testing::Test {
     options.on_request = [this](const RequestRecord& record) {
       const std::lock_guard lock(mutex_);
       seen_.push_back({std::string(record.method), std::string(record.path), std::string(record.pattern),
-                       std::string(record.request_id), record.status, record.client_gone,
-                       record.request_bytes, record.response_bytes});
+                       std::string(record.request_id), record.status, record.client_gone, record.request_bytes,
+                       record.response_bytes});
     };
     io = std::make_unique<IoThreads>(num_threads);
     server = std::make_unique<HttpServer>(io->context(), options, router);

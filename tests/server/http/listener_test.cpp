@@ -158,8 +158,7 @@ TEST_F(ListenerTest, Http10) {
 TEST_F(ListenerTest, ConnectionClose) {
   start();
   RawClient client(port);
-  client.send(
-      "GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
+  client.send("GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /hello HTTP/1.1\r\nHost: x\r\n\r\n");
   const RawResponse response = client.read_response();
   EXPECT_EQ(response.header("connection"), "close");
   EXPECT_TRUE(client.is_closed_by_server());

@@ -3,19 +3,19 @@
 #pragma once
 
 #include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <map>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <optional>
-#include <poll.h>
 #include <string>
 #include <string_view>
-#include <sys/socket.h>
-#include <unistd.h>
 #include <utility>
 
 namespace sextant::http {
@@ -48,9 +48,7 @@ class RawClient {
     is_connected_ = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
   }
   RawClient(RawClient&& other) noexcept
-      : fd_(std::exchange(other.fd_, -1)),
-        is_connected_(other.is_connected_),
-        buffer_(std::move(other.buffer_)) {}
+      : fd_(std::exchange(other.fd_, -1)), is_connected_(other.is_connected_), buffer_(std::move(other.buffer_)) {}
   RawClient(const RawClient&) = delete;
   RawClient& operator=(const RawClient&) = delete;
   ~RawClient() { close(); }
@@ -164,8 +162,8 @@ class RawClient {
     return read_response();
   }
   RawResponse post(std::string_view path, std::string_view body) {
-    send("POST " + std::string(path) + " HTTP/1.1\r\nHost: x\r\nContent-Length: " +
-         std::to_string(body.size()) + "\r\n\r\n" + std::string(body));
+    send("POST " + std::string(path) + " HTTP/1.1\r\nHost: x\r\nContent-Length: " + std::to_string(body.size()) +
+         "\r\n\r\n" + std::string(body));
     return read_response();
   }
   size_t num_chunks() const { return num_chunks_; }

@@ -34,8 +34,7 @@ Fed feed(const std::string& text, const std::vector<size_t>& piece_sizes, const 
       buffer.erase(0, used);
     }
   }
-  Fed fed{
-      .state = reader.state(), .message = {}, .head = reader.head(), .body = reader.take_body(), .rest = {}};
+  Fed fed{.state = reader.state(), .message = {}, .head = reader.head(), .body = reader.take_body(), .rest = {}};
   if (fed.state == RequestReader::State::kError) {
     fed.status = reader.error().status;
     fed.message = reader.error().message;
@@ -47,9 +46,8 @@ Fed feed(const std::string& text, const std::vector<size_t>& piece_sizes, const 
 const std::string kHost = "Host: x\r\n";
 
 TEST(RequestReader, ReadsARequestInPiecesOfAnySize) {
-  const std::string text =
-      "POST /v1/chat/completions?a=b%20c HTTP/1.1\r\n" + kHost +
-      "Content-Type:  application/json \r\nX-Empty:\r\nContent-Length: 11\r\n\r\nhello world";
+  const std::string text = "POST /v1/chat/completions?a=b%20c HTTP/1.1\r\n" + kHost +
+                           "Content-Type:  application/json \r\nX-Empty:\r\nContent-Length: 11\r\n\r\nhello world";
   const std::string next = "GET / HTTP/1.1\r\n";
   for (size_t size = 1; size <= text.size(); ++size) {
     const Fed fed = feed(text + next, {size});
@@ -101,8 +99,7 @@ TEST(RequestReader, RandomBodiesInRandomPieces) {
     wire += "0\r\n\r\n";
     std::vector<size_t> pieces(1 + random() % 10);
     for (size_t& piece : pieces) piece = 1 + random() % 90;
-    const Fed fed =
-        feed("POST /x HTTP/1.1\r\n" + kHost + "Transfer-Encoding: chunked\r\n\r\n" + wire + "rest", pieces);
+    const Fed fed = feed("POST /x HTTP/1.1\r\n" + kHost + "Transfer-Encoding: chunked\r\n\r\n" + wire + "rest", pieces);
     ASSERT_EQ(fed.state, RequestReader::State::kComplete) << fed.message;
     ASSERT_EQ(fed.body, body);
     ASSERT_EQ(fed.rest, "rest");
@@ -190,8 +187,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadRequest{"two_hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
         // Two ends of one body
         BadRequest{"both", post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"), 400},
-        BadRequest{"both_other_order",
-                   post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"), 400},
+        BadRequest{"both_other_order", post("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"), 400},
         BadRequest{"two_lengths", post("Content-Length: 3\r\nContent-Length: 4\r\n", "abc"), 400},
         BadRequest{"two_equal_lengths", post("Content-Length: 3\r\nContent-Length: 3\r\n", "abc"), 400},
         BadRequest{"length_list", post("Content-Length: 3, 3\r\n", "abc"), 400},
@@ -205,8 +201,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadRequest{"gzip", post("Transfer-Encoding: gzip\r\n"), 501},
         BadRequest{"gzip_chunked", post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"), 501},
         BadRequest{"chunked_identity", post("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"), 501},
-        BadRequest{"chunked_twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
-                   400},
+        BadRequest{"chunked_twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), 400},
         BadRequest{"chunked_disguised", post("Transfer-Encoding: \"chunked\"\r\n"), 501},
         BadRequest{"chunked_http10", "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
         BadRequest{"expect", post("Expect: 200-maybe\r\n"), 417},
@@ -218,15 +213,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadRequest{"chunk_lf", post("Transfer-Encoding: chunked\r\n", "5\nhello\r\n0\r\n\r\n"), 400},
         BadRequest{"chunk_too_long", post("Transfer-Encoding: chunked\r\n", "3\r\nhello\r\n0\r\n\r\n"), 400},
         BadRequest{"chunk_overflow", post("Transfer-Encoding: chunked\r\n", "ffffffffffffffff\r\n"), 400},
-        BadRequest{"chunk_wrap", post("Transfer-Encoding: chunked\r\n", "10000000000000005\r\nhello\r\n"),
-                   400},
+        BadRequest{"chunk_wrap", post("Transfer-Encoding: chunked\r\n", "10000000000000005\r\nhello\r\n"), 400},
         BadRequest{"chunk_over_limit", post("Transfer-Encoding: chunked\r\n", "2000001\r\n"), 413},
-        BadRequest{"chunk_nul_extension", post("Transfer-Encoding: chunked\r\n", std::string("1;\0\r\n", 5)),
-                   400},
-        BadRequest{"chunk_long_extension",
-                   post("Transfer-Encoding: chunked\r\n", "1;" + std::string(5000, 'a')), 400},
-        BadRequest{"trailers_without_end",
-                   post("Transfer-Encoding: chunked\r\n", "0\r\n" + std::string(40000, 'a')), 431}),
+        BadRequest{"chunk_nul_extension", post("Transfer-Encoding: chunked\r\n", std::string("1;\0\r\n", 5)), 400},
+        BadRequest{"chunk_long_extension", post("Transfer-Encoding: chunked\r\n", "1;" + std::string(5000, 'a')), 400},
+        BadRequest{"trailers_without_end", post("Transfer-Encoding: chunked\r\n", "0\r\n" + std::string(40000, 'a')),
+                   431}),
     [](const testing::TestParamInfo<BadRequest>& param_info) { return std::string(param_info.param.name); });
 
 TEST(RequestReader, HeaderLimits) {
@@ -234,25 +226,20 @@ TEST(RequestReader, HeaderLimits) {
   limits.max_header_bytes = 1000;
   limits.max_headers = 5;
   const std::string start = "GET / HTTP/1.1\r\n" + kHost;
-  EXPECT_EQ(feed(start + "A: " + std::string(2000, 'x'), {1}, limits).status, 431)
-      << "before the header's end";
+  EXPECT_EQ(feed(start + "A: " + std::string(2000, 'x'), {1}, limits).status, 431) << "before the header's end";
   EXPECT_EQ(feed(std::string(2000, 'x'), {13}, limits).status, 431);
   const std::string fits = start + "A: " + std::string(1000 - start.size() - 3 - 4, 'x') + "\r\n\r\n";
   ASSERT_EQ(fits.size(), 1000U);
   EXPECT_EQ(feed(fits, {7}, limits).state, RequestReader::State::kComplete);
-  EXPECT_EQ(
-      feed(start + "A: " + std::string(1001 - start.size() - 3 - 4, 'x') + "\r\n\r\n", {7}, limits).status,
-      431);
-  EXPECT_EQ(feed(start + "A:1\r\nB:2\r\nC:3\r\nD:4\r\n\r\n", {}, limits).state,
-            RequestReader::State::kComplete);
+  EXPECT_EQ(feed(start + "A: " + std::string(1001 - start.size() - 3 - 4, 'x') + "\r\n\r\n", {7}, limits).status, 431);
+  EXPECT_EQ(feed(start + "A:1\r\nB:2\r\nC:3\r\nD:4\r\n\r\n", {}, limits).state, RequestReader::State::kComplete);
   EXPECT_EQ(feed(start + "A:1\r\nB:2\r\nC:3\r\nD:4\r\nE:5\r\n\r\n", {}, limits).status, 431);
 }
 
 TEST(RequestReader, BodyLimits) {
   Limits limits;
   limits.max_body_bytes = 10;
-  EXPECT_EQ(feed(post("Content-Length: 10\r\n", "0123456789"), {}, limits).state,
-            RequestReader::State::kComplete);
+  EXPECT_EQ(feed(post("Content-Length: 10\r\n", "0123456789"), {}, limits).state, RequestReader::State::kComplete);
   EXPECT_EQ(feed(post("Content-Length: 11\r\n"), {}, limits).status, 413);
   const std::string chunked = "Transfer-Encoding: chunked\r\n";
   EXPECT_EQ(feed(post(chunked, "5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n"), {}, limits).body, "0123456789");
@@ -269,18 +256,10 @@ TEST(RequestReader, SurvivesRandomBytes) {
     for (int i = static_cast<int>(random() % 4); i >= 0; --i) {
       const size_t at = random() % text.size();
       switch (random() % 4) {
-        case 0:
-          text[at] = static_cast<char>(random());
-          break;
-        case 1:
-          text.erase(at, 1 + random() % 5);
-          break;
-        case 2:
-          text.insert(at, std::string(1 + random() % 3, "\r\n :;\t%x0"[random() % 9]));
-          break;
-        default:
-          text.insert(at, text.substr(random() % text.size(), random() % 20));
-          break;
+        case 0: text[at] = static_cast<char>(random()); break;
+        case 1: text.erase(at, 1 + random() % 5); break;
+        case 2: text.insert(at, std::string(1 + random() % 3, "\r\n :;\t%x0"[random() % 9])); break;
+        default: text.insert(at, text.substr(random() % text.size(), random() % 20)); break;
       }
       if (text.empty()) text = "x";
     }

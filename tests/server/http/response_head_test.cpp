@@ -22,9 +22,8 @@ TEST(ResponseHead, SaysTheFraming) {
   EXPECT_THAT(head, HasSubstr("\r\nContent-Length: 5\r\n"));
   EXPECT_THAT(head, HasSubstr("\r\nX-Request-Id: id-1\r\n"));
   EXPECT_THAT(head, HasSubstr("\r\nContent-Type: application/json\r\n"));
-  EXPECT_THAT(head,
-              testing::ContainsRegex("\r\nDate: [A-Z][a-z][a-z], [0-9][0-9] [A-Z][a-z][a-z] 20[0-9][0-9] "
-                                     "[0-9][0-9]:[0-9][0-9]:[0-9][0-9] GMT\r\n"));
+  EXPECT_THAT(head, testing::ContainsRegex("\r\nDate: [A-Z][a-z][a-z], [0-9][0-9] [A-Z][a-z][a-z] 20[0-9][0-9] "
+                                           "[0-9][0-9]:[0-9][0-9]:[0-9][0-9] GMT\r\n"));
   EXPECT_THAT(head, Not(HasSubstr("Connection")));
 }
 
@@ -41,8 +40,7 @@ TEST(ResponseHead, NoFieldCanBeginAnother) {
                       {"X-Nul", std::string("a\0b", 3)},
                       {"X-Good", "fine"}};
   const std::string head = response_head(
-      response, {.content_length = 0, .is_chunked = false, .keep_alive = false, .to_http10 = false},
-      "i\r\nd");
+      response, {.content_length = 0, .is_chunked = false, .keep_alive = false, .to_http10 = false}, "i\r\nd");
   EXPECT_EQ(head.find("\r\n\r\n"), head.size() - 4);
   EXPECT_THAT(head, Not(HasSubstr("\r\nSet-Cookie")));
   EXPECT_THAT(head, Not(HasSubstr("\r\nA: 1")));
@@ -73,8 +71,7 @@ TEST(RequestId, TakesOnlyWhatIsSafe) {
 
 TEST(SseWriter, Events) {
   EXPECT_EQ(sse_event(R"({"a":1})"), "data: {\"a\":1}\n\n");
-  EXPECT_EQ(sse_event("a\nb\r\nc\rd"), "data: a\ndata: b\ndata: c\ndata: d\n\n")
-      << "no line can end the event early";
+  EXPECT_EQ(sse_event("a\nb\r\nc\rd"), "data: a\ndata: b\ndata: c\ndata: d\n\n") << "no line can end the event early";
   EXPECT_EQ(sse_event(""), "data: \n\n");
   EXPECT_EQ(sse_event("x\n"), "data: x\ndata: \n\n");
   EXPECT_EQ(sse_named_event("delta", "{}"), "event: delta\ndata: {}\n\n");
@@ -86,9 +83,8 @@ TEST(SseWriter, Events) {
 TEST(ErrorBody, IsOpenAis) {
   const HttpResponse response = error_response(400, "say \"n\"\n", "n", "bad_n");
   EXPECT_EQ(response.status, 400);
-  EXPECT_EQ(
-      response.body,
-      R"({"error":{"code":"bad_n","message":"say \"n\"\n","param":"n","type":"invalid_request_error"}})");
+  EXPECT_EQ(response.body,
+            R"({"error":{"code":"bad_n","message":"say \"n\"\n","param":"n","type":"invalid_request_error"}})");
   EXPECT_EQ(error_response(404, "x").body,
             R"({"error":{"code":null,"message":"x","param":null,"type":"invalid_request_error"}})");
   EXPECT_THAT(error_response(500, "\xff\xfe").body, HasSubstr("\xef\xbf\xbd")) << "bytes that are no UTF-8";

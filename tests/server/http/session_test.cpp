@@ -18,8 +18,8 @@ using SessionTest = HttpServerTest;
 TEST_F(SessionTest, MalformedRequestsGet400AndTheDoor) {
   start();
   for (const std::string& bad :
-       {std::string("NONSENSE\r\n\r\n"), std::string("\x16\x03\x01\x02\x00", 5),
-        std::string("GET / HTTP/1.1\n\n"), std::string("GET /hello HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n"),
+       {std::string("NONSENSE\r\n\r\n"), std::string("\x16\x03\x01\x02\x00", 5), std::string("GET / HTTP/1.1\n\n"),
+        std::string("GET /hello HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n"),
         std::string("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: "
                     "chunked\r\n\r\n0\r\n\r\n"),
         std::string("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello1"),
@@ -65,8 +65,8 @@ TEST_F(SessionTest, BodiesOverTheLimitGet413WithoutBeingRead) {
   EXPECT_TRUE(eager.is_closed_by_server());
   EXPECT_TRUE(eager.at_eof()) << "ended, not reset";
   RawClient chunked(port);
-  chunked.send("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n300\r\n" +
-               std::string(0x300, 'a') + "\r\n300\r\n");
+  chunked.send("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n300\r\n" + std::string(0x300, 'a') +
+               "\r\n300\r\n");
   EXPECT_EQ(chunked.read_response().status, 413);
   EXPECT_EQ(RawClient(port).post("/echo", std::string(1000, 'b')).body, std::string(1000, 'b'));
 }

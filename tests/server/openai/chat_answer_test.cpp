@@ -14,9 +14,7 @@ using testing_support::FakeEngine;
 
 class ChatAnswer : public ApiFixture {
  protected:
-  std::string prompt_text(RequestId id) {
-    return tokenizer_.decode(engine_.requests.at(id).prompt_token_ids, false);
-  }
+  std::string prompt_text(RequestId id) { return tokenizer_.decode(engine_.requests.at(id).prompt_token_ids, false); }
 };
 
 TEST_F(ChatAnswer, HasOpenAisShape) {
@@ -31,14 +29,13 @@ TEST_F(ChatAnswer, HasOpenAisShape) {
   engine_.end(1, 0);
   pump();
   const Json body = answer_of(exchange, 200);
-  EXPECT_EQ(
-      body.dump(),
-      R"({"id":"chatcmpl-req-1","object":"chat.completion","created":1700000000,"model":"tiny","choices":[)"
-      R"({"index":0,"message":{"role":"assistant","content":"hello","refusal":null,"annotations":[]},)"
-      R"("logprobs":null,"finish_reason":"stop","stop_reason":null}],"usage":{"prompt_tokens":20,)"
-      R"("completion_tokens":6,"total_tokens":26,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},)"
-      R"("completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,)"
-      R"("rejected_prediction_tokens":0}},"service_tier":"default","system_fingerprint":"fp_test"})");
+  EXPECT_EQ(body.dump(),
+            R"({"id":"chatcmpl-req-1","object":"chat.completion","created":1700000000,"model":"tiny","choices":[)"
+            R"({"index":0,"message":{"role":"assistant","content":"hello","refusal":null,"annotations":[]},)"
+            R"("logprobs":null,"finish_reason":"stop","stop_reason":null}],"usage":{"prompt_tokens":20,)"
+            R"("completion_tokens":6,"total_tokens":26,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},)"
+            R"("completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,)"
+            R"("rejected_prediction_tokens":0}},"service_tier":"default","system_fingerprint":"fp_test"})");
 }
 
 TEST_F(ChatAnswer, StreamsRoleTextEndUsageDone) {
@@ -49,11 +46,10 @@ TEST_F(ChatAnswer, StreamsRoleTextEndUsageDone) {
   pump();
   const std::vector<Json> events = exchange->events();
   ASSERT_EQ(events.size(), 6u);
-  EXPECT_EQ(
-      events[0].dump(),
-      R"({"id":"chatcmpl-req-1","object":"chat.completion.chunk","created":1700000000,"model":"tiny",)"
-      R"("system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"role":"assistant","content":"",)"
-      R"("refusal":null},"logprobs":null,"finish_reason":null}],"usage":null})");
+  EXPECT_EQ(events[0].dump(),
+            R"({"id":"chatcmpl-req-1","object":"chat.completion.chunk","created":1700000000,"model":"tiny",)"
+            R"("system_fingerprint":"fp_test","choices":[{"index":0,"delta":{"role":"assistant","content":"",)"
+            R"("refusal":null},"logprobs":null,"finish_reason":null}],"usage":null})");
   EXPECT_EQ(events[1]["choices"].dump(),
             R"([{"index":0,"delta":{"content":"he"},"logprobs":null,"finish_reason":null}])");
   EXPECT_EQ(events[2]["choices"][0]["delta"].dump(), R"({"content":"y"})");
@@ -124,8 +120,7 @@ TEST_F(ChatAnswer, PromptLogprobsAreAtTheTop) {
 }
 
 TEST_F(ChatAnswer, GoesOnWithTheLastMessage) {
-  const Json messages = {{{"role", "user"}, {"content", "x"}},
-                         {{"role", "assistant"}, {"content", "The answer "}}};
+  const Json messages = {{{"role", "user"}, {"content", "x"}}, {{"role", "assistant"}, {"content", "The answer "}}};
   const auto exchange = chat({{"messages", messages}, {"continue_final_message", true}, {"echo", true}});
   EXPECT_EQ(prompt_text(1), "[user]x<|im_end|>[assistant]The answer ");
   engine_.say(1, 0, "is", FinishReason::kLength);

@@ -28,8 +28,7 @@ std::string refused(const std::string& fields) {
   EXPECT_FALSE(request.ok()) << fields;
   if (request.ok()) return {};
   EXPECT_EQ(request.status().code(), StatusCode::kInvalidArgument) << fields;
-  EXPECT_NE(request.status().message().find(request.status().param()), std::string::npos)
-      << request.status().message();
+  EXPECT_NE(request.status().message().find(request.status().param()), std::string::npos) << request.status().message();
   return request.status().param();
 }
 
@@ -63,10 +62,8 @@ TEST(ChatRequest, MessagesAtFaultAreNamed) {
   EXPECT_EQ(refused(R"("messages":[{"role":"user","content":5}])"), "messages[0].content");
   EXPECT_EQ(refused(R"("messages":[{"role":"user","content":"x","contnt":1}])"), "messages[0].contnt");
   EXPECT_EQ(refused(R"("messages":[{"role":"user","content":["x"]}])"), "messages[0].content[0]");
-  EXPECT_EQ(refused(R"("messages":[{"role":"user","content":[{"text":"x"}]}])"),
-            "messages[0].content[0].type");
-  EXPECT_EQ(refused(R"("messages":[{"role":"user","content":[{"type":"text"}]}])"),
-            "messages[0].content[0].text");
+  EXPECT_EQ(refused(R"("messages":[{"role":"user","content":[{"text":"x"}]}])"), "messages[0].content[0].type");
+  EXPECT_EQ(refused(R"("messages":[{"role":"user","content":[{"type":"text"}]}])"), "messages[0].content[0].text");
   EXPECT_EQ(refused(R"("messages":[{"role":"user","content":[{"type":"text","text":"a"},
                        {"type":"image_url","image_url":{"url":"u"}}]}])"),
             "messages[0].content[1].type");
@@ -83,8 +80,7 @@ TEST(ChatRequest, ToolHistoryReachesTheTemplate) {
   EXPECT_EQ(request.prompt.messages[1]["tool_call_id"], "c");
   const char* broken = R"("messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":"{"}}]}])";
   EXPECT_EQ(refused(broken), "messages[0].tool_calls[0].function.arguments");
-  EXPECT_EQ(refused(R"("messages":[{"role":"assistant","tool_calls":[{}]}])"),
-            "messages[0].tool_calls[0].function");
+  EXPECT_EQ(refused(R"("messages":[{"role":"assistant","tool_calls":[{}]}])"), "messages[0].tool_calls[0].function");
   EXPECT_EQ(refused(R"("messages":[{"role":"assistant","tool_calls":5}])"), "messages[0].tool_calls");
 }
 
@@ -98,8 +94,7 @@ TEST(ChatRequest, ToolsNeedToolChoiceNone) {
   EXPECT_EQ(refused(R"("tools":{})"), "tools");
   EXPECT_EQ(refused(R"("tools":[1],"tool_choice":"none")"), "tools[0]");
   EXPECT_EQ(parsed(tools + R"(,"tool_choice":"none")").prompt.tools.size(), 1u);
-  EXPECT_TRUE(
-      parsed(R"("tools":[],"tool_choice":"none","parallel_tool_calls":false)").prompt.tools.is_null());
+  EXPECT_TRUE(parsed(R"("tools":[],"tool_choice":"none","parallel_tool_calls":false)").prompt.tools.is_null());
 }
 
 TEST(ChatRequest, MaxTokensHasTwoNames) {
@@ -139,8 +134,7 @@ TEST(ChatRequest, ContinuingTheLastMessage) {
   const ChatRequest request = parsed(R"("continue_final_message":true)");
   EXPECT_TRUE(request.prompt.continue_final_message);
   EXPECT_FALSE(request.prompt.add_generation_prompt);
-  EXPECT_EQ(refused(R"("continue_final_message":true,"add_generation_prompt":true)"),
-            "continue_final_message");
+  EXPECT_EQ(refused(R"("continue_final_message":true,"add_generation_prompt":true)"), "continue_final_message");
   EXPECT_EQ(refused(R"("continue_final_message":true,"messages":[{"role":"user","content":" \n"}])"),
             "continue_final_message");
   EXPECT_EQ(refused(R"("continue_final_message":1)"), "continue_final_message");

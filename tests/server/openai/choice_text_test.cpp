@@ -76,8 +76,7 @@ TEST_F(ChoiceTextTest, AStopTokenIsHiddenUnlessAskedFor) {
 TEST_F(ChoiceTextTest, SpecialTokensAreShownWhenNotSkipped) {
   spec_.skip_special_tokens = false;
   ChoiceText choice = make();
-  EXPECT_EQ(append(&choice, event({'a', ByteTokenizer::kImEnd, 'b'}, FinishReason::kLength)).text,
-            "a<|im_end|>b");
+  EXPECT_EQ(append(&choice, event({'a', ByteTokenizer::kImEnd, 'b'}, FinishReason::kLength)).text, "a<|im_end|>b");
 }
 
 TEST_F(ChoiceTextTest, TokensBehindAStopStringAreDropped) {
@@ -159,8 +158,8 @@ TEST_F(ChoiceTextTest, AnyCutGivesTheSameOutcome) {
     const std::vector<int32_t> ids = ids_of(text);
     for (size_t begin = 0; begin < ids.size() && !finish;) {
       const size_t end = std::min(ids.size(), begin + 1 + random() % 5);
-      OutputEvent one = event(
-          {ids.begin() + static_cast<std::ptrdiff_t>(begin), ids.begin() + static_cast<std::ptrdiff_t>(end)});
+      OutputEvent one =
+          event({ids.begin() + static_cast<std::ptrdiff_t>(begin), ids.begin() + static_cast<std::ptrdiff_t>(end)});
       if (end == ids.size()) one.finish_reason = FinishReason::kLength;
       const ChoiceUpdate update = append(&choice, one);
       shown += update.text;

@@ -30,14 +30,13 @@ TEST_F(CompletionAnswer, HasOpenAisShape) {
   pump();
   const Json body = answer_of(exchange, 200);
   EXPECT_EQ(exchange->response->content_type, "application/json");
-  EXPECT_EQ(
-      body.dump(),
-      R"({"id":"cmpl-req-1","object":"text_completion","created":1700000000,"model":"tiny",)"
-      R"("system_fingerprint":"fp_test","choices":[{"text":"xyz","index":0,"logprobs":null,)"
-      R"("finish_reason":"length","stop_reason":null}],"usage":{"prompt_tokens":3,"completion_tokens":3,)"
-      R"("total_tokens":6,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},)"
-      R"("completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,)"
-      R"("rejected_prediction_tokens":0}}})");
+  EXPECT_EQ(body.dump(),
+            R"({"id":"cmpl-req-1","object":"text_completion","created":1700000000,"model":"tiny",)"
+            R"("system_fingerprint":"fp_test","choices":[{"text":"xyz","index":0,"logprobs":null,)"
+            R"("finish_reason":"length","stop_reason":null}],"usage":{"prompt_tokens":3,"completion_tokens":3,)"
+            R"("total_tokens":6,"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},)"
+            R"("completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":0,"accepted_prediction_tokens":0,)"
+            R"("rejected_prediction_tokens":0}}})");
   EXPECT_TRUE(engine_.calls.empty());
 }
 
@@ -60,8 +59,8 @@ TEST_F(CompletionAnswer, AnyServedNameIsAnswered) {
 }
 
 TEST_F(CompletionAnswer, ListsOfPromptsTimesChoices) {
-  const auto exchange = begin("/v1/completions",
-                              {{"prompt", {{1, 2}, {3, 4, 5}}}, {"n", 2}, {"max_tokens", 2}, {"seed", 5}}, 2);
+  const auto exchange =
+      begin("/v1/completions", {{"prompt", {{1, 2}, {3, 4, 5}}}, {"n", 2}, {"max_tokens", 2}, {"seed", 5}}, 2);
   ASSERT_EQ(engine_.requests.size(), 2u);
   EXPECT_EQ(engine_.requests.at(2).prompt_token_ids, (std::vector<int32_t>{3, 4, 5}));
   EXPECT_EQ(engine_.requests.at(2).sampling.n, 2);
@@ -98,9 +97,7 @@ TEST_F(CompletionAnswer, EchoPrecedesTheText) {
   EXPECT_EQ(answer_of(exchange, 200)["choices"][0]["text"], "abc");
 }
 
-PositionLogprobs position(int32_t id, float logprob) {
-  return {{id, logprob}, 1, {{id, logprob}}};
-}
+PositionLogprobs position(int32_t id, float logprob) { return {{id, logprob}, 1, {{id, logprob}}}; }
 
 TEST_F(CompletionAnswer, EchoWithoutGenerationScoresThePrompt) {
   const auto exchange = complete({{"prompt", "ab"}, {"echo", true}, {"max_tokens", 0}, {"logprobs", 1}});
@@ -125,15 +122,14 @@ TEST_F(CompletionAnswer, PromptLogprobsAndTokenIds) {
   engine_.deliver({only});
   pump();
   const Json choice = answer_of(exchange, 200)["choices"][0];
-  EXPECT_EQ(choice["prompt_logprobs"].dump(),
-            "[null,{\"8\":{\"logprob\":-1.0,\"rank\":1,\"decoded_token\":\"\\b\"}}]");
+  EXPECT_EQ(choice["prompt_logprobs"].dump(), "[null,{\"8\":{\"logprob\":-1.0,\"rank\":1,\"decoded_token\":\"\\b\"}}]");
   EXPECT_EQ(choice["prompt_token_ids"].dump(), "[7,8]");
   EXPECT_EQ(choice["token_ids"].dump(), "[122]");
 }
 
 TEST_F(CompletionAnswer, StreamsChunksInOrder) {
-  const auto exchange = complete(
-      {{"prompt", "ab"}, {"stream", true}, {"stream_options", {{"include_usage", true}}}, {"max_tokens", 3}});
+  const auto exchange =
+      complete({{"prompt", "ab"}, {"stream", true}, {"stream_options", {{"include_usage", true}}}, {"max_tokens", 3}});
   EXPECT_FALSE(exchange->response);  // no header before the first token
   engine_.say(1, 0, "x");
   pump();
@@ -145,11 +141,10 @@ TEST_F(CompletionAnswer, StreamsChunksInOrder) {
   EXPECT_TRUE(exchange->is_finished);
   const std::vector<Json> events = exchange->events();
   ASSERT_EQ(events.size(), 4u);
-  EXPECT_EQ(
-      events[0].dump(),
-      R"({"id":"cmpl-req-1","object":"text_completion","created":1700000000,"model":"tiny",)"
-      R"("system_fingerprint":"fp_test","choices":[{"text":"x","index":0,"logprobs":null,"finish_reason":null}],)"
-      R"("usage":null})");
+  EXPECT_EQ(events[0].dump(),
+            R"({"id":"cmpl-req-1","object":"text_completion","created":1700000000,"model":"tiny",)"
+            R"("system_fingerprint":"fp_test","choices":[{"text":"x","index":0,"logprobs":null,"finish_reason":null}],)"
+            R"("usage":null})");
   EXPECT_EQ(events[1]["choices"][0].dump(),
             R"({"text":"yz","index":0,"logprobs":null,"finish_reason":"length","stop_reason":null})");
   EXPECT_TRUE(events[1]["usage"].is_null());
@@ -169,10 +164,9 @@ TEST_F(CompletionAnswer, StreamsWithoutUsageUnlessAsked) {
 }
 
 TEST_F(CompletionAnswer, ContinuousUsageCountsUp) {
-  const auto exchange =
-      complete({{"prompt", "ab"},
-                {"stream", true},
-                {"stream_options", {{"include_usage", true}, {"continuous_usage_stats", true}}}});
+  const auto exchange = complete({{"prompt", "ab"},
+                                  {"stream", true},
+                                  {"stream_options", {{"include_usage", true}, {"continuous_usage_stats", true}}}});
   engine_.say(1, 0, "x");
   engine_.deliver({engine_.event(1, 0, {0xC3})});  // half a character: counted although nothing is shown
   engine_.say(1, 0, "\xA9", FinishReason::kLength);
@@ -185,8 +179,7 @@ TEST_F(CompletionAnswer, ContinuousUsageCountsUp) {
 }
 
 TEST_F(CompletionAnswer, StreamedEchoComesOnceAndFirst) {
-  const auto exchange =
-      complete({{"prompt", "ab"}, {"stream", true}, {"echo", true}, {"return_token_ids", true}});
+  const auto exchange = complete({{"prompt", "ab"}, {"stream", true}, {"echo", true}, {"return_token_ids", true}});
   engine_.say(1, 0, "x");
   engine_.say(1, 0, "y", FinishReason::kLength);
   pump();
@@ -201,8 +194,8 @@ TEST_F(CompletionAnswer, StreamedEchoComesOnceAndFirst) {
 
 // Prompt log-probabilities come with choice 0; the others' echo waits for them.
 TEST_F(CompletionAnswer, StreamedEchoWithLogprobsWaitsForThePrompts) {
-  const auto exchange = complete(
-      {{"prompt", "ab"}, {"stream", true}, {"echo", true}, {"logprobs", 0}, {"n", 2}, {"max_tokens", 1}});
+  const auto exchange =
+      complete({{"prompt", "ab"}, {"stream", true}, {"echo", true}, {"logprobs", 0}, {"n", 2}, {"max_tokens", 1}});
   OutputEvent second = engine_.event(1, 1, {'y'}, FinishReason::kLength);
   second.logprobs = {position('y', -3.0f)};
   engine_.deliver({second});

@@ -2,8 +2,8 @@
 // null.
 #include "server/openai/completion_request.h"
 
-#include <functional>
 #include <gtest/gtest.h>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -30,8 +30,7 @@ std::string refused(const std::string& fields) {
   EXPECT_FALSE(request.ok()) << fields;
   if (request.ok()) return {};
   EXPECT_EQ(request.status().code(), StatusCode::kInvalidArgument) << fields;
-  EXPECT_NE(request.status().message().find(request.status().param()), std::string::npos)
-      << request.status().message();
+  EXPECT_NE(request.status().message().find(request.status().param()), std::string::npos) << request.status().message();
   return request.status().param();
 }
 
@@ -61,11 +60,10 @@ INSTANTIATE_TEST_SUITE_P(
     Fields, CompletionField,
     ::testing::Values(
         FieldCase{"model", {"\"m\"", "\"\""}, {"1", "[]", "{}", "true"}},
-        FieldCase{
-            "prompt",
-            {"\"\"", "\"x\"", "[\"a\",\"b\"]", "[1,2,999]", "[[1],[2,3]]", "[1.0]"},
-            {"1", "{}", "true", "[]", "[1,\"a\"]", "[\"a\",1]", "[[1],\"a\"]", "[[1],2]", "[null]", "[true]",
-             "[1000]", "[-1]", "[1.5]", "[[1000]]", "[[\"a\"]]", "[{}]", "[99999999999999999999]"}},
+        FieldCase{"prompt",
+                  {"\"\"", "\"x\"", "[\"a\",\"b\"]", "[1,2,999]", "[[1],[2,3]]", "[1.0]"},
+                  {"1", "{}", "true", "[]", "[1,\"a\"]", "[\"a\",1]", "[[1],\"a\"]", "[[1],2]", "[null]", "[true]",
+                   "[1000]", "[-1]", "[1.5]", "[[1000]]", "[[\"a\"]]", "[{}]", "[99999999999999999999]"}},
         FieldCase{"n", {"1", "128", "2.0"}, {"0", "129", "-1", "1.5", "\"1\"", "true", "[1]", "1e30"}},
         FieldCase{"temperature", {"0", "0.7", "2", "10"}, {"-0.1", "1e39", "\"1\"", "true", "[]", "1e300"}},
         FieldCase{"top_p", {"1", "0.01"}, {"0", "1.01", "-1", "\"1\"", "false"}},
@@ -76,8 +74,8 @@ INSTANTIATE_TEST_SUITE_P(
         FieldCase{"repetition_penalty", {"1", "1.5", "0.1"}, {"0", "-1", "\"1\"", "1e300"}},
         FieldCase{"logit_bias",
                   {"{}", "{\"5\":-100,\"999\":100.0}"},
-                  {"[]", "{\"5\":101}", "{\"5\":-101}", "{\"1000\":1}", "{\"-1\":1}", "{\"x\":1}",
-                   "{\"5\":\"1\"}", "{\"5x\":1}", "{\"\":1}", "{\"99999999999\":1}", "{\"5\":null}", "3"}},
+                  {"[]", "{\"5\":101}", "{\"5\":-101}", "{\"1000\":1}", "{\"-1\":1}", "{\"x\":1}", "{\"5\":\"1\"}",
+                   "{\"5x\":1}", "{\"\":1}", "{\"99999999999\":1}", "{\"5\":null}", "3"}},
         FieldCase{"allowed_token_ids", {"[0]", "[1,2]"}, {"[]", "[1000]", "[-1]", "1", "[\"1\"]"}},
         FieldCase{"seed",
                   {"0", "-1", "9223372036854775807", "-9223372036854775808"},
@@ -86,10 +84,8 @@ INSTANTIATE_TEST_SUITE_P(
         FieldCase{"min_tokens", {"0", "5"}, {"-1", "2049", "\"1\""}},
         FieldCase{"ignore_eos", {"true", "false"}, {"1", "\"true\""}},
         FieldCase{"stop_token_ids", {"[]", "[1,2]"}, {"[1000]", "3", "[null]"}},
-        FieldCase{
-            "stop", {"\"x\"", "[]", "[\"a\",\"b\"]"}, {"\"\"", "[\"\"]", "[1]", "1", "{}", "[\"a\",null]"}},
-        FieldCase{"include_stop_str_in_output", {"true"}, {"1"}},
-        FieldCase{"skip_special_tokens", {"false"}, {"0"}},
+        FieldCase{"stop", {"\"x\"", "[]", "[\"a\",\"b\"]"}, {"\"\"", "[\"\"]", "[1]", "1", "{}", "[\"a\",null]"}},
+        FieldCase{"include_stop_str_in_output", {"true"}, {"1"}}, FieldCase{"skip_special_tokens", {"false"}, {"0"}},
         FieldCase{"add_special_tokens", {"false"}, {"0", "\"\""}}, FieldCase{"echo", {"true"}, {"\"yes\""}},
         FieldCase{"stream", {"true", "false"}, {"1", "\"true\""}},
         FieldCase{"stream_options", {"{}"}, {"1", "[]", "{\"include_usage\":true}", "{\"includeusage\":1}"}},
@@ -100,8 +96,7 @@ INSTANTIATE_TEST_SUITE_P(
         FieldCase{"priority", {"0", "-5", "2147483647"}, {"2147483648", "-2147483649", "0.5", "\"1\""}},
         FieldCase{"cache_salt", {"\"abc\""}, {"\"\"", "1"}},
         FieldCase{"request_id", {"\"abc-1\""}, {"\"a b\"", "\"a\\n\"", "\"\\u00e9\"", "1"}},
-        FieldCase{"return_token_ids", {"true"}, {"1"}},
-        FieldCase{"return_tokens_as_token_ids", {"true"}, {"1"}},
+        FieldCase{"return_token_ids", {"true"}, {"1"}}, FieldCase{"return_tokens_as_token_ids", {"true"}, {"1"}},
         FieldCase{"best_of", {"1"}, {"2", "0", "\"1\""}},
         // Accepted without effect.
         FieldCase{"user", {"\"u\""}, {"1"}}, FieldCase{"store", {"true"}, {"\"x\""}},
@@ -115,8 +110,8 @@ INSTANTIATE_TEST_SUITE_P(
         FieldCase{"use_beam_search", {"false"}, {"true"}}, FieldCase{"length_penalty", {"1", "1.0"}, {"0.5"}},
         FieldCase{"bad_words", {"[]"}, {"[\"x\"]"}}, FieldCase{"logprob_token_ids", {}, {"[1]"}},
         FieldCase{"structured_outputs", {"{}"}, {"{\"json\":{}}"}}, FieldCase{"guided_json", {}, {"{}"}},
-        FieldCase{"spaces_between_special_tokens", {"true"}, {"false"}},
-        FieldCase{"prompt_embeds", {"[]"}, {"\"x\""}}, FieldCase{"thinking_token_budget", {"-1"}, {"5"}}),
+        FieldCase{"spaces_between_special_tokens", {"true"}, {"false"}}, FieldCase{"prompt_embeds", {"[]"}, {"\"x\""}},
+        FieldCase{"thinking_token_budget", {"-1"}, {"5"}}),
     [](const auto& test) { return std::string(test.param.name); });
 
 TEST(CompletionRequest, DefaultsAreOpenAis) {
@@ -198,8 +193,7 @@ TEST(CompletionRequest, NamesTheElementAtFault) {
   EXPECT_EQ(refused(R"("stop":["a",""])"), "stop[1]");
   EXPECT_EQ(refused(R"("logit_bias":{"7":1000})"), "logit_bias.7");
   EXPECT_EQ(refused(R"("stream":true,"stream_options":{"include_usage":1})"), "stream_options.include_usage");
-  EXPECT_EQ(refused(R"("stream":true,"stream_options":{"inclde_usage":true})"),
-            "stream_options.inclde_usage");
+  EXPECT_EQ(refused(R"("stream":true,"stream_options":{"inclde_usage":true})"), "stream_options.inclde_usage");
 }
 
 TEST(CompletionRequest, FieldsThatNeedEachOther) {
@@ -239,8 +233,7 @@ TEST(CompletionRequest, UnknownFieldsAreNamedWithTheNearest) {
   const auto request = parse(R"("max_token":5)");
   ASSERT_FALSE(request.ok());
   EXPECT_EQ(request.status().param(), "max_token");
-  EXPECT_NE(request.status().message().find("\"max_tokens\""), std::string::npos)
-      << request.status().message();
+  EXPECT_NE(request.status().message().find("\"max_tokens\""), std::string::npos) << request.status().message();
 }
 
 }  // namespace

@@ -18,9 +18,7 @@ const FieldTable& table() {
   return value;
 }
 
-Status check(const char* text, std::string_view path = {}) {
-  return table().check(Json::parse(text), path);
-}
+Status check(const char* text, std::string_view path = {}) { return table().check(Json::parse(text), path); }
 
 TEST(FieldTable, AcceptsWhatItKnows) {
   EXPECT_TRUE(check("{}").ok());
@@ -111,9 +109,9 @@ TEST(FieldTable, KnowsOpenAisFields) {
                            "web_search_options"}) {
     EXPECT_TRUE(chat_fields().check(Json{{name, nullptr}}).ok()) << name;
   }
-  for (const char* name : {"model", "prompt", "best_of", "echo", "frequency_penalty", "logit_bias",
-                           "logprobs", "max_tokens", "n", "presence_penalty", "seed", "stop", "stream",
-                           "stream_options", "suffix", "temperature", "top_p", "user"}) {
+  for (const char* name :
+       {"model", "prompt", "best_of", "echo", "frequency_penalty", "logit_bias", "logprobs", "max_tokens", "n",
+        "presence_penalty", "seed", "stop", "stream", "stream_options", "suffix", "temperature", "top_p", "user"}) {
     EXPECT_TRUE(completion_fields().check(Json{{name, nullptr}}).ok()) << name;
   }
 }

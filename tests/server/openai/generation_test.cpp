@@ -2,8 +2,8 @@
 // errors.
 #include "server/openai/generation.h"
 
-#include <functional>
 #include <gtest/gtest.h>
+#include <functional>
 #include <map>
 #include <random>
 #include <string>
@@ -33,8 +33,7 @@ class GenerationTest : public ApiFixture {
 };
 
 TEST_F(GenerationTest, AStopStringEndsTheChoiceAndItsBill) {
-  const auto exchange =
-      complete({{"prompt", "p"}, {"stop", {"END"}}, {"max_tokens", 100}, {"return_token_ids", true}});
+  const auto exchange = complete({{"prompt", "p"}, {"stop", {"END"}}, {"max_tokens", 100}, {"return_token_ids", true}});
   engine_.say(1, 0, "abE");
   engine_.say(1, 0, "N");
   pump();
@@ -52,8 +51,7 @@ TEST_F(GenerationTest, AStopStringEndsTheChoiceAndItsBill) {
 }
 
 TEST_F(GenerationTest, AStreamedStopStringNeverShows) {
-  const auto exchange =
-      complete({{"prompt", "p"}, {"stop", "END"}, {"max_tokens", 100}, {"stream", true}, {"n", 2}});
+  const auto exchange = complete({{"prompt", "p"}, {"stop", "END"}, {"max_tokens", 100}, {"stream", true}, {"n", 2}});
   for (const char c : std::string("abENxENDyy")) {
     engine_.deliver({engine_.event(1, 0, {c}), engine_.event(1, 1, {'z'})});
     pump();
@@ -89,8 +87,7 @@ TEST_F(GenerationTest, ADisconnectBeforeTheEngineHasIt) {
   exchange->disconnect();
   wait_until([&] { return exchange.use_count() == 1; });
   EXPECT_FALSE(exchange->response);
-  for (const auto& [id, request] : engine_.requests)
-    EXPECT_EQ(engine_.count("abort " + std::to_string(id)), 1u);
+  for (const auto& [id, request] : engine_.requests) EXPECT_EQ(engine_.count("abort " + std::to_string(id)), 1u);
 }
 
 TEST_F(GenerationTest, NothingIsKeptAfterAnAnswer) {
@@ -173,8 +170,7 @@ TEST_F(GenerationTest, AFailureBeforeTheStreamBeganIsAStatus) {
 }
 
 TEST_F(GenerationTest, AFailureInAStreamIsItsLastEvent) {
-  const auto exchange =
-      complete({{"prompt", "a"}, {"stream", true}, {"stream_options", {{"include_usage", true}}}});
+  const auto exchange = complete({{"prompt", "a"}, {"stream", true}, {"stream_options", {{"include_usage", true}}}});
   engine_.say(1, 0, "x");
   pump();
   engine_.deliver({engine_.event(1, 0, {'y'}), failure(engine_, 1)});
@@ -235,9 +231,9 @@ TEST_F(GenerationTest, TheContextIsALimitWithNumbers) {
   EXPECT_EQ(error({{"prompt", "x"}, {"max_tokens", INT64_MAX}})["code"], "context_length_exceeded");
   const Json second = error({{"prompt", {"x", std::string(256, 'x')}}});
   EXPECT_EQ(second["param"], "prompt[1]");
-  EXPECT_EQ(error({{"messages", {{{"role", "user"}, {"content", std::string(256, 'x')}}}}},
-                  "/v1/chat/completions")["param"],
-            "messages");
+  EXPECT_EQ(
+      error({{"messages", {{{"role", "user"}, {"content", std::string(256, 'x')}}}}}, "/v1/chat/completions")["param"],
+      "messages");
   EXPECT_TRUE(engine_.requests.empty());
   complete({{"prompt", "abc"}, {"max_tokens", 252}});
   EXPECT_EQ(engine_.requests.at(1).sampling.max_tokens, 252);

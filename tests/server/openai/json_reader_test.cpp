@@ -17,9 +17,8 @@ std::string error_of(std::string_view text, const JsonLimits& limits = {}) {
 }
 
 TEST(JsonReader, ReadsEveryKindOfValueAsTheLibraryDoes) {
-  for (const char* text :
-       {"null", "true", "-12", "18446744073709551615", "1.5e3", "\"a\\u00e9\\n\"", "[]", "{}",
-        " [1, [2, {\"b\": [], \"a\": {\"x\": null}}], \"z\"] \n", "\"\\ud83d\\ude00\""}) {
+  for (const char* text : {"null", "true", "-12", "18446744073709551615", "1.5e3", "\"a\\u00e9\\n\"", "[]", "{}",
+                           " [1, [2, {\"b\": [], \"a\": {\"x\": null}}], \"z\"] \n", "\"\\ud83d\\ude00\""}) {
     const Result<Json> parsed = parse_json(text);
     ASSERT_TRUE(parsed.ok()) << text << ": " << parsed.status().message();
     EXPECT_EQ(*parsed, Json::parse(text)) << text;
@@ -36,8 +35,7 @@ TEST(JsonReader, KeepsTheOrderOfKeys) {
 TEST(JsonReader, SaysWhere) {
   EXPECT_NE(error_of("{\"a\": 1,\n \"b\": nope}").find("line 2, column"), std::string::npos)
       << error_of("{\"a\": 1,\n \"b\": nope}");
-  EXPECT_NE(error_of("{\"a\" 1}").find("line 1, column 6 (byte 6)"), std::string::npos)
-      << error_of("{\"a\" 1}");
+  EXPECT_NE(error_of("{\"a\" 1}").find("line 1, column 6 (byte 6)"), std::string::npos) << error_of("{\"a\" 1}");
   EXPECT_NE(error_of("[1, 2").find("ends here"), std::string::npos) << error_of("[1, 2");
   EXPECT_NE(error_of("").find("empty"), std::string::npos) << error_of("");
   EXPECT_NE(error_of("{\"a\":1,\n\"a\":2}").find("line 2"), std::string::npos);
@@ -45,10 +43,9 @@ TEST(JsonReader, SaysWhere) {
 
 TEST(JsonReader, RefusesWhatIsNotJson) {
   for (const char* text :
-       {"NaN",    "[Infinity]", "-Infinity",   "{'a': 1}",  "[1,]",     "{\"a\":1,}", "[1] [2]",
-        "[1]x",   "01",         "+1",          ".5",        "\"a\nb\"", "// no\n1",   "1e999",
-        "-1e999", "[1e400]",    "\"\\ud800\"", "\"\\x41\"", "{1: 2}",   "undefined",  "\"open",
-        "[",      "{",          "nul",         "\x01"}) {
+       {"NaN",    "[Infinity]", "-Infinity", "{'a': 1}", "[1,]",  "{\"a\":1,}", "[1] [2]", "[1]x",        "01",
+        "+1",     ".5",         "\"a\nb\"",  "// no\n1", "1e999", "-1e999",     "[1e400]", "\"\\ud800\"", "\"\\x41\"",
+        "{1: 2}", "undefined",  "\"open",    "[",        "{",     "nul",        "\x01"}) {
     error_of(text);
   }
 }
@@ -96,8 +93,7 @@ TEST(JsonReader, ManyKeysTakeLinearTime) {
 
 // Whatever the damage, there is an answer, and what is accepted is what the library makes of it.
 TEST(JsonReader, DamagedTextIsRefusedOrReadRight) {
-  const std::string whole =
-      R"({"model":"m","prompt":["a\u00e9\"","b"],"n":-2,"x":[1.5e3,null,true,{"k":[]}]})";
+  const std::string whole = R"({"model":"m","prompt":["a\u00e9\"","b"],"n":-2,"x":[1.5e3,null,true,{"k":[]}]})";
   const unsigned seed = std::random_device()();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937 random(seed);

@@ -36,8 +36,7 @@ TEST_F(LogprobsRenderTest, CompletionForm) {
 
 TEST_F(LogprobsRenderTest, EchoedPromptsFirstTokenHasNone) {
   const std::vector<int32_t> prompt = {ByteTokenizer::kBos, 'h', 'i'};
-  const std::vector<PositionLogprobs> prompt_logprobs = {position('h', -1.0f, 1, {}),
-                                                         position('i', -2.0f, 1, {})};
+  const std::vector<PositionLogprobs> prompt_logprobs = {position('h', -1.0f, 1, {}), position('i', -2.0f, 1, {})};
   const std::vector<int32_t> ids = {'!'};
   const std::vector<PositionLogprobs> logprobs = {position('!', -3.0f, 1, {})};
   const Json out = renderer_.completion(prompt, prompt_logprobs, "hi", ids, logprobs, &offset_);
@@ -88,11 +87,9 @@ TEST_F(LogprobsRenderTest, TokensAsIds) {
 // JSON has neither infinities nor NaN.
 TEST_F(LogprobsRenderTest, UnboundedLogprobsBecomeOpenAisLeast) {
   const std::vector<int32_t> ids = {'a', 'b'};
-  const std::vector<PositionLogprobs> logprobs = {
-      position('a', -std::numeric_limits<float>::infinity(), 9, {}),
-      position('b', std::numeric_limits<float>::quiet_NaN(), 9, {})};
-  EXPECT_EQ(renderer_.completion({}, {}, "", ids, logprobs, &offset_)["token_logprobs"].dump(),
-            "[-9999.0,-9999.0]");
+  const std::vector<PositionLogprobs> logprobs = {position('a', -std::numeric_limits<float>::infinity(), 9, {}),
+                                                  position('b', std::numeric_limits<float>::quiet_NaN(), 9, {})};
+  EXPECT_EQ(renderer_.completion({}, {}, "", ids, logprobs, &offset_)["token_logprobs"].dump(), "[-9999.0,-9999.0]");
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
 #include "server/openai/text_pool.h"
 
+#include <gtest/gtest.h>
 #include <atomic>
 #include <chrono>
 #include <future>
-#include <gtest/gtest.h>
 #include <memory>
 #include <thread>
 

@@ -22,9 +22,8 @@ class TokenizeTest : public ApiFixture {
 TEST_F(TokenizeTest, Text) {
   EXPECT_EQ(ok("/tokenize", {{"model", "tiny"}, {"prompt", "a<eos>"}}).dump(),
             R"({"count":3,"max_model_len":256,"tokens":[256,97,257],"token_strs":null})");
-  EXPECT_EQ(
-      ok("/tokenize", {{"prompt", "a"}, {"add_special_tokens", false}, {"return_token_strs", true}}).dump(),
-      R"({"count":1,"max_model_len":256,"tokens":[97],"token_strs":["<0x97>"]})");
+  EXPECT_EQ(ok("/tokenize", {{"prompt", "a"}, {"add_special_tokens", false}, {"return_token_strs", true}}).dump(),
+            R"({"count":1,"max_model_len":256,"tokens":[97],"token_strs":["<0x97>"]})");
   EXPECT_EQ(ok("/tokenize", {{"prompt", ""}, {"add_special_tokens", false}})["count"], 0);
   // Longer than the context is no error here.
   EXPECT_EQ(ok("/tokenize", {{"prompt", std::string(1000, 'x')}})["count"], 1001);
