@@ -10,6 +10,7 @@ import itertools
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -360,6 +361,27 @@ def check_scripts(tree):
             yield f"{name}: does not set -u"
 
 
+def check_format(tree):
+    """clang-format's opinion of every source; .clang-format says which."""
+    names = [name for name in tree.files if name.endswith((".cpp", ".h", ".cu", ".cuh"))]
+    if not shutil.which("clang-format"):
+        yield "clang-format is not installed: deploy/install-deps.sh --test"
+        return
+    style = "file" if (tree.root / ".clang-format").exists() else "Google"
+    for begin in range(0, len(names), 100):
+        process = subprocess.run(["clang-format", f"--style={style}", "--dry-run"]
+                                 + names[begin : begin + 100],
+                                 cwd=tree.root, stderr=subprocess.PIPE, check=False)
+        found = re.findall(r"^(\S+?):(\d+):\d+: (?:warning|error): (.*)", process.stderr.decode(errors="replace"), re.M)
+        first = {}
+        for name, line, message in found:
+            first.setdefault(name, (line, message))
+        for name, (line, message) in first.items():
+            yield f"{name}:{line}: {message}; clang-format -i {name}"
+        if process.returncode != 0 and not found:
+            yield process.stderr.decode(errors="replace").strip()
+
+
 RULES = {
     "includes": check_includes,
     "sizes": check_sizes,
@@ -369,6 +391,7 @@ RULES = {
     "readmes": check_readmes,
     "tests": check_tests,
     "scripts": check_scripts,
+    "format": check_format,
 }
 
 

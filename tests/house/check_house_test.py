@@ -19,7 +19,7 @@ CLEAN = {
     "engine/base/a.cpp": '#include "engine/base/a.h"\n',
     "engine/config.h": HEADER + '#include "engine/base/a.h"\n',
     "engine/engine.h": HEADER + '#include "engine/config.h"\n',
-    "engine/core/scheduler.h": HEADER + '#include "engine/config.h"\n#include <vector>\n',
+    "engine/core/scheduler.h": HEADER + '#include <vector>\n\n#include "engine/config.h"\n',
     "engine/model/llama.cpp": "// Llama.\n",
     "server/http/session.cpp": "#include <boost/beast/core.hpp>\n",
     "server/main.cpp": '#include "engine/core/scheduler.h"\n',
@@ -116,6 +116,9 @@ class Rules(unittest.TestCase):
         self.assert_found("scripts", {"tests/run.sh": "#!/bin/bash\necho\n"}, "set -u")
         self.assert_found("scripts", {"tests/run": "#!/bin/bash\nset -u\n"}, "not executable")
         self.assert_found("scripts", {"tests/a.py": "def\n"}, "a.py:1")
+
+    def test_format(self):
+        self.assert_found("format", {"engine/base/a.h": HEADER + "int  a( ) ;\n"}, "engine/base/a.h:3")
 
 
 if __name__ == "__main__":
