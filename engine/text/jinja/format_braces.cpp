@@ -155,9 +155,10 @@ std::string format_integer_by(Runtime& runtime, const Value& value, const Spec& 
     default: fail_code(spec.type, value);
   }
   if (spec.alternate && base != 10) prefix += std::string("0") + spec.type;
+  const std::string_view symbols = spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string digits;
   do {
-    digits.insert(digits.begin(), (spec.type == 'X' ? "0123456789ABCDEF" : "0123456789abcdef")[magnitude % base]);
+    digits.insert(digits.begin(), symbols[magnitude % base]);
     magnitude /= base;
   } while (magnitude != 0);
   if (spec.grouping != 0) digits = group_digits(digits, spec.grouping, base == 10 ? 3 : 4);
