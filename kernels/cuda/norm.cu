@@ -1,0 +1,61 @@
+#include "kernels/cuda/norm.h"
+
+#include "kernels/cuda/element.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.h"
+#include "kernels/cuda/warp.h"
+
+namespace sextant::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) add_rms_norm_kernel(AddRmsNormArgs args) {
+  constexpr int kWidth = kPerVector<T>;
+  grid_dependency_wait();
+  const int64_t row = blockIdx.x;
+  float* residual = args.residual + row * args.residual_stride;
+  const T* x = static_cast<const T*>(args.x) + row * args.x_stride;
+  T* out = static_cast<T*>(args.out) + row * args.out_stride;
+  float squares = 0;
+  for (int i = static_cast<int>(threadIdx.x) * kWidth; i < args.cols; i += kThreads * kWidth) {
+    Vector<T> added = {};
+    if (args.x != nullptr) added = load_vector(x + i);
+    for (int j = 0; j < kWidth; j += 4) {
+      float4 r = *reinterpret_cast<const float4*>(residual + i + j);
+      if (args.x != nullptr) {
+        r.x += to_float(added.at[j]);
+        r.y += to_float(added.at[j + 1]);
+        r.z += to_float(added.at[j + 2]);
+        r.w += to_float(added.at[j + 3]);
+        *reinterpret_cast<float4*>(residual + i + j) = r;
+      }
+      squares += r.x * r.x + r.y * r.y + r.z * r.z + r.w * r.w;
+    }
+  }
+  const float scale = rsqrtf(block_sum(squares) / static_cast<float>(args.cols) + args.eps);
+  grid_dependency_launch();
+  for (int i = static_cast<int>(threadIdx.x) * kWidth; i < args.cols; i += kThreads * kWidth) {
+    Vector<T> result;
+    for (int j = 0; j < kWidth; ++j) result.at[j] = from_float<T>(residual[i + j] * scale * args.weight[i + j]);
+    store_vector(out + i, result);
+  }
+}
+
+}  // namespace
+
+int add_rms_norm(const AddRmsNormArgs& args, Stream stream) {
+  if (args.rows == 0) return cudaSuccess;
+  if (args.rows < 0 || args.cols <= 0 || args.cols % 8 != 0 || args.cols > 65536) return cudaErrorInvalidValue;
+  const LaunchShape shape{
+      .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(kThreads), .overlaps_previous = true};
+  switch (args.type) {
+    case ElementType::kFloat32: return launch(shape, stream, add_rms_norm_kernel<float>, args);
+    case ElementType::kBFloat16: return launch(shape, stream, add_rms_norm_kernel<bf16>, args);
+    case ElementType::kFloat16: return launch(shape, stream, add_rms_norm_kernel<fp16>, args);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace sextant::kernels::cuda

@@ -1,0 +1,128 @@
+// BlockRun: one CUDA thread block on one host thread. Each CUDA thread is a fibre (Boost.Context) that runs until it waits:
+// at a block barrier or in a warp collective. A thread that never waits costs no switch. Which ready thread goes on is
+// drawn from a seed, so that a missing barrier shows; seed 0 keeps the order of thread indices.
+// A violation of CUDA's rules ends the block: run() returns what was wrong and where.
+// Threads: one BlockRun per host thread; device code reaches it through current_block() and current_thread().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace sextant::simt {
+
+struct Dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  uint64_t count() const { return uint64_t{x} * y * z; }
+};
+
+inline constexpr int kWarpSize = 32;
+
+// A copy that cp.async began: its bytes arrive at the wait.
+struct AsyncCopy {
+  void* to;
+  const void* from;
+  uint32_t bytes;       // written
+  uint32_t read_bytes;  // read; the rest is zero
+};
+
+class Fibre;
+
+struct ThreadState {
+  Dim3 thread_idx{0, 0, 0};
+  int linear = 0;
+  Fibre* fibre = nullptr;  // while it waits
+  bool done = false;
+  const char* waits_at = nullptr;  // what it waits for; nullptr while it runs
+  int waits_line = 0;
+  std::vector<AsyncCopy> open_copies;                    // not yet committed
+  std::vector<std::vector<AsyncCopy>> committed_copies;  // oldest first
+
+  int lane() const { return linear % kWarpSize; }
+  int warp() const { return linear / kWarpSize; }
+};
+
+class BlockRun {
+ public:
+  struct Launch {
+    std::string kernel;
+    std::function<void()> body;
+    Dim3 grid;
+    Dim3 block;
+    size_t dynamic_shared_bytes = 0;
+    size_t max_shared_bytes = 48 << 10;  // static and dynamic together
+  };
+
+  BlockRun();
+  ~BlockRun();
+  BlockRun(const BlockRun&) = delete;
+  BlockRun& operator=(const BlockRun&) = delete;
+
+  // Runs block `block_idx`; empty when all went well, else what was wrong.
+  std::string run(const Launch& launch, Dim3 block_idx, uint64_t seed);
+
+  // Device code's side.
+  const Launch& launch() const { return *launch_; }
+  Dim3 block_idx() const { return block_idx_; }
+  void sync_threads(const char* file, int line);
+  // Waits until every lane of `mask` came to the same collective; the last one runs complete(args by lane, mask).
+  void collective(const char* name, uint32_t mask, void* lane_args,
+                  void (*complete)(void* const* lanes, uint32_t mask));
+  void* static_shared(const void* key, size_t bytes, size_t alignment);
+  void* dynamic_shared() { return shared_; }
+  // Whether [p, p + bytes) is inside the block's shared memory.
+  bool is_shared(const void* p, size_t bytes) const;
+  [[noreturn]] void fail(const std::string& what);
+
+ private:
+  struct Collective {  // lanes that came so far
+    const char* name = nullptr;
+    uint32_t mask = 0;
+    uint32_t arrived = 0;
+    void* args[kWarpSize] = {};
+  };
+  struct StaticShared {
+    const void* key;
+    size_t offset;
+  };
+  friend class Fibre;
+  static void fibre_entry(void* run);
+  void fibre_loop();
+  ThreadState* pop_ready();
+  void make_ready(ThreadState* thread) { ready_.push_back(thread); }
+  void wait(const char* what, int line);
+  void switch_to(Fibre* fibre);
+  void yield_to_next();
+  void release_barrier();
+  std::string waiting_threads() const;
+
+  const Launch* launch_ = nullptr;
+  Dim3 block_idx_;
+  uint64_t random_ = 0;
+  bool shuffled_ = false;
+  int num_alive_ = 0;
+  int num_at_barrier_ = 0;
+  std::vector<ThreadState> threads_;
+  std::vector<ThreadState*> ready_;
+  size_t ready_head_ = 0;
+  std::vector<std::vector<Collective>> collectives_;  // by warp
+  std::unique_ptr<Fibre> main_;
+  std::vector<std::unique_ptr<Fibre>> fibres_;
+  std::vector<Fibre*> free_fibres_;
+  Fibre* current_ = nullptr;
+  std::vector<StaticShared> static_shared_;
+  size_t shared_used_ = 0;
+  std::byte* shared_ = nullptr;
+  std::string failure_;
+};
+
+// Of the device code that this host thread runs; nullptr outside of kernels.
+extern thread_local BlockRun* t_block;
+extern thread_local ThreadState* t_thread;
+inline BlockRun& current_block() { return *t_block; }
+inline ThreadState& current_thread() { return *t_thread; }
+
+}  // namespace sextant::simt

@@ -1,0 +1,27 @@
+// Shadow of <cuda_fp16.h>: storage and conversions, rounding to nearest even.
+#pragma once
+
+#include <cuda_runtime.h>
+
+struct alignas(2) __half {
+  uint16_t bits;
+};
+struct alignas(4) __half2 {
+  __half x, y;
+};
+
+inline float __half2float(__half h) {
+  _Float16 value;
+  std::memcpy(&value, &h.bits, 2);
+  return static_cast<float>(value);
+}
+inline __half __float2half(float x) {
+  const auto value = static_cast<_Float16>(x);
+  __half h;
+  std::memcpy(&h.bits, &value, 2);
+  return h;
+}
+inline __half __float2half_rn(float x) { return __float2half(x); }
+inline __half2 __floats2half2_rn(float x, float y) { return {__float2half(x), __float2half(y)}; }
+inline __half2 __float22half2_rn(float2 v) { return __floats2half2_rn(v.x, v.y); }
+inline float2 __half22float2(__half2 v) { return {__half2float(v.x), __half2float(v.y)}; }

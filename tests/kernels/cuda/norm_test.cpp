@@ -1,0 +1,63 @@
+#include "kernels/cuda/norm.h"
+
+#include <cmath>
+
+#include "tests/kernels/cuda/cuda_test_support.h"
+
+namespace sextant::kernels::cuda {
+namespace {
+
+class NormTest : public ::testing::TestWithParam<ElementType>, public SeededTest {};
+
+TEST_P(NormTest, AddsTheResidualAndNormalises) {
+  for (const int32_t cols : {8, 64, 576, 2056, 4096}) {
+    const int32_t rows = 3;
+    const std::vector<float> residual = normals(rows * cols);
+    const std::vector<float> weight = normals(cols);
+    std::vector<float> x = normals(rows * cols);
+    const bool is_float = GetParam() == ElementType::kFloat32;
+    if (!is_float) x = from_16_bit(to_16_bit(x, GetParam()), GetParam());
+    under_thread_orders(seed(), [&] {
+      DeviceArray<float> on_device(residual);
+      DeviceArray<float> weights(weight);
+      DeviceArray<float> x32(is_float ? x : std::vector<float>{});
+      DeviceArray<uint16_t> x16(is_float ? std::vector<uint16_t>{} : to_16_bit(x, GetParam()));
+      void* io = is_float ? static_cast<void*>(x32.data()) : x16.data();
+      ASSERT_EQ(
+          add_rms_norm({on_device.data(), cols, io, cols, weights.data(), 1e-5f, io, cols, rows, cols, GetParam()},
+                       nullptr),
+          0);
+      const std::vector<float> sums = on_device.download();
+      const std::vector<float> got = is_float ? x32.download() : from_16_bit(x16.download(), GetParam());
+      for (int32_t t = 0; t < rows; ++t) {
+        std::vector<float> sum(static_cast<size_t>(cols));
+        for (int32_t i = 0; i < cols; ++i) {
+          const auto at = static_cast<size_t>(t * cols + i);
+          sum[static_cast<size_t>(i)] = residual[at] + x[at];
+          ASSERT_EQ(sums[at], sum[static_cast<size_t>(i)]);
+        }
+        const std::vector<double> expected = ref::rms_norm(sum, weight, 1e-5);
+        for (int32_t i = 0; i < cols; ++i) {
+          // The mean of squares: cols / threads additions in a chain and a tree of 8; then a root, two products, a rounding.
+          const double bound =
+              std::abs(expected[static_cast<size_t>(i)]) * ((cols / 256.0 + 20) * kEpsilon + epsilon(GetParam()));
+          ASSERT_NEAR(got[static_cast<size_t>(t * cols + i)], expected[static_cast<size_t>(i)], bound)
+              << cols << " " << i;
+        }
+      }
+    });
+  }
+}
+
+TEST(NormLimits, AreChecked) {
+  AddRmsNormArgs args = {};
+  args.rows = 1;
+  args.cols = 12;
+  EXPECT_NE(add_rms_norm(args, nullptr), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, NormTest,
+                         ::testing::Values(ElementType::kFloat32, ElementType::kBFloat16, ElementType::kFloat16));
+
+}  // namespace
+}  // namespace sextant::kernels::cuda
