@@ -54,6 +54,11 @@ int enqueue_launch(const void* kernel, Dim3 grid, Dim3 block, size_t dynamic_sha
   return cudaSuccess;
 }
 
+int enqueue_host_work(void*, const char*, std::function<void()> work) {
+  work();
+  return cudaSuccess;
+}
+
 }  // namespace sextant::simt
 
 using sextant::simt::g_error;

@@ -22,4 +22,9 @@ int enqueue_launch(const void* kernel, Dim3 grid, Dim3 block, size_t dynamic_sha
                    std::function<void()> body);
 int set_max_dynamic_shared(const void* kernel, int bytes);
 
+// Work of a library shadow (cuBLASLt, NCCL) as one node of the stream: ordered after what the stream holds, captured into a
+// graph when the stream captures, and allowed to touch memory of the stream's device while it runs. `work` may run many times
+// (a graph's replay), so it owns copies of its arguments. Returns a cudaError_t.
+int enqueue_host_work(void* stream, const char* name, std::function<void()> work);
+
 }  // namespace sextant::simt
