@@ -37,6 +37,11 @@ struct Tensor {
   int64_t row_stride = 0;  // elements
 
   float* f32() const { return static_cast<float*>(data); }
+  // Rows [first, first + count) of this one.
+  Tensor row_range(int64_t first, int64_t count) const {
+    const auto offset = static_cast<size_t>(first * row_stride) * dtype_size(dtype);
+    return {static_cast<std::byte*>(data) + offset, dtype, count, cols, row_stride};
+  }
 };
 
 // A weight matrix as a file holds it, in host memory: `rows` outputs of `cols` inputs, blocks along a row.
@@ -77,8 +82,8 @@ struct KvCacheLayout {
 struct RopeTable {
   int32_t rotary_dim = 0;
   int64_t num_positions = 0;
-  std::vector<float> cos;  // [num_positions, rotary_dim / 2]
-  std::vector<float> sin;
+  const float* cos = nullptr;  // [num_positions, rotary_dim / 2], in device memory
+  const float* sin = nullptr;
 };
 
 // The ragged batch that attention sees; host memory, valid during the step.
@@ -91,6 +96,21 @@ struct AttentionBatch {
   std::span<const int64_t> slot_mapping;  // [T]: block id * block_size + place; where the row's K and V are written
   std::span<const int32_t> block_tables;  // [num_sequences, max_blocks_per_seq], unused entries 0
   int32_t max_blocks_per_seq = 0;
+};
+
+// What a step computes on; host memory, valid until the step's last op.
+struct StepInputs {
+  std::span<const int32_t> token_ids;       // [T], flat over the step's sequences
+  std::span<const int32_t> logits_indices;  // [R], ascending rows of the batch whose logits are wanted
+  AttentionBatch attention;
+};
+
+// The largest step that will come; a backend sets its buffers by it.
+struct StepLimits {
+  int64_t max_num_batched_tokens = 0;
+  int64_t max_num_seqs = 0;
+  int64_t max_model_len = 0;
+  int64_t block_size = 16;
 };
 
 struct AttentionParams {
@@ -130,16 +150,21 @@ class Backend {
   virtual int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
                                   const AttentionParams& attention) const = 0;
 
-  // Once per step, before its ops: splits the attention work. `batch` stays valid until the step's last op.
-  virtual void plan(const AttentionBatch& batch, const AttentionParams& attention) = 0;
+  // What matmul inputs and outputs, q, k and v are held in ("act" below). The residual stream and logits are f32.
+  virtual DType activation_dtype() const { return DType::kFloat32; }
 
-  // out[t] = table row ids[t], as f32 [T, H]. ids are inside the table.
-  virtual void embed(const WeightMatrix& table, std::span<const int32_t> ids, Tensor out) = 0;
-  // out = x / sqrt(mean(x^2) + eps) * weight, per row; weight f32 [H] on the device. out may be x.
+  // Once, before the first plan().
+  virtual Status reserve(const StepLimits&, const AttentionParams&) { return ok_status(); }
+  // Once per step, before its ops: takes the inputs and splits the attention work.
+  virtual void plan(const StepInputs& inputs, const AttentionParams& attention) = 0;
+
+  // out[t] = table row of the plan's token t, as f32 [T, H]. Ids are inside the table.
+  virtual void embed(const WeightMatrix& table, Tensor out) = 0;
+  // out = x / sqrt(mean(x^2) + eps) * weight, per row; x f32, out act; weight f32 [H] on the device. out may be x.
   virtual void rms_norm(Tensor x, const float* weight, float eps, Tensor out) = 0;
   // residual += x; out = rms_norm(residual).
   virtual void add_rms_norm(Tensor residual, Tensor x, const float* weight, float eps, Tensor out) = 0;
-  // out[t, n] = sum over k of x[t, k] * w[n, k]; out f32 [T, N], must not overlap x.
+  // out[t, n] = sum over k of x[t, k] * w[n, k]; x act, out act or f32 [T, N], must not overlap x.
   virtual void matmul(const WeightMatrix& w, Tensor x, Tensor out) = 0;
   // out[t, n] = x[t, n] + bias[n], in place; bias f32 [N].
   virtual void add_bias(Tensor x, const float* bias) = 0;
@@ -154,8 +179,8 @@ class Backend {
   virtual void silu_mul(Tensor gate_up, Tensor out) = 0;
   // x += y
   virtual void add(Tensor x, Tensor y) = 0;
-  // out[r] = x[row_indices[r]]
-  virtual void gather_rows(Tensor x, std::span<const int32_t> row_indices, Tensor out) = 0;
+  // out[r] = x[the plan's logits_indices[r]]
+  virtual void gather_logits_rows(Tensor x, Tensor out) = 0;
   // Runs body(begin, end) over [0, n) on the device's host threads and waits; for the sampler on the CPU.
   virtual void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) = 0;
   // Waits for all ops; kDeviceError when one failed.

@@ -91,15 +91,19 @@ class CpuBackend final : public Backend {
     return (scratch + CpuAttention::max_partial_floats(pool_.num_threads())) * int64_t{sizeof(float)} + items * 100;
   }
 
-  void plan(const AttentionBatch& batch, const AttentionParams& attention) override {
+  void plan(const StepInputs& inputs, const AttentionParams& attention) override {
+    const AttentionBatch& batch = inputs.attention;
+    token_ids_ = inputs.token_ids;
+    logits_indices_ = inputs.logits_indices;
     const Status grown = grow_scratch(CpuAttention::scratch_floats(attention));
     CHECK(grown.ok()) << grown.message();
     max_position_ = batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end());
     attention_.plan(batch, attention);
   }
 
-  void embed(const WeightMatrix& table, std::span<const int32_t> ids, Tensor out) override {
+  void embed(const WeightMatrix& table, Tensor out) override {
     check_f32(out);
+    const std::span<const int32_t> ids = token_ids_;
     const CpuMatrix& matrix = cpu_matrix(table);
     CHECK(out.cols == matrix.cols() && out.rows >= static_cast<int64_t>(ids.size())) << "embed: shape of out";
     for_rows(static_cast<int64_t>(ids.size()), out.cols, [&](int64_t begin, int64_t end) {
@@ -174,9 +178,8 @@ class CpuBackend final : public Backend {
             << "slot " << slot << " is outside the cache";
       }
       kernels_.rope_and_cache({qkv.f32() + begin * qkv.row_stride, qkv.row_stride, end - begin, attention.num_heads,
-                               kv.cells(), rope.rotary_dim, rope.cos.data(), rope.sin.data(),
-                               batch.positions.data() + begin, batch.slot_mapping.data() + begin, kv.layer_data(layer),
-                               kv.is_bf16()});
+                               kv.cells(), rope.rotary_dim, rope.cos, rope.sin, batch.positions.data() + begin,
+                               batch.slot_mapping.data() + begin, kv.layer_data(layer), kv.is_bf16()});
     });
   }
 
@@ -212,10 +215,12 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void gather_rows(Tensor x, std::span<const int32_t> row_indices, Tensor out) override {
+  void gather_logits_rows(Tensor x, Tensor out) override {
+    const std::span<const int32_t> row_indices = logits_indices_;
     check_f32(x);
     check_f32(out);
-    CHECK(out.cols == x.cols && out.rows >= static_cast<int64_t>(row_indices.size())) << "gather_rows: shape of out";
+    CHECK(out.cols == x.cols && out.rows >= static_cast<int64_t>(row_indices.size()))
+        << "gather_logits_rows: shape of out";
     for (size_t r = 0; r < row_indices.size(); ++r) {
       CHECK(row_indices[r] >= 0 && row_indices[r] < x.rows) << "row " << row_indices[r] << " of " << x.rows;
       std::memcpy(out.f32() + static_cast<int64_t>(r) * out.row_stride, x.f32() + row_indices[r] * x.row_stride,
@@ -265,6 +270,8 @@ class CpuBackend final : public Backend {
   std::vector<std::unique_ptr<CpuBuffer>> scratch_;
   std::vector<float*> scratch_at_;
   int64_t scratch_floats_ = 0;
+  std::span<const int32_t> token_ids_;  // of the step, as are the following
+  std::span<const int32_t> logits_indices_;
   int32_t max_position_ = 0;
 };
 

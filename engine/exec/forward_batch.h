@@ -35,6 +35,7 @@ class ForwardBatch {
   std::span<const int32_t> logits_indices() const { return logits_indices_; }
   const std::vector<LogitsRows>& logits_rows() const { return logits_rows_; }
   AttentionBatch attention() const;
+  StepInputs inputs() const { return {token_ids_, logits_indices_, attention()}; }
 
  private:
   std::vector<int32_t> token_ids_;

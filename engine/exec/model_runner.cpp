@@ -14,15 +14,14 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Backend& backend, std::
 }
 
 Status ModelRunner::execute(const ForwardBatch& batch, const std::function<void(int64_t, Tensor)>& on_logits) {
-  backend_.plan(batch.attention(), model_->attention());
-  const Tensor hidden = model_->forward({batch.token_ids(), batch.logits_indices()}, *cache_);
+  const StepInputs inputs = batch.inputs();
+  backend_.plan(inputs, model_->attention());
+  const Tensor hidden = model_->forward(static_cast<int64_t>(inputs.token_ids.size()),
+                                        static_cast<int64_t>(inputs.logits_indices.size()), *cache_);
   for (int64_t first = 0; first < hidden.rows; first += kLogitsRows) {
     const int64_t rows = std::min(kLogitsRows, hidden.rows - first);
-    Tensor part = hidden;
-    part.data = hidden.f32() + first * hidden.row_stride;
-    part.rows = rows;
     const Tensor logits{logits_->data(), DType::kFloat32, rows, vocab_size_, vocab_size_};
-    model_->compute_logits(part, logits);
+    model_->compute_logits(hidden.row_range(first, rows), logits);
     RETURN_IF_ERROR(backend_.synchronize());
     on_logits(first, logits);
   }

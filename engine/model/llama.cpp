@@ -10,22 +10,31 @@
 namespace sextant {
 namespace {
 
-// fp32 values in device memory: norm weights, biases, activations.
+// fp32 values in device memory: norm weights, biases, tables.
 class FloatBuffer {
  public:
-  Status allocate(Backend& backend, int64_t count) {
-    ASSIGN_OR_RETURN(buffer_, backend.allocate(static_cast<size_t>(count) * sizeof(float)));
-    return ok_status();
-  }
   Status upload(Backend& backend, const std::vector<float>& values) {
-    RETURN_IF_ERROR(allocate(backend, static_cast<int64_t>(values.size())));
+    ASSIGN_OR_RETURN(buffer_, backend.allocate(values.size() * sizeof(float)));
     return backend.upload(std::as_bytes(std::span(values)), *buffer_);
   }
   float* data() const { return buffer_ ? static_cast<float*>(buffer_->data()) : nullptr; }
-  Tensor rows(int64_t num_rows, int64_t cols) const { return {data(), DType::kFloat32, num_rows, cols, cols}; }
-  int64_t size_bytes() const { return buffer_ ? static_cast<int64_t>(buffer_->size_bytes()) : 0; }
 
  private:
+  std::unique_ptr<DeviceBuffer> buffer_;
+};
+
+// Activations of one step in device memory.
+class ActivationBuffer {
+ public:
+  Status allocate(Backend& backend, DType dtype, int64_t count) {
+    dtype_ = dtype;
+    ASSIGN_OR_RETURN(buffer_, backend.allocate(static_cast<size_t>(count) * dtype_size(dtype)));
+    return ok_status();
+  }
+  Tensor rows(int64_t num_rows, int64_t cols) const { return {buffer_->data(), dtype_, num_rows, cols, cols}; }
+
+ private:
+  DType dtype_ = DType::kFloat32;
   std::unique_ptr<DeviceBuffer> buffer_;
 };
 
@@ -50,7 +59,7 @@ class Llama final : public Model {
   Status load(WeightLoader& loader, const ModelLoadOptions& options);
 
   const AttentionParams& attention() const override { return attention_; }
-  Tensor forward(const ForwardInputs& inputs, KvCache& cache) override;
+  Tensor forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) override;
   void compute_logits(Tensor hidden_rows, Tensor logits) override {
     backend_.matmul(lm_head_ ? *lm_head_ : *embedding_, hidden_rows, logits);
   }
@@ -65,12 +74,13 @@ class Llama final : public Model {
   Status load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer);
   Status load_biases(WeightLoader& loader, const std::string& prefix,
                      const std::vector<std::pair<const char*, int64_t>>& parts, FloatBuffer& buffer);
-  void make_rope_table(int64_t num_positions);
+  Status make_rope_table(int64_t num_positions);
 
   const ModelConfig config_;
   Backend& backend_;
   const AttentionParams attention_;
   RopeTable rope_;
+  FloatBuffer rope_cos_, rope_sin_;
 
   std::unique_ptr<WeightMatrix> embedding_;  // [V, H]; the head too when tied
   std::unique_ptr<WeightMatrix> lm_head_;    // [V, H]; null when tied
@@ -80,7 +90,7 @@ class Llama final : public Model {
   int64_t num_parameters_ = 0;
 
   // Activations of one step, [max_num_batched_tokens, ...].
-  FloatBuffer residual_, normed_, qkv_, attended_, gate_up_, activated_, projected_, logits_input_;
+  ActivationBuffer residual_, normed_, qkv_, attended_, gate_up_, activated_, projected_, logits_input_;
 };
 
 Status Llama::stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix) {
@@ -158,19 +168,22 @@ Status Llama::load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& la
   return ok_status();
 }
 
-void Llama::make_rope_table(int64_t num_positions) {
+Status Llama::make_rope_table(int64_t num_positions) {
   const std::vector<double> inverse_frequencies = rope_inverse_frequencies(config_);
-  rope_.rotary_dim = static_cast<int32_t>(2 * inverse_frequencies.size());
-  rope_.num_positions = num_positions;
-  rope_.cos.reserve(static_cast<size_t>(num_positions) * inverse_frequencies.size());
-  rope_.sin.reserve(rope_.cos.capacity());
+  std::vector<float> cosines, sines;
+  cosines.reserve(static_cast<size_t>(num_positions) * inverse_frequencies.size());
+  sines.reserve(cosines.capacity());
   for (int64_t position = 0; position < num_positions; ++position) {
     for (const double frequency : inverse_frequencies) {
       const double angle = static_cast<double>(position) * frequency;
-      rope_.cos.push_back(static_cast<float>(std::cos(angle)));
-      rope_.sin.push_back(static_cast<float>(std::sin(angle)));
+      cosines.push_back(static_cast<float>(std::cos(angle)));
+      sines.push_back(static_cast<float>(std::sin(angle)));
     }
   }
+  RETURN_IF_ERROR(rope_cos_.upload(backend_, cosines));
+  RETURN_IF_ERROR(rope_sin_.upload(backend_, sines));
+  rope_ = {static_cast<int32_t>(2 * inverse_frequencies.size()), num_positions, rope_cos_.data(), rope_sin_.data()};
+  return ok_status();
 }
 
 Status Llama::load(WeightLoader& loader, const ModelLoadOptions& options) {
@@ -182,21 +195,21 @@ Status Llama::load(WeightLoader& loader, const ModelLoadOptions& options) {
   if (!config_.tie_word_embeddings) {
     RETURN_IF_ERROR(load_matrix(loader, "lm_head.weight", config_.vocab_size, hidden, lm_head_));
   }
-  make_rope_table(options.max_model_len);
+  RETURN_IF_ERROR(make_rope_table(options.max_model_len));
 
   const int64_t rows = options.max_num_batched_tokens;
-  RETURN_IF_ERROR(residual_.allocate(backend_, rows * hidden));
-  RETURN_IF_ERROR(normed_.allocate(backend_, rows * hidden));
-  RETURN_IF_ERROR(qkv_.allocate(backend_, rows * (config_.q_size() + 2 * config_.kv_size())));
-  RETURN_IF_ERROR(attended_.allocate(backend_, rows * config_.q_size()));
-  RETURN_IF_ERROR(projected_.allocate(backend_, rows * hidden));
-  RETURN_IF_ERROR(gate_up_.allocate(backend_, rows * 2 * config_.intermediate_size));
-  RETURN_IF_ERROR(activated_.allocate(backend_, rows * config_.intermediate_size));
-  return logits_input_.allocate(backend_, rows * hidden);
+  const DType act = backend_.activation_dtype();
+  RETURN_IF_ERROR(residual_.allocate(backend_, DType::kFloat32, rows * hidden));
+  RETURN_IF_ERROR(normed_.allocate(backend_, act, rows * hidden));
+  RETURN_IF_ERROR(qkv_.allocate(backend_, act, rows * (config_.q_size() + 2 * config_.kv_size())));
+  RETURN_IF_ERROR(attended_.allocate(backend_, act, rows * config_.q_size()));
+  RETURN_IF_ERROR(projected_.allocate(backend_, act, rows * hidden));
+  RETURN_IF_ERROR(gate_up_.allocate(backend_, act, rows * 2 * config_.intermediate_size));
+  RETURN_IF_ERROR(activated_.allocate(backend_, act, rows * config_.intermediate_size));
+  return logits_input_.allocate(backend_, act, rows * hidden);
 }
 
-Tensor Llama::forward(const ForwardInputs& inputs, KvCache& cache) {
-  const auto num_tokens = static_cast<int64_t>(inputs.token_ids.size());
+Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) {
   const int64_t hidden = config_.hidden_size;
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   const Tensor residual = residual_.rows(num_tokens, hidden);
@@ -207,7 +220,7 @@ Tensor Llama::forward(const ForwardInputs& inputs, KvCache& cache) {
   const Tensor gate_up = gate_up_.rows(num_tokens, 2 * config_.intermediate_size);
   const Tensor activated = activated_.rows(num_tokens, config_.intermediate_size);
 
-  backend_.embed(*embedding_, inputs.token_ids, residual);
+  backend_.embed(*embedding_, residual);
   backend_.rms_norm(residual, layers_[0].input_norm.data(), eps, normed);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const LlamaLayer& layer = layers_[i];
@@ -228,8 +241,8 @@ Tensor Llama::forward(const ForwardInputs& inputs, KvCache& cache) {
     const float* next_norm = last ? final_norm_.data() : layers_[i + 1].input_norm.data();
     backend_.add_rms_norm(residual, projected, next_norm, eps, normed);
   }
-  const Tensor rows = logits_input_.rows(static_cast<int64_t>(inputs.logits_indices.size()), hidden);
-  backend_.gather_rows(normed, inputs.logits_indices, rows);
+  const Tensor rows = logits_input_.rows(num_logits_rows, hidden);
+  backend_.gather_logits_rows(normed, rows);
   return rows;
 }
 

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
 
 #include "engine/base/result.h"
@@ -16,20 +15,15 @@
 
 namespace sextant {
 
-struct ForwardInputs {
-  std::span<const int32_t> token_ids;       // [T], flat over the step's sequences
-  std::span<const int32_t> logits_indices;  // [R], ascending rows of the batch whose logits are wanted
-};
-
 class Model {
  public:
   virtual ~Model() = default;
 
   virtual const AttentionParams& attention() const = 0;
 
-  // Backend::plan was called for this step. Returns the final-norm hidden rows of logits_indices, [R, H]; valid until the
-  // next forward().
-  virtual Tensor forward(const ForwardInputs& inputs, KvCache& cache) = 0;
+  // Backend::plan was called for this step of T tokens and R logits_indices. Returns the final-norm hidden rows of
+  // logits_indices, [R, H]; valid until the next forward().
+  virtual Tensor forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) = 0;
   // logits [rows, vocab_size] of hidden rows that forward() returned.
   virtual void compute_logits(Tensor hidden_rows, Tensor logits) = 0;
 

@@ -44,6 +44,12 @@ Tensor tensor(std::vector<float>& data, int64_t rows, int64_t cols) {
   return {data.data(), DType::kFloat32, rows, cols, cols};
 }
 
+void plan_without_attention(Backend& backend, StepInputs inputs) {
+  static constexpr int32_t kNoRows[] = {0};
+  inputs.attention.cu_seqlens_q = kNoRows;
+  backend.plan(inputs, {.num_heads = 1, .num_kv_heads = 1, .head_dim = 16});
+}
+
 class Random {
  public:
   Random() {
@@ -164,7 +170,8 @@ TEST_P(CpuBackendTest, EmbedReadsRowsOfTheSameMatrixThatMatmulUses) {
     ASSERT_TRUE(table.ok());
     const std::vector<int32_t> ids = {69, 0, 16, 16, 15, 33};
     std::vector<float> out(ids.size() * static_cast<size_t>(cols), NAN);
-    b->embed(**table, ids, tensor(out, static_cast<int64_t>(ids.size()), cols));
+    plan_without_attention(*b, {ids, {}, {}});
+    b->embed(**table, tensor(out, static_cast<int64_t>(ids.size()), cols));
     // Column k of the product with the identity is row k of the table.
     std::vector<float> identity(static_cast<size_t>(cols * cols), 0.0f), product(static_cast<size_t>(cols * rows), NAN);
     for (int64_t k = 0; k < cols; ++k) identity[static_cast<size_t>(k * cols + k)] = 1.0f;
@@ -210,10 +217,12 @@ class AttentionRun {
     for (int32_t p = 0; p < max_length; ++p) {
       for (int32_t i = 0; i < params.head_dim / 2; ++i) {
         const double angle = p * std::pow(10000.0, -2.0 * i / params.head_dim);
-        rope_.cos.push_back(static_cast<float>(std::cos(angle)));
-        rope_.sin.push_back(static_cast<float>(std::sin(angle)));
+        rope_cos_.push_back(static_cast<float>(std::cos(angle)));
+        rope_sin_.push_back(static_cast<float>(std::sin(angle)));
       }
     }
+    rope_.cos = rope_cos_.data();
+    rope_.sin = rope_sin_.data();
     lengths_.assign(static_cast<size_t>(num_sequences), 0);
   }
 
@@ -244,7 +253,7 @@ class AttentionRun {
       }
       const int64_t rows = cu.back();
       std::vector<float> out(static_cast<size_t>(rows * out_cols), NAN);
-      backend_.plan({cu, seq_lens, positions, slots, tables, max_blocks_}, params_);
+      backend_.plan({{}, {}, {cu, seq_lens, positions, slots, tables, max_blocks_}}, params_);
       // Layer 1, so that a wrong layer offset is seen; then once more with another window, as models with mixed layers do.
       backend_.rope_and_cache(tensor(x, rows, qkv_cols), rope_, params_, *cache_, 1);
       backend_.attention(tensor(x, rows, qkv_cols), params_, *cache_, 1, tensor(out, rows, out_cols));
@@ -272,6 +281,7 @@ class AttentionRun {
   std::unique_ptr<KvCache> cache_;
   std::vector<std::vector<int32_t>> tables_;
   std::vector<int32_t> lengths_;
+  std::vector<float> rope_cos_, rope_sin_;
   RopeTable rope_;
 };
 
@@ -393,7 +403,8 @@ TEST_P(CpuBackendTest, RowOpsDoNotDependOnThreadsOrBatch) {
     b->add_bias(tensor(biased, rows, cols), weight.data());
     std::vector<float> gathered(static_cast<size_t>(3 * cols)), normed(gathered.size());
     const std::vector<int32_t> indices = {60, 0, 60};
-    b->gather_rows(tensor(norm, rows, cols), indices, tensor(gathered, 3, cols));
+    plan_without_attention(*b, {{}, indices, {}});
+    b->gather_logits_rows(tensor(norm, rows, cols), tensor(gathered, 3, cols));
     EXPECT_EQ(std::memcmp(gathered.data(), norm.data() + 60 * cols, static_cast<size_t>(cols) * 4), 0);
     EXPECT_EQ(std::memcmp(gathered.data() + cols, norm.data(), static_cast<size_t>(cols) * 4), 0);
     b->rms_norm(tensor(gathered, 3, cols), weight.data(), 1e-5f, tensor(normed, 3, cols));
