@@ -7,6 +7,13 @@
 
 #include <cstdint>
 
+// Before a loop whose arrays must stay in registers: its trip count is a constant.
+#if defined(__CUDACC__)
+#define SEXTANT_UNROLL _Pragma("unroll")
+#else
+#define SEXTANT_UNROLL
+#endif
+
 namespace sextant::kernels::cuda {
 
 using bf16 = __nv_bfloat16;

@@ -1,6 +1,6 @@
 // The PTX instructions that kernels use, one function each; the only place of inline PTX. Compute capability 8.0 and up.
 // Under the emulator kernels/simt/ptx.h stands in.
-// Source: PTX ISA 8.0, "mma.sync", "ldmatrix", "cp.async", "griddepcontrol".
+// Source: PTX ISA 8.0, "mma.sync", "ldmatrix", "cp.async", "ex2", "griddepcontrol".
 #pragma once
 
 #include <cuda_runtime.h>
@@ -86,6 +86,13 @@ __device__ __forceinline__ T load_streaming(const T* p) {
   T out;
   __builtin_memcpy(&out, &v, sizeof(T));
   return out;
+}
+
+// 2^x to a relative error of 2^-22; results below 2^-126 are 0, as is 2^-infinity.
+__device__ __forceinline__ float exp2_approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
 }
 
 // Programmatic dependent launch (compute capability 9.0): wait until the kernels before have written all; let the next begin.

@@ -150,6 +150,11 @@ inline T load_streaming(const T* p) {
   return *p;
 }
 
+inline float exp2_approx(float x) {
+  const float y = std::exp2(x);
+  return y < 0x1p-126f ? 0.0f : y;
+}
+
 // Programmatic dependent launch: no effect on results.
 inline void grid_dependency_wait() {}
 inline void grid_dependency_launch() {}
