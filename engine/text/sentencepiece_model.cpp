@@ -73,6 +73,10 @@ Status damaged(const std::string& what) { return data_loss("not a sentencepiece 
 Status check_piece(std::string_view bytes, size_t idx) {
   MessageReader reader(bytes);
   while (const std::optional<Field> field = reader.next()) {
+    // The library's trie takes pieces for C strings, and throws for one that begins with a NUL.
+    if (field->id == 1 && field->bytes.find('\0') != std::string_view::npos) {
+      return damaged("piece " + std::to_string(idx) + " holds a NUL byte");
+    }
     if (field->id != 2) continue;
     float score = 0;
     if (field->bytes.size() != sizeof(score)) return damaged("score of piece " + std::to_string(idx));

@@ -3,6 +3,7 @@
 #include "engine/text/sentencepiece_tokenizer.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include <sentencepiece_processor.h>
@@ -37,9 +38,15 @@ char byte_of_piece(const std::string& piece) {
 
 Status load_processor(const std::string& path, std::string_view serialized,
                       sentencepiece::SentencePieceProcessor* processor) {
-  const sentencepiece::util::Status status = processor->LoadFromSerializedProto(serialized);
-  if (status.ok()) return ok_status();
-  return data_loss(path + ": sentencepiece refuses it: " + status.ToString());
+  std::string reason;
+  try {
+    const sentencepiece::util::Status status = processor->LoadFromSerializedProto(serialized);
+    if (status.ok()) return ok_status();
+    reason = status.ToString();
+  } catch (const std::exception& error) {  // its trie throws
+    reason = error.what();
+  }
+  return data_loss(path + ": sentencepiece refuses it: " + reason);
 }
 
 }  // namespace

@@ -127,6 +127,8 @@ TEST(SentencePieceModel, WhatTheLibraryWouldFollowBlindly) {
       "\x15\x00\x00\xC0\x7F",
       10);
   EXPECT_FALSE(inspect_sentencepiece_model(nan_piece).ok());
+  EXPECT_FALSE(inspect_sentencepiece_model(std::string("\x0A\x04\x0A\x02\x00z", 6)).ok());  // a NUL in a piece
+  EXPECT_TRUE(inspect_sentencepiece_model(std::string("\x0A\x04\x0A\x02yz", 6)).ok());
   const auto charsmap = [](const std::string& map) {
     const std::string spec = std::string("\x12") + static_cast<char>(map.size()) + map;
     return std::string(
