@@ -155,35 +155,65 @@ void EngineThread::run() {
   }
 }
 
+// Submits while another step may be in flight, then takes in the oldest: with two in flight the device works on one while
+// the host prepares the next.
 bool EngineThread::step() {
+  bool submitted = false;
+  if (static_cast<int64_t>(steps_.size()) < parts_.config.max_steps_in_flight) submitted = submit_step();
+  const bool is_full = static_cast<int64_t>(steps_.size()) == parts_.config.max_steps_in_flight;
+  const bool collects = !steps_.empty() && (is_full || !submitted);
+  if (collects) collect_step();
+  deliver_events(collects ? last_collected_ns_ : clock().now_ns());
+  publish_stats();
+  return submitted || collects;
+}
+
+// False when the scheduler had nothing to compute.
+bool EngineThread::submit_step() {
   const int64_t begin_ns = clock().now_ns();
   const std::shared_ptr<const SchedulerOutput> output = parts_.scheduler->schedule();
   const int64_t scheduled_ns = clock().now_ns();
   note_first_scheduled(*output, scheduled_ns);
+  Status submitted;
+  try {
+    submitted = parts_.worker->submit(output);
+  } catch (const std::exception& error) {
+    submitted = Status(StatusCode::kDeviceError, error.what());
+  }
+  if (!submitted.ok()) {
+    fail(submitted.message());
+    return false;
+  }
+  if (output->empty()) return false;
+  steps_.push_back({output, scheduled_ns, static_cast<double>(scheduled_ns - begin_ns) * 1e-9});
+  return true;
+}
 
+void EngineThread::collect_step() {
+  const StepInFlight step = std::move(steps_.front());
+  steps_.pop_front();
   Result<ModelOutput> result = internal_error("not executed");
   try {
-    result = parts_.worker->execute(*output);
+    result = parts_.worker->collect();
   } catch (const std::exception& error) {
     result = Status(StatusCode::kDeviceError, error.what());
   }
-  const int64_t executed_ns = clock().now_ns();
-  const bool worked = !output->empty() && result.ok();
-  if (!result.ok()) fail(result.status().message());
-  if (worked) parts_.scheduler->update(*output, std::move(result).value());
-  deliver_events(executed_ns);
-  if (worked) {
-    const double schedule_s = static_cast<double>(scheduled_ns - begin_ns + clock().now_ns() - executed_ns) * 1e-9;
-    const double execute_s = static_cast<double>(executed_ns - scheduled_ns) * 1e-9;
-    totals_.schedule_s += schedule_s;
-    totals_.step_busy_s += execute_s;
-    ++totals_.num_steps;
-    if (parts_.on_step) {
-      parts_.on_step({output->num_tokens(), static_cast<int32_t>(output->sequences.size()), schedule_s, execute_s});
-    }
+  const int64_t collected_ns = clock().now_ns();
+  const int64_t busy_since_ns = std::max(step.submitted_ns, last_collected_ns_);
+  last_collected_ns_ = collected_ns;
+  if (!result.ok()) {
+    fail(result.status().message());
+    return;
   }
-  publish_stats();
-  return worked;
+  parts_.scheduler->update(*step.output, std::move(result).value());
+  const double schedule_s = step.schedule_s + static_cast<double>(clock().now_ns() - collected_ns) * 1e-9;
+  const double execute_s = static_cast<double>(collected_ns - busy_since_ns) * 1e-9;
+  totals_.schedule_s += schedule_s;
+  totals_.step_busy_s += execute_s;
+  ++totals_.num_steps;
+  if (!parts_.on_step) return;
+  const SchedulerOutput& output = *step.output;
+  parts_.on_step({output.num_tokens(), static_cast<int32_t>(output.sequences.size()), schedule_s, execute_s});
 }
 
 void EngineThread::start_request(std::shared_ptr<const Request> request, std::shared_ptr<OutputSink> sink) {
@@ -228,6 +258,7 @@ void EngineThread::fail(const std::string& message) {
   LOG_ERROR << "the device failed, requests in flight are lost: " << message;
   failure_ = message;
   healthy_.store(false);
+  steps_.clear();
   parts_.scheduler->fail_all();
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -56,6 +57,13 @@ class EngineThread final : public Engine {
     std::vector<int64_t> first_scheduled_ns;  // per choice; 0: not yet
   };
 
+  // A step that the worker has, from submit_step() to collect_step().
+  struct StepInFlight {
+    std::shared_ptr<const SchedulerOutput> output;
+    int64_t submitted_ns;
+    double schedule_s;  // on schedule() so far
+  };
+
   Status validate(const Request& request) const;
   Result<RequestId> reserve_place();
   void push(Command command);
@@ -63,6 +71,8 @@ class EngineThread final : public Engine {
   void call(const Command& command);
   void run();
   bool step();  // false when there was nothing to do
+  bool submit_step();
+  void collect_step();
   void start_request(std::shared_ptr<const Request> request, std::shared_ptr<OutputSink> sink);
   void note_first_scheduled(const SchedulerOutput& output, int64_t now_ns);
   void fail(const std::string& message);
@@ -86,6 +96,8 @@ class EngineThread final : public Engine {
 
   // Engine thread only.
   std::unordered_map<RequestId, ActiveRequest> active_;
+  std::deque<StepInFlight> steps_;  // oldest first; at most max_steps_in_flight
+  int64_t last_collected_ns_ = 0;
   std::vector<SequenceEvent> events_;
   EngineStats totals_;
   std::string failure_;

@@ -68,13 +68,14 @@ void Worker::choose_tokens(const SchedulerOutput& step, int64_t first, Tensor lo
   });
 }
 
-Result<ModelOutput> Worker::execute(const SchedulerOutput& step) {
+Status Worker::submit(std::shared_ptr<const SchedulerOutput> submitted) {
+  const SchedulerOutput& step = *submitted;
   apply_changes(step);
+  if (step.empty()) return ok_status();
   ModelOutput output;
   output.step_id = step.step_id;
   output.sequences.resize(step.sequences.size());
   for (size_t i = 0; i < step.sequences.size(); ++i) output.sequences[i].sequence_id = step.sequences[i].sequence_id;
-  if (step.empty()) return output;
 
   batch_.build(step, block_size_, [&](size_t i) {
     const SamplerState& sampler = scheduled_[i]->sampler;
@@ -83,6 +84,14 @@ Result<ModelOutput> Worker::execute(const SchedulerOutput& step) {
   });
   RETURN_IF_ERROR(
       runner_->execute(batch_, [&](int64_t first, Tensor logits) { choose_tokens(step, first, logits, output); }));
+  outputs_.push_back(std::move(output));
+  return ok_status();
+}
+
+Result<ModelOutput> Worker::collect() {
+  CHECK(!outputs_.empty()) << "no step was submitted";
+  ModelOutput output = std::move(outputs_.front());
+  outputs_.pop_front();
   return output;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -20,8 +21,10 @@ class Worker {
   Worker(Backend& backend, std::unique_ptr<ModelRunner> runner, std::vector<int32_t> eos_token_ids, int32_t block_size)
       : backend_(backend), runner_(std::move(runner)), sampler_(std::move(eos_token_ids)), block_size_(block_size) {}
 
+  // Begins a step. collect() gives its output, in the order of the steps; one without sequences has none.
   // kDeviceError when the device failed: the state of every sequence is then lost.
-  Result<ModelOutput> execute(const SchedulerOutput& step);
+  Status submit(std::shared_ptr<const SchedulerOutput> step);
+  Result<ModelOutput> collect();
 
   const ModelRunner& runner() const { return *runner_; }
   size_t num_sequences() const { return sequences_.size(); }
@@ -44,6 +47,7 @@ class Worker {
   std::unordered_map<SequenceId, SequenceState> sequences_;
   std::vector<SequenceState*> scheduled_;  // of the current step, in its order
   ForwardBatch batch_;
+  std::deque<ModelOutput> outputs_;  // of submitted steps
 };
 
 }  // namespace sextant
