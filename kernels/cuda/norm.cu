@@ -3,6 +3,7 @@
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.h"
+#include "kernels/cuda/row_access.h"
 #include "kernels/cuda/warp.h"
 
 namespace sextant::kernels::cuda {
@@ -43,6 +44,43 @@ __global__ void __launch_bounds__(kThreads) add_rms_norm_kernel(AddRmsNormArgs a
   }
 }
 
+// residual + x, or residual alone, four elements from i.
+template <typename T>
+__device__ __forceinline__ float4 row_sum(const float* residual, const T* x, int i) {
+  float4 r = *reinterpret_cast<const float4*>(residual + i);
+  if (x != nullptr) {
+    const auto added = load_elements<4>(x + i);
+    r.x += to_float(added.at[0]);
+    r.y += to_float(added.at[1]);
+    r.z += to_float(added.at[2]);
+    r.w += to_float(added.at[3]);
+  }
+  return r;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kThreads) rms_norm_rows_kernel(RmsNormRowsArgs args) {
+  grid_dependency_wait();
+  const int64_t row = blockIdx.x;
+  const int64_t from = args.row_indices == nullptr ? row : args.row_indices[row];
+  const float* residual = args.residual + from * args.residual_stride;
+  const T* x = args.x == nullptr ? nullptr : static_cast<const T*>(args.x) + from * args.x_stride;
+  T* out = static_cast<T*>(args.out) + row * args.out_stride;
+  float squares = 0;
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < args.cols; i += kThreads * 4) {
+    const float4 r = row_sum(residual, x, i);
+    squares += r.x * r.x + r.y * r.y + r.z * r.z + r.w * r.w;
+  }
+  const float scale = rsqrtf(block_sum(squares) / static_cast<float>(args.cols) + args.eps);
+  grid_dependency_launch();
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < args.cols; i += kThreads * 4) {
+    const float4 r = row_sum(residual, x, i);
+    const float4 w = *reinterpret_cast<const float4*>(args.weight + i);
+    store_elements(out + i, Elements<T, 4>{{from_float<T>(r.x * scale * w.x), from_float<T>(r.y * scale * w.y),
+                                            from_float<T>(r.z * scale * w.z), from_float<T>(r.w * scale * w.w)}});
+  }
+}
+
 }  // namespace
 
 int add_rms_norm(const AddRmsNormArgs& args, Stream stream) {
@@ -54,6 +92,19 @@ int add_rms_norm(const AddRmsNormArgs& args, Stream stream) {
     case ElementType::kFloat32: return launch(shape, stream, add_rms_norm_kernel<float>, args);
     case ElementType::kBFloat16: return launch(shape, stream, add_rms_norm_kernel<bf16>, args);
     case ElementType::kFloat16: return launch(shape, stream, add_rms_norm_kernel<fp16>, args);
+  }
+  return cudaErrorInvalidValue;
+}
+
+int rms_norm_rows(const RmsNormRowsArgs& args, Stream stream) {
+  if (args.rows == 0) return cudaSuccess;
+  if (args.rows < 0 || args.cols <= 0 || args.cols % 8 != 0 || args.cols > 65536) return cudaErrorInvalidValue;
+  const LaunchShape shape{
+      .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(kThreads), .overlaps_previous = true};
+  switch (args.type) {
+    case ElementType::kFloat32: return launch(shape, stream, rms_norm_rows_kernel<float>, args);
+    case ElementType::kBFloat16: return launch(shape, stream, rms_norm_rows_kernel<bf16>, args);
+    case ElementType::kFloat16: return launch(shape, stream, rms_norm_rows_kernel<fp16>, args);
   }
   return cudaErrorInvalidValue;
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "tests/kernels/cuda/cuda_test_support.h"
+#include "tests/kernels/cuda/typed_array.h"
 
 namespace sextant::kernels::cuda {
 namespace {
@@ -50,11 +51,62 @@ TEST_P(NormTest, AddsTheResidualAndNormalises) {
   }
 }
 
+// Rows in any order, some twice, some never; the residual is left as it is.
+TEST_P(NormTest, NormalisesGatheredRows) {
+  for (const int32_t cols : {8, 72, 1032}) {
+    const int32_t rows = 7;
+    std::vector<float> residual = normals(rows * cols);
+    const std::vector<float> weight = normals(cols);
+    std::vector<float> x = TypedArray(normals(rows * cols), GetParam()).download();
+    const std::vector<int32_t> indices = {6, 0, 6, 3};
+    for (int32_t i = 0; i < cols; ++i) {  // a row that nobody asked for
+      residual[static_cast<size_t>(cols + i)] = NAN;
+      x[static_cast<size_t>(2 * cols + i)] = NAN;
+    }
+    for (const bool with_x : {true, false}) {
+      for (const bool gathered : {true, false}) {
+        under_thread_orders(seed(), [&] {
+          DeviceArray<float> on_device(residual);
+          DeviceArray<float> weights(weight);
+          DeviceArray<int32_t> wanted(indices);
+          TypedArray added(x, GetParam());
+          TypedArray out(std::vector<float>(indices.size() * static_cast<size_t>(cols + 8), 0.0f), GetParam());
+          ASSERT_EQ(rms_norm_rows({on_device.data(), cols, with_x ? added.data() : nullptr, cols,
+                                   gathered ? wanted.data() : nullptr, weights.data(), 1e-5f, out.data(), cols + 8,
+                                   gathered ? 4 : 1, cols, GetParam()},
+                                  nullptr),
+                    0);
+          const std::vector<float> got = out.download();
+          for (size_t r = 0; r < (gathered ? indices.size() : 1); ++r) {
+            const auto from = static_cast<size_t>((gathered ? indices[r] : 0) * cols);
+            std::vector<float> sum(residual.begin() + static_cast<std::ptrdiff_t>(from),
+                                   residual.begin() + static_cast<std::ptrdiff_t>(from) + cols);
+            for (size_t i = 0; i < sum.size() && with_x; ++i) sum[i] += x[from + i];
+            const std::vector<double> expected = ref::rms_norm(sum, weight, 1e-5);
+            for (size_t i = 0; i < sum.size(); ++i) {
+              const double bound = std::abs(expected[i]) * ((cols / 256.0 + 20) * kEpsilon + epsilon(GetParam())) +
+                                   (GetParam() == ElementType::kFloat16 ? 0x1p-25 : 0);
+              ASSERT_NEAR(got[r * static_cast<size_t>(cols + 8) + i], expected[i], bound)
+                  << cols << " " << r << " " << i;
+            }
+          }
+        });
+      }
+    }
+  }
+}
+
 TEST(NormLimits, AreChecked) {
   AddRmsNormArgs args = {};
   args.rows = 1;
   args.cols = 12;
   EXPECT_NE(add_rms_norm(args, nullptr), 0);
+  RmsNormRowsArgs rows = {};
+  rows.rows = 1;
+  rows.cols = 12;
+  EXPECT_NE(rms_norm_rows(rows, nullptr), 0);
+  rows.cols = 65544;
+  EXPECT_NE(rms_norm_rows(rows, nullptr), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, NormTest,

@@ -1,0 +1,85 @@
+#include "kernels/cuda/elementwise.h"
+
+#include "kernels/cuda/ptx.h"
+#include "kernels/cuda/row_access.h"
+
+namespace sextant::kernels::cuda {
+namespace {
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kRowAccessThreads) add_kernel(AddArgs args) {
+  grid_dependency_wait();
+  grid_dependency_launch();
+  const RowAccess at = row_access<kWidth>(args.rows, args.cols);
+  if (!at.valid) return;
+  float* residual = args.residual + at.row * args.residual_stride + at.col;
+  const auto x = load_elements<kWidth>(static_cast<const T*>(args.x) + at.row * args.x_stride + at.col);
+  float sum[kWidth];
+  load_floats(residual, sum);
+  SEXTANT_UNROLL
+  for (int j = 0; j < kWidth; ++j) sum[j] += to_float(x.at[j]);
+  store_floats(residual, sum);
+}
+
+template <typename T, int kWidth>
+__global__ void __launch_bounds__(kRowAccessThreads) add_bias_kernel(AddBiasArgs args) {
+  grid_dependency_wait();
+  grid_dependency_launch();
+  const RowAccess at = row_access<kWidth>(args.rows, args.cols);
+  if (!at.valid) return;
+  T* p = static_cast<T*>(args.x) + at.row * args.x_stride + at.col;
+  auto x = load_elements<kWidth>(p);
+  float bias[kWidth];
+  load_floats(args.bias + at.col, bias);
+  SEXTANT_UNROLL
+  for (int j = 0; j < kWidth; ++j) x.at[j] = from_float<T>(to_float(x.at[j]) + bias[j]);
+  store_elements(p, x);
+}
+
+template <typename T>
+int add_typed(const AddArgs& args, Stream stream) {
+  constexpr int kWide = kPerVector<T>;
+  const int64_t size = sizeof(T);
+  if (args.cols % kWide == 0 &&
+      all_aligned({{args.residual, args.residual_stride * 4}, {args.x, args.x_stride * size}})) {
+    return launch(row_access_shape(args.rows, args.cols, kWide), stream, add_kernel<T, kWide>, args);
+  }
+  return launch(row_access_shape(args.rows, args.cols, 1), stream, add_kernel<T, 1>, args);
+}
+
+template <typename T>
+int add_bias_typed(const AddBiasArgs& args, Stream stream) {
+  constexpr int kWide = kPerVector<T>;
+  const int64_t size = sizeof(T);
+  if (args.cols % kWide == 0 && all_aligned({{args.x, args.x_stride * size}, {args.bias, 0}})) {
+    return launch(row_access_shape(args.rows, args.cols, kWide), stream, add_bias_kernel<T, kWide>, args);
+  }
+  return launch(row_access_shape(args.rows, args.cols, 1), stream, add_bias_kernel<T, 1>, args);
+}
+
+}  // namespace
+
+int add(const AddArgs& args, Stream stream) {
+  if (args.rows == 0) return cudaSuccess;
+  if (!fits_row_access(args.rows, args.cols)) return cudaErrorInvalidValue;
+  if (args.residual_stride < args.cols || args.x_stride < args.cols) return cudaErrorInvalidValue;
+  switch (args.type) {
+    case ElementType::kFloat32: return add_typed<float>(args, stream);
+    case ElementType::kBFloat16: return add_typed<bf16>(args, stream);
+    case ElementType::kFloat16: return add_typed<fp16>(args, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+int add_bias(const AddBiasArgs& args, Stream stream) {
+  if (args.rows == 0) return cudaSuccess;
+  if (!fits_row_access(args.rows, args.cols) || args.x_stride < args.cols) return cudaErrorInvalidValue;
+  switch (args.type) {
+    case ElementType::kFloat32: return add_bias_typed<float>(args, stream);
+    case ElementType::kBFloat16: return add_bias_typed<bf16>(args, stream);
+    case ElementType::kFloat16: return add_bias_typed<fp16>(args, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace sextant::kernels::cuda
