@@ -30,6 +30,13 @@ __device__ __forceinline__ void mma_m16n8k16_f16(float (&d)[4], const uint32_t (
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// a b + c on two bf16 each, rounded once.
+__device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;\n" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
 // Loads 8x8 matrices of 16-bit elements from shared memory, whole warp. Matrix i's row r is at the address that lane 8 i + r
 // gives (x2: lanes 0..15), 16-byte aligned. Lane l gets of matrix i row l / 4, elements 2 (l % 4) + {0, 1}; with _trans
 // column l / 4 instead.

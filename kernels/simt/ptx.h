@@ -19,6 +19,20 @@ inline float f32_of_f16(uint32_t half) {
   return static_cast<float>(value);
 }
 
+// Rounded once: a b is exact in fp64, the sum is brought to fp32 by rounding to odd, which no second rounding can spoil.
+inline uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
+  const double sum =
+      static_cast<double>(f32_of_bf16(a)) * static_cast<double>(f32_of_bf16(b)) + static_cast<double>(f32_of_bf16(c));
+  const auto nearest = static_cast<float>(sum);
+  auto bits = std::bit_cast<uint32_t>(nearest);
+  if (std::isnan(nearest)) return 0x7fffu;
+  if (static_cast<double>(nearest) != sum && std::isfinite(nearest)) {
+    if (std::abs(static_cast<double>(nearest)) > std::abs(sum)) --bits;
+    bits |= 1u;
+  }
+  return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+
 struct MmaLane {
   float* d;
   const uint32_t* a;
@@ -103,6 +117,13 @@ inline void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32
   simt_ptx::MmaLane mine{d, a, b};
   ::sextant::simt::current_block().collective("mma.sync.f16", 0xffffffffu, &mine,
                                               &simt_ptx::complete_mma<&simt_ptx::f32_of_f16>);
+}
+inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d = 0;
+  for (int h = 0; h < 32; h += 16) {
+    d |= simt_ptx::fma_bf16(a >> h & 0xffffu, b >> h & 0xffffu, c >> h & 0xffffu) << h;
+  }
+  return d;
 }
 inline void ldmatrix_x4(uint32_t (&registers)[4], const void* row) { simt_ptx::ldmatrix<4, false>(registers, row); }
 inline void ldmatrix_x2(uint32_t (&registers)[2], const void* row) { simt_ptx::ldmatrix<2, false>(registers, row); }

@@ -1,0 +1,250 @@
+#include "kernels/cuda/gemv.h"
+
+#include "kernels/cuda/element.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.h"
+#include "kernels/cuda/warp.h"
+#include "kernels/cuda/weight_tile.h"
+
+namespace sextant::kernels::cuda {
+namespace {
+
+constexpr int64_t kMaxCols = int64_t{1} << 20;
+
+__device__ __forceinline__ void store_output(const GemvArgs& args, int token, int64_t row, float value) {
+  const int64_t at = token * args.out_stride + row;
+  if (args.out_type == ElementType::kFloat32) {
+    static_cast<float*>(args.out)[at] = value;
+  } else {
+    static_cast<bf16*>(args.out)[at] = from_float<bf16>(value);
+  }
+}
+
+// --- bf16 -------------------------------------------------------------------------------------------------------------
+
+constexpr int kPlainWarps = 4;
+constexpr int kRowsPerGroup = 2;
+constexpr int kPlainUnroll = 4;
+
+// What a lane has under way: of each of its rows kPlainUnroll vectors, kLanes vectors apart; zeros past the end of the row.
+template <int kLanes>
+struct PlainBatch {
+  uint4 w[kPlainUnroll][kRowsPerGroup];
+
+  __device__ __forceinline__ void load(const uint4* const (&rows)[kRowsPerGroup], int first, int num_vectors) {
+    SEXTANT_UNROLL
+    for (int u = 0; u < kPlainUnroll; ++u) {
+      const int v = first + u * kLanes;
+      SEXTANT_UNROLL
+      for (int r = 0; r < kRowsPerGroup; ++r) {
+        w[u][r] = v < num_vectors ? load_streaming(rows[r] + v) : make_uint4(0, 0, 0, 0);
+      }
+    }
+  }
+};
+
+template <int kLanes, int kTokens>
+__global__ void __launch_bounds__(kPlainWarps * 32) gemv_plain_kernel(GemvArgs args) {
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  const int64_t group = (int64_t{blockIdx.x} * kPlainWarps * 32 + threadIdx.x) / kLanes;
+  const int64_t first_row = group * kRowsPerGroup;
+  const int num_vectors = static_cast<int>(args.cols / 8);
+  const uint4* rows[kRowsPerGroup];
+  SEXTANT_UNROLL
+  for (int r = 0; r < kRowsPerGroup; ++r) {  // a row past the end computes the last one again and writes nothing
+    const int64_t row = first_row + r < args.rows ? first_row + r : args.rows - 1;
+    rows[r] = static_cast<const uint4*>(args.weights) + row * num_vectors;
+  }
+  PlainBatch<kLanes> batch;
+  batch.load(rows, lane, num_vectors);
+  grid_dependency_wait();
+  grid_dependency_launch();
+
+  float sums[kTokens][kRowsPerGroup] = {};
+  for (int first = lane;;) {
+    SEXTANT_UNROLL
+    for (int u = 0; u < kPlainUnroll; ++u) {
+      const int v = first + u * kLanes;
+      if (v >= num_vectors) continue;
+      float w[kRowsPerGroup][8];
+      SEXTANT_UNROLL
+      for (int r = 0; r < kRowsPerGroup; ++r) unpack_8_bf16(batch.w[u][r], w[r]);
+      SEXTANT_UNROLL
+      for (int t = 0; t < kTokens; ++t) {
+        float x[8];
+        unpack_8_bf16(*reinterpret_cast<const uint4*>(static_cast<const bf16*>(args.x) + t * args.x_stride + v * 8), x);
+        SEXTANT_UNROLL
+        for (int r = 0; r < kRowsPerGroup; ++r) {
+          SEXTANT_UNROLL
+          for (int k = 0; k < 8; ++k) sums[t][r] += w[r][k] * x[k];
+        }
+      }
+    }
+    first += kPlainUnroll * kLanes;
+    // The bound is the group's, not the lane's: every lane of a warp makes the same number of rounds.
+    if (first - lane >= num_vectors) break;
+    batch.load(rows, first, num_vectors);
+  }
+
+  SEXTANT_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    // Lane 0 goes on with the first row, lane 1 with the second: one exchange for both.
+    const bool second = lane % 2 != 0;
+    float sum = (second ? sums[t][1] : sums[t][0]) + __shfl_xor_sync(kFullWarp, second ? sums[t][0] : sums[t][1], 1);
+    SEXTANT_UNROLL
+    for (int distance = 2; distance < kLanes; distance *= 2) sum += __shfl_xor_sync(kFullWarp, sum, distance);
+    if (lane < kRowsPerGroup && first_row + lane < args.rows) store_output(args, t, first_row + lane, sum);
+  }
+}
+
+// --- quantised --------------------------------------------------------------------------------------------------------
+
+constexpr int kMaxTileWarps = 16;
+constexpr int kMaxTileTokens = 2;
+
+template <WeightFormat kFormat>
+struct TileBatch {
+  // 64 bytes of quants under way; kQ4_1 48 and as many of scales: what 64 registers hold at one token.
+  static constexpr int kUnroll = kFormat == WeightFormat::kQ8_0 ? 2 : kFormat == WeightFormat::kQ4_1 ? 3 : 4;
+  LaneTile<kFormat> tiles[kUnroll];
+  LaneScales<kFormat> scales[kUnroll];
+
+  __device__ __forceinline__ void load(const uint8_t* quants, const uint8_t* tile_scales, int first, int step,
+                                       int num_blocks, int lane) {
+    SEXTANT_UNROLL
+    for (int u = 0; u < kUnroll; ++u) {
+      const int b = first + u * step;
+      if (b >= num_blocks) continue;
+      tiles[u].load(quants + int64_t{b} * kQuantTileBytes<kFormat>, lane,
+                    [](const uint4* p) { return load_streaming(p); });
+      scales[u].load(tile_scales + int64_t{b} * kScaleTileBytes<kFormat>, lane / 4);
+    }
+  }
+};
+
+template <WeightFormat kFormat, int kTokens>
+__global__ void __launch_bounds__(kMaxTileWarps * 32, 3 - kTokens) gemv_tile_kernel(GemvArgs args) {
+  using Tile = LaneTile<kFormat>;
+  using Batch = TileBatch<kFormat>;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int num_warps = static_cast<int>(blockDim.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int member = lane % 4;
+  const int num_blocks = static_cast<int>(args.cols / kTileCols);
+  const int64_t first_tile = int64_t{blockIdx.x} * num_blocks;
+  const uint8_t* quants = static_cast<const uint8_t*>(args.weights) + first_tile * kQuantTileBytes<kFormat>;
+  const uint8_t* tile_scales = static_cast<const uint8_t*>(args.scales) + first_tile * kScaleTileBytes<kFormat>;
+  Batch batch;
+  batch.load(quants, tile_scales, warp, num_warps, num_blocks, lane);
+  grid_dependency_wait();
+  grid_dependency_launch();
+
+  float sums[kTokens][4] = {};
+  for (int first = warp; first < num_blocks;) {
+    SEXTANT_UNROLL
+    for (int u = 0; u < Batch::kUnroll; ++u) {
+      const int b = first + u * num_warps;
+      if (b >= num_blocks) continue;
+      float x[kTokens][8], total[kTokens], offset[kTokens];
+      SEXTANT_UNROLL
+      for (int t = 0; t < kTokens; ++t) {
+        const bf16* from = static_cast<const bf16*>(args.x) + t * args.x_stride + b * kTileCols + member * 8;
+        unpack_8_bf16(*reinterpret_cast<const uint4*>(from), x[t]);
+        total[t] = 0;
+        offset[t] = 0;
+        SEXTANT_UNROLL
+        for (int k = 0; k < 8; ++k) {
+          if constexpr (LaneScales<kFormat>::kHasMinimum) total[t] += x[t][k];
+          offset[t] += Tile::offset(k) * x[t][k];
+        }
+      }
+      SEXTANT_UNROLL
+      for (int j = 0; j < 4; ++j) {
+        float e[8];
+        batch.tiles[u].to_float_with_offset(j, e);
+        const float d = batch.scales[u].d(j);
+        SEXTANT_UNROLL
+        for (int t = 0; t < kTokens; ++t) {
+          float s = 0;
+          SEXTANT_UNROLL
+          for (int k = 0; k < 8; ++k) s += e[k] * x[t][k];
+          sums[t][j] += d * (s - offset[t]);
+          if constexpr (LaneScales<kFormat>::kHasMinimum) sums[t][j] += batch.scales[u].m(j) * total[t];
+        }
+      }
+    }
+    first += Batch::kUnroll * num_warps;
+    batch.load(quants, tile_scales, first, num_warps, num_blocks, lane);
+  }
+
+  SEXTANT_SHARED(float, of_warp, [kMaxTileWarps][kMaxTileTokens][kTileRows]);
+  SEXTANT_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    // Four rows over four lanes in three exchanges: member i ends with row group + 8 i.
+    const bool odd = member % 2 != 0, upper = member >= 2;
+    const float low = (odd ? sums[t][1] : sums[t][0]) + __shfl_xor_sync(kFullWarp, odd ? sums[t][0] : sums[t][1], 1);
+    const float high = (odd ? sums[t][3] : sums[t][2]) + __shfl_xor_sync(kFullWarp, odd ? sums[t][2] : sums[t][3], 1);
+    of_warp[warp][t][lane / 4 + 8 * member] = (upper ? high : low) + __shfl_xor_sync(kFullWarp, upper ? low : high, 2);
+  }
+  __syncthreads();
+  if (warp >= kTokens) return;
+  for (int t = warp; t < kTokens; t += num_warps) {
+    const int64_t row = int64_t{blockIdx.x} * kTileRows + lane;
+    float sum = of_warp[0][t][lane];
+    for (int w = 1; w < num_warps; ++w) sum += of_warp[w][t][lane];
+    if (row < args.rows) store_output(args, t, row, sum);
+  }
+}
+
+// --- launches ---------------------------------------------------------------------------------------------------------
+
+template <int kTokens>
+int launch_plain(const GemvArgs& args, Stream stream) {
+  const int lanes = args.cols >= 1024 ? 32 : 8;
+  const int64_t rows_per_block = kPlainWarps * 32 / lanes * kRowsPerGroup;
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>((args.rows + rows_per_block - 1) / rows_per_block)),
+                          .block = dim3(kPlainWarps * 32),
+                          .overlaps_previous = true};
+  return lanes == 32 ? launch(shape, stream, gemv_plain_kernel<32, kTokens>, args)
+                     : launch(shape, stream, gemv_plain_kernel<8, kTokens>, args);
+}
+
+template <WeightFormat kFormat>
+int launch_tiles(const GemvArgs& args, Stream stream) {
+  const int64_t wanted = args.cols / kTileCols / 4;
+  const auto warps = static_cast<unsigned>(wanted < 1 ? 1 : wanted > kMaxTileWarps ? kMaxTileWarps : wanted);
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_row_tiles(args.rows))),
+                          .block = dim3(warps * 32),
+                          .overlaps_previous = true};
+  return args.num_tokens == 1 ? launch(shape, stream, gemv_tile_kernel<kFormat, 1>, args)
+                              : launch(shape, stream, gemv_tile_kernel<kFormat, 2>, args);
+}
+
+}  // namespace
+
+int gemv(const GemvArgs& args, Stream stream) {
+  const auto is_aligned = [](const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
+  if (args.num_tokens == 0) return cudaSuccess;
+  if (args.num_tokens < 0 || args.num_tokens > max_gemv_tokens(args.format) || args.rows < 1 ||
+      args.rows > 0x7fffffff || args.cols < 1 || args.cols > kMaxCols ||
+      args.cols % column_multiple(args.format) != 0 || args.x_stride % 8 != 0 || args.out_stride < args.rows ||
+      !is_aligned(args.x) || !is_aligned(args.weights) || !is_aligned(args.scales) ||
+      args.out_type == ElementType::kFloat16) {
+    return cudaErrorInvalidValue;
+  }
+  switch (args.format) {
+    case WeightFormat::kBFloat16:
+      switch (args.num_tokens) {
+        case 1: return launch_plain<1>(args, stream);
+        case 2: return launch_plain<2>(args, stream);
+        case 3: return launch_plain<3>(args, stream);
+        default: return launch_plain<4>(args, stream);
+      }
+    case WeightFormat::kQ8_0: return launch_tiles<WeightFormat::kQ8_0>(args, stream);
+    case WeightFormat::kQ4_0: return launch_tiles<WeightFormat::kQ4_0>(args, stream);
+    case WeightFormat::kQ4_1: return launch_tiles<WeightFormat::kQ4_1>(args, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace sextant::kernels::cuda

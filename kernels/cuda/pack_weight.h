@@ -1,0 +1,23 @@
+// From a file's rows (kernels/panel.h) to the device's layout (weight_layout.h), on the host, at load. Neutral code: no CUDA.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/weight_layout.h"
+#include "kernels/panel.h"
+
+namespace sextant::kernels::cuda {
+
+// The format that a file's type is kept in.
+WeightFormat weight_format_of(PanelType type);
+
+// Packs one row tile of a quantised type: rows[i] is row i of the tile in the file's encoding, any alignment; nullptr is a row
+// of zeros. `quants` takes cols / 32 tiles of quant_tile_bytes, `scales` as many of scale_tile_bytes. Nothing overlaps.
+// Reads and writes about the matrix once.
+void pack_row_tile(PanelType type, const uint8_t* const rows[kTileRows], int64_t cols, uint8_t* quants,
+                   uint8_t* scales);
+
+// out[0..cols) = a row of F32, F16 or BF16 as bf16, rounded once to nearest even (fp32's and fp16's NaN stay NaN).
+void pack_plain_row(PanelType type, const uint8_t* row, int64_t cols, uint16_t* out);
+
+}  // namespace sextant::kernels::cuda

@@ -1,0 +1,113 @@
+// What one lane does with the words of a tile of quantised weights (weight_layout.h): to fp32 for scalar code, to bf16 pairs for
+// tensor cores. Both are exact; scales are applied to sums by the caller.
+#pragma once
+
+#include "kernels/cuda/element.h"
+#include "kernels/cuda/ptx.h"
+#include "kernels/cuda/weight_layout.h"
+
+namespace sextant::kernels::cuda {
+
+// Two bf16 of a register, the first in the low half.
+__device__ __forceinline__ float low_bf16(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float high_bf16(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+__device__ __forceinline__ void unpack_8_bf16(const uint4& v, float (&x)[8]) {
+  const uint32_t pairs[4] = {v.x, v.y, v.z, v.w};
+  SEXTANT_UNROLL
+  for (int p = 0; p < 4; ++p) {
+    x[2 * p] = low_bf16(pairs[p]);
+    x[2 * p + 1] = high_bf16(pairs[p]);
+  }
+}
+
+template <WeightFormat kFormat>
+inline constexpr int kQuantTileBytes = static_cast<int>(quant_tile_bytes(kFormat));
+template <WeightFormat kFormat>
+inline constexpr int kScaleTileBytes = static_cast<int>(scale_tile_bytes(kFormat));
+
+// The tile words that a lane holds: for each of its four rows j (group + 8 j) eight columns.
+template <WeightFormat kFormat>
+struct LaneTile {
+  static constexpr int kVectors = kQuantTileBytes<kFormat> / 512;
+  uint4 quants[kVectors];
+
+  // From a tile in memory, 128 bits per lane and vector.
+  template <typename Load>
+  __device__ __forceinline__ void load(const uint8_t* tile, int lane, Load&& load_16) {
+    SEXTANT_UNROLL
+    for (int v = 0; v < kVectors; ++v) quants[v] = load_16(reinterpret_cast<const uint4*>(tile + v * 512 + lane * 16));
+  }
+  __device__ __forceinline__ uint32_t word(int v, int j) const {
+    const uint4& q = quants[v];
+    return j == 0 ? q.x : j == 1 ? q.y : j == 2 ? q.z : q.w;
+  }
+
+  // e[k] = the stored value of column 8 member + k of row j, plus offset(k): the bits go straight into a mantissa whose
+  // exponent gives the last of them the weight 1. Small offsets keep what rounding does to a sum of e x small.
+  __device__ __forceinline__ void to_float_with_offset(int j, float (&e)[8]) const {
+    if constexpr (kFormat == WeightFormat::kQ8_0) {
+      SEXTANT_UNROLL
+      for (int v = 0; v < 2; ++v) {  // 256 + byte
+        const uint32_t w = word(v, j);
+        e[4 * v] = __uint_as_float((w << 15 & 0x007f8000u) | 0x43800000u);
+        e[4 * v + 2] = __uint_as_float((w << 7 & 0x007f8000u) | 0x43800000u);
+        e[4 * v + 1] = __uint_as_float((w >> 1 & 0x007f8000u) | 0x43800000u);
+        e[4 * v + 3] = __uint_as_float((w >> 9 & 0x007f8000u) | 0x43800000u);
+      }
+    } else {
+      const uint32_t w = word(0, j);
+      const uint32_t shifted[4] = {w << 15, w >> 1, w << 7, w >> 9};
+      SEXTANT_UNROLL
+      for (int i = 0; i < 4; ++i) {  // 256 + and 16 + nibble
+        const int k = i / 2 * 4 + i % 2;
+        e[k] = __uint_as_float((shifted[i] & 0x00078000u) | 0x43800000u);
+        e[k + 2] = __uint_as_float((shifted[i] & 0x00780000u) | 0x41800000u);
+      }
+    }
+  }
+  // What e is above the number that d is multiplied with.
+  __device__ static constexpr float offset(int k) {
+    if (kFormat == WeightFormat::kQ8_0) return 256 + 128;
+    return static_cast<float>((k % 4 < 2 ? 256 : 16) + (kFormat == WeightFormat::kQ4_0 ? 8 : 0));
+  }
+
+  // Columns 8 member + 2 p, + 1 of row j as a bf16 pair, the integers that d is multiplied with.
+  __device__ __forceinline__ uint32_t to_bf16_pair(int j, int p) const {
+    constexpr uint32_t kOne = 0x3f803f80u, kMinusOne = 0xbf80bf80u;
+    if constexpr (kFormat == WeightFormat::kQ8_0) {
+      const uint32_t bytes = word(p / 2, j) >> (8 * (p % 2));
+      const uint32_t low = (bytes & 0x007f007fu) | 0x43004300u;    // 128 + the low seven bits
+      const uint32_t above = (bytes & 0x00800080u) ^ 0x43804380u;  // 256, or 128 where the eighth is set
+      return fma_bf16x2(above, kMinusOne, low);
+    } else {
+      constexpr uint32_t kMinusOffset = kFormat == WeightFormat::kQ4_0 ? 0xc308c308u : 0xc300c300u;  // -136, -128
+      return fma_bf16x2((word(0, j) >> (4 * p) & 0x000f000fu) | 0x43004300u, kOne, kMinusOffset);
+    }
+  }
+};
+
+// d, or d and m, of a lane's four rows.
+template <WeightFormat kFormat>
+struct LaneScales {
+  static constexpr bool kHasMinimum = kFormat == WeightFormat::kQ4_1;
+  using Stored = Vector<fp16>;  // kQ4_1: d, m, d, m, ...
+  struct alignas(8) Half {
+    fp16 at[4];
+  };
+  Stored stored;
+
+  // From the tile's scales, memory of any kind.
+  __device__ __forceinline__ void load(const uint8_t* tile_scales, int group) {
+    if constexpr (kHasMinimum) {
+      stored = *reinterpret_cast<const Stored*>(tile_scales + group * 16);
+    } else {
+      const Half half = *reinterpret_cast<const Half*>(tile_scales + group * 8);
+      SEXTANT_UNROLL
+      for (int j = 0; j < 4; ++j) stored.at[j] = half.at[j];
+    }
+  }
+  __device__ __forceinline__ float d(int j) const { return to_float(stored.at[kHasMinimum ? 2 * j : j]); }
+  __device__ __forceinline__ float m(int j) const { return to_float(stored.at[2 * j + 1]); }
+};
+
+}  // namespace sextant::kernels::cuda
