@@ -1,10 +1,16 @@
 #include "kernels/simt/block_run.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/simt/address_check.h"
 #include "kernels/simt/fibre.h"
+#include "kernels/simt/kernel_name.h"
 
 namespace sextant::simt {
 
@@ -12,23 +18,41 @@ thread_local BlockRun* t_block = nullptr;
 thread_local ThreadState* t_thread = nullptr;
 
 namespace {
-constexpr size_t kSharedCapacity = 256 << 10;
-constexpr int kPoison = 0xFF;  // NaN in every float format, -1 as an index
+constexpr size_t kSharedCapacity = 512 << 10;
+constexpr size_t kGap = 64;                // behind a static array
+constexpr size_t kDynamicAlignment = 128;  // of the start; what it leaves before the guard page is checked
+constexpr auto kPoison = std::byte{0xFF};  // NaN in every float format, -1 as an index
 }  // namespace
 
 BlockRun::BlockRun() : main_(std::make_unique<Fibre>()) {
-  shared_ = static_cast<std::byte*>(std::aligned_alloc(1024, kSharedCapacity));
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  void* mapping = mmap(nullptr, kSharedCapacity + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping == MAP_FAILED) {
+    std::perror("simt: no memory for a block's shared memory");
+    std::abort();
+  }
+  shared_ = static_cast<std::byte*>(mapping);
+  mprotect(shared_ + kSharedCapacity, page, PROT_NONE);
+  std::memset(shared_, static_cast<int>(kPoison), kSharedCapacity);
+  dynamic_ = shared_ + kSharedCapacity;
 }
 
-BlockRun::~BlockRun() { std::free(shared_); }
+BlockRun::~BlockRun() {
+  allow_access(shared_, kSharedCapacity);
+  munmap(shared_, kSharedCapacity + static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+}
+
+uint64_t BlockRun::next_random() {
+  random_ ^= random_ << 13;
+  random_ ^= random_ >> 7;
+  random_ ^= random_ << 17;
+  return random_;
+}
 
 ThreadState* BlockRun::pop_ready() {
   if (ready_head_ == ready_.size()) return nullptr;
   if (shuffled_) {
-    random_ ^= random_ << 13;
-    random_ ^= random_ >> 7;
-    random_ ^= random_ << 17;
-    std::swap(ready_[ready_head_], ready_[ready_head_ + random_ % (ready_.size() - ready_head_)]);
+    std::swap(ready_[ready_head_], ready_[ready_head_ + next_random() % (ready_.size() - ready_head_)]);
   }
   ThreadState* next = ready_[ready_head_++];
   if (ready_head_ == ready_.size()) {
@@ -44,9 +68,8 @@ void BlockRun::switch_to(Fibre* fibre) {
   fibre->switch_from(*from);
 }
 
-// The running fibre gives way: its thread waits, or has ended.
-void BlockRun::yield_to_next() {
-  ThreadState* next = pop_ready();
+// The running fibre gives way to `next`: its thread waits, or has ended.
+void BlockRun::go_on(ThreadState* next) {
   if (next == nullptr) {
     if (num_alive_ > 0) fail("deadlock: no thread can go on\n" + waiting_threads());
     switch_to(main_.get());
@@ -82,13 +105,13 @@ void BlockRun::fibre_loop() {
     if (num_at_barrier_ > 0 && num_at_barrier_ == num_alive_) {
       fail("divergent barrier: a thread ended while others wait\n" + waiting_threads());
     }
-    // A thread that has not begun can run here at once.
-    if (ready_head_ < ready_.size() && !shuffled_ && ready_[ready_head_]->fibre == nullptr) {
-      self->thread = pop_ready();
+    ThreadState* next = pop_ready();
+    if (next != nullptr && next->fibre == nullptr) {  // has not begun: here and now
+      self->thread = next;
       continue;
     }
     free_fibres_.push_back(self);
-    yield_to_next();
+    go_on(next);
   }
 }
 
@@ -97,7 +120,7 @@ void BlockRun::wait(const char* what, int line) {
   self->fibre = current_;
   self->waits_at = what;
   self->waits_line = line;
-  yield_to_next();
+  go_on(pop_ready());
   t_thread = self;
   self->waits_at = nullptr;
 }
@@ -162,20 +185,73 @@ void* BlockRun::static_shared(const void* key, size_t bytes, size_t alignment) {
   for (const StaticShared& known : static_shared_) {
     if (known.key == key) return shared_ + known.offset;
   }
-  const size_t offset = (shared_used_ + alignment - 1) / alignment * alignment;
-  if (offset + bytes > launch_->max_shared_bytes || offset + bytes > kSharedCapacity) {
-    fail("shared memory: " + std::to_string(offset + bytes) + " bytes used, the launch allows " +
-         std::to_string(launch_->max_shared_bytes));
+  static_counted_ = (static_counted_ + alignment - 1) / alignment * alignment + bytes;
+  if (static_counted_ + dynamic_bytes_ > launch_->max_shared_bytes) {
+    fail("shared memory: the kernel needs " + std::to_string(static_counted_ + dynamic_bytes_) +
+             " bytes, allowed are " + std::to_string(launch_->max_shared_bytes),
+         Violation::kResources);
   }
-  shared_used_ = offset + bytes;
-  static_shared_.push_back({key, offset});
+  const size_t offset = (static_end_ + alignment - 1) / alignment * alignment;
+  static_end_ = offset + bytes + kGap;
+  static_shared_.push_back({key, offset, bytes});
+  allow_access(shared_ + offset, bytes);
   return shared_ + offset;
 }
 
 bool BlockRun::is_shared(const void* p, size_t bytes) const {
   const auto* at = static_cast<const std::byte*>(p);
-  return at >= shared_ && at + bytes <= shared_ + shared_used_;
+  if (at >= dynamic_ && at + bytes <= dynamic_ + dynamic_bytes_) return true;
+  for (const StaticShared& array : static_shared_) {
+    if (at >= shared_ + array.offset && at + bytes <= shared_ + array.offset + array.bytes) return true;
+  }
+  return false;
 }
+
+void BlockRun::prepare_shared() {
+  allow_access(shared_, kSharedCapacity);
+  std::memset(shared_, static_cast<int>(kPoison), static_end_);
+  std::byte* end = shared_ + kSharedCapacity;
+  std::memset(dynamic_, static_cast<int>(kPoison), static_cast<size_t>(end - dynamic_));
+  static_shared_.clear();
+  static_end_ = 0;
+  static_counted_ = 0;
+  dynamic_bytes_ = launch_->dynamic_shared_bytes;
+  dynamic_ = end - (dynamic_bytes_ + kDynamicAlignment - 1) / kDynamicAlignment * kDynamicAlignment;
+  deny_access(shared_, kSharedCapacity);
+  allow_access(dynamic_, dynamic_bytes_);
+}
+
+void BlockRun::check_shared() {
+  allow_access(shared_, kSharedCapacity);
+  const auto intact = [](const std::byte* from, const std::byte* to) {
+    return std::all_of(from, to, [](std::byte b) { return b == kPoison; });
+  };
+  std::string past;
+  for (const StaticShared& array : static_shared_) {
+    const std::byte* end = shared_ + array.offset + array.bytes;
+    if (!intact(end, end + kGap)) past = "a static array of " + std::to_string(array.bytes) + " bytes";
+  }
+  if (!intact(dynamic_ - kGap, dynamic_)) past = "the start of dynamic shared memory";
+  if (!intact(dynamic_ + dynamic_bytes_, shared_ + kSharedCapacity)) {
+    past = "the " + std::to_string(dynamic_bytes_) + " bytes of dynamic shared memory";
+  }
+  if (!past.empty()) {
+    failure_ = where() + ": the block wrote past " + past;
+    violation_ = Violation::kAddress;
+  }
+}
+
+std::string BlockRun::describe_address(const void* address) const {
+  const auto* at = static_cast<const std::byte*>(address);
+  if (at >= shared_ && at < shared_ + kSharedCapacity + (64 << 10)) {
+    return std::to_string(at - dynamic_) + " bytes from the start of dynamic shared memory of " +
+           std::to_string(dynamic_bytes_) + " bytes";
+  }
+  return "";
+}
+
+bool BlockRun::stack_overflowed(const void* address) const { return current_->guards(address); }
+void* BlockRun::stack_top() const { return current_->stack_top(); }
 
 std::string BlockRun::waiting_threads() const {
   std::string text;
@@ -188,11 +264,18 @@ std::string BlockRun::waiting_threads() const {
   return text;
 }
 
-void BlockRun::fail(const std::string& what) {
-  const ThreadState* thread = t_thread;
-  failure_ = launch_->kernel + ", block (" + std::to_string(block_idx_.x) + ", " + std::to_string(block_idx_.y) + ", " +
-             std::to_string(block_idx_.z) + "), thread (" + std::to_string(thread->thread_idx.x) + ", " +
-             std::to_string(thread->thread_idx.y) + ", " + std::to_string(thread->thread_idx.z) + "): " + what;
+std::string BlockRun::where() const {
+  const auto triple = [](const Dim3& d) {
+    return "(" + std::to_string(d.x) + ", " + std::to_string(d.y) + ", " + std::to_string(d.z) + ")";
+  };
+  return kernel_name(launch_->kernel) + ", block " + triple(block_idx_) +
+         (t_thread == nullptr ? "" : ", thread " + triple(t_thread->thread_idx));
+}
+
+void BlockRun::fail(std::string what, Violation violation) {
+  failure_ = where() + ": " + what;
+  violation_ = violation;
+  what = std::string();    // what the abandoned stack holds would never be freed
   switch_to(main_.get());  // never resumed: run() resets every fibre
   std::abort();
 }
@@ -203,7 +286,8 @@ std::string BlockRun::run(const Launch& launch, Dim3 block_idx, uint64_t seed) {
   shuffled_ = seed != 0;
   random_ = seed;
   failure_.clear();
-  static_shared_.clear();
+  violation_ = Violation::kNone;
+  prepare_shared();
   const size_t num_threads = launch.block.count();
   num_alive_ = static_cast<int>(num_threads);
   num_at_barrier_ = 0;
@@ -224,14 +308,13 @@ std::string BlockRun::run(const Launch& launch, Dim3 block_idx, uint64_t seed) {
     thread.committed_copies.clear();
     ready_.push_back(&thread);
   }
-  shared_used_ = launch.dynamic_shared_bytes;
-  std::memset(shared_, kPoison, std::min(kSharedCapacity, launch.max_shared_bytes));
 
   t_block = this;
   current_ = main_.get();
-  yield_to_next();
+  go_on(pop_ready());
   t_block = nullptr;
   t_thread = nullptr;
+  if (failure_.empty()) check_shared();
   if (!failure_.empty()) {
     free_fibres_.clear();
     for (auto& fibre : fibres_) {

@@ -48,13 +48,14 @@ struct ThreadState {
 class BlockRun {
  public:
   struct Launch {
-    std::string kernel;
+    const void* kernel = nullptr;  // the function's address: its name is looked up for a report
     std::function<void()> body;
     Dim3 grid;
     Dim3 block;
     size_t dynamic_shared_bytes = 0;
     size_t max_shared_bytes = 48 << 10;  // static and dynamic together
   };
+  enum class Violation { kNone, kRule, kAddress, kAlignment, kResources };
 
   BlockRun();
   ~BlockRun();
@@ -63,6 +64,7 @@ class BlockRun {
 
   // Runs block `block_idx`; empty when all went well, else what was wrong.
   std::string run(const Launch& launch, Dim3 block_idx, uint64_t seed);
+  Violation violation() const { return violation_; }  // of the last run
 
   // Device code's side.
   const Launch& launch() const { return *launch_; }
@@ -72,10 +74,18 @@ class BlockRun {
   void collective(const char* name, uint32_t mask, void* lane_args,
                   void (*complete)(void* const* lanes, uint32_t mask));
   void* static_shared(const void* key, size_t bytes, size_t alignment);
-  void* dynamic_shared() { return shared_; }
-  // Whether [p, p + bytes) is inside the block's shared memory.
+  void* dynamic_shared() { return dynamic_; }
+  // Whether [p, p + bytes) is inside one array of the block's shared memory.
   bool is_shared(const void* p, size_t bytes) const;
-  [[noreturn]] void fail(const std::string& what);
+  // A fair coin for what CUDA leaves open; false in the order of thread indices.
+  bool flip() { return shuffled_ && (next_random() >> 33 & 1u) != 0; }
+  // Ends the block. `what` is taken by value: the stack that made it is abandoned.
+  [[noreturn]] void fail(std::string what, Violation violation = Violation::kRule);
+  // Where a bad access of the running thread lies, seen from its stack and the block's shared memory; empty: elsewhere.
+  std::string describe_address(const void* address) const;
+  // The running fibre's stack is used up to its guard page.
+  bool stack_overflowed(const void* address) const;
+  void* stack_top() const;
 
  private:
   struct Collective {  // lanes that came so far
@@ -87,6 +97,7 @@ class BlockRun {
   struct StaticShared {
     const void* key;
     size_t offset;
+    size_t bytes;
   };
   friend class Fibre;
   static void fibre_entry(void* run);
@@ -95,9 +106,13 @@ class BlockRun {
   void make_ready(ThreadState* thread) { ready_.push_back(thread); }
   void wait(const char* what, int line);
   void switch_to(Fibre* fibre);
-  void yield_to_next();
+  void go_on(ThreadState* next);
   void release_barrier();
   std::string waiting_threads() const;
+  std::string where() const;
+  uint64_t next_random();
+  void prepare_shared();
+  void check_shared();  // ends the block when something was written beside its arrays
 
   const Launch* launch_ = nullptr;
   Dim3 block_idx_;
@@ -114,9 +129,15 @@ class BlockRun {
   std::vector<Fibre*> free_fibres_;
   Fibre* current_ = nullptr;
   std::vector<StaticShared> static_shared_;
-  size_t shared_used_ = 0;
+  // Static arrays grow from the start, each with a gap behind it; the dynamic one ends at the guard page. All that belongs
+  // to no array stays poisoned and is checked when the block ends.
   std::byte* shared_ = nullptr;
+  std::byte* dynamic_ = nullptr;
+  size_t dynamic_bytes_ = 0;
+  size_t static_end_ = 0;      // with the gaps
+  size_t static_counted_ = 0;  // as the device counts: without them
   std::string failure_;
+  Violation violation_ = Violation::kNone;
 };
 
 // Of the device code that this host thread runs; nullptr outside of kernels.

@@ -6,8 +6,9 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "kernels/simt/address_check.h"
+
 #if defined(__SANITIZE_ADDRESS__)
-#include <pthread.h>
 #include <sanitizer/common_interface_defs.h>
 #elif defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -46,6 +47,7 @@ Fibre::~Fibre() {
 }
 
 void Fibre::reset() {
+  allow_access(stack_, stack_bytes_);  // the frames of an abandoned run left it poisoned
   context_ = boost::context::detail::make_fcontext(stack_ + stack_bytes_, stack_bytes_, &Fibre::begin);
 #if defined(__SANITIZE_THREAD__)
   if (sanitizer_ != nullptr) __tsan_destroy_fiber(sanitizer_);

@@ -22,6 +22,13 @@ class Fibre {
   // Forgets what was on the stack: the next switch begins at the entry.
   void reset();
 
+  // Whether the address lies in the guard page below the stack.
+  bool guards(const void* address) const {
+    const auto* at = static_cast<const std::byte*>(address);
+    return mapping_ != nullptr && at >= mapping_ && at < stack_;
+  }
+  void* stack_top() const { return stack_ + stack_bytes_; }
+
   ThreadState* thread = nullptr;  // to start, or running on it
 
  private:

@@ -85,7 +85,9 @@ void complete_ldmatrix(void* const* lanes, uint32_t) {
     for (int r = 0; r < 8; ++r) {
       const void* row = static_cast<const LdmatrixLane*>(lanes[8 * i + r])->row;
       auto& block = ::sextant::simt::current_block();
-      if (reinterpret_cast<uintptr_t>(row) % 16 != 0) block.fail("ldmatrix: a row is not aligned to 16 bytes");
+      if (reinterpret_cast<uintptr_t>(row) % 16 != 0) {
+        block.fail("ldmatrix: a row is not aligned to 16 bytes", ::sextant::simt::BlockRun::Violation::kAlignment);
+      }
       if (!block.is_shared(row, 16)) block.fail("ldmatrix: a row is not in shared memory");
       std::memcpy(matrix[r], row, 16);
     }
@@ -137,7 +139,7 @@ inline void ldmatrix_x2_trans(uint32_t (&registers)[2], const void* row) {
 inline void cp_async_16(void* to_shared, const void* from_global, bool read = true) {
   auto& block = ::sextant::simt::current_block();
   if (reinterpret_cast<uintptr_t>(to_shared) % 16 != 0 || reinterpret_cast<uintptr_t>(from_global) % 16 != 0) {
-    block.fail("cp.async: an address is not aligned to 16 bytes");
+    block.fail("cp.async: an address is not aligned to 16 bytes", ::sextant::simt::BlockRun::Violation::kAlignment);
   }
   if (!block.is_shared(to_shared, 16)) block.fail("cp.async: the destination is not in shared memory");
   std::memset(to_shared, 0xFF, 16);  // until the wait anything may be there
@@ -166,7 +168,8 @@ template <typename T>
 inline T load_streaming(const T* p) {
   static_assert(sizeof(T) == 16);
   if (reinterpret_cast<uintptr_t>(p) % 16 != 0) {
-    ::sextant::simt::current_block().fail("a 128-bit load is not aligned to 16 bytes");
+    ::sextant::simt::current_block().fail("a 128-bit load is not aligned to 16 bytes",
+                                          ::sextant::simt::BlockRun::Violation::kAlignment);
   }
   return *p;
 }

@@ -1,5 +1,6 @@
-// The emulated CUDA runtime: devices, memory, streams. What the host-side API of the shadow headers stands on.
-// First form: everything runs at once, on the calling thread.
+// The emulated CUDA runtime, as its shadow headers, the library shadows and tests see it: the machine that is emulated, the
+// order in which work runs, and doors into streams. Work runs late: when somebody synchronises, queries, or thousands of
+// pieces wait.
 #pragma once
 
 #include <cstddef>
@@ -8,19 +9,49 @@
 #include <string>
 
 #include "kernels/simt/block_run.h"
+#include "kernels/simt/device_memory.h"
 
 namespace sextant::simt {
 
-// How launches pick the next thread of a block: 0 in the order of indices, else drawn from this seed. Default: the
-// environment variable SEXTANT_SIMT_SEED, else 0.
+// What a device refuses. Sources: CUDA C++ Programming Guide, "Compute Capabilities"; data sheets.
+struct DeviceProfile {
+  const char* name;
+  int major;
+  int minor;
+  int num_multiprocessors;
+  size_t shared_per_block_opt_in_bytes;
+  size_t shared_per_multiprocessor_bytes;
+  int l2_bytes;
+  int memory_bus_bits;
+  int clock_khz;
+  int memory_clock_khz;
+};
+const DeviceProfile& profile_sm_80();  // A100
+const DeviceProfile& profile_sm_90();  // H100
+
+struct Machine {
+  DeviceProfile profile = profile_sm_80();
+  int num_devices = 1;
+  size_t memory_bytes = size_t{2} << 30;  // of each device
+  Protection protection = Protection::kCheap;
+};
+// The environment: SEXTANT_SIMT_PROFILE (sm_80, sm_90), SEXTANT_SIMT_DEVICES, SEXTANT_SIMT_MEMORY_BYTES,
+// SEXTANT_SIMT_PROTECTION (off, cheap, always). A value that is none of these ends the process.
+Machine machine_from_environment();
+// Another machine, with nothing allocated, queued or failed. Every handle and device pointer of before is invalid. For tests.
+void set_machine(const Machine& machine);
+
+// How launches pick the next thread of a block, the order of blocks and of streams: 0 as enqueued, else drawn from this
+// seed. Default: the environment variable SEXTANT_SIMT_SEED, else 0.
 void set_seed(uint64_t seed);
-// The last violation that a kernel was ended for, with kernel, block and thread; empty when there was none.
+// The last violation that work was ended for, with kernel, block and thread; empty when there was none since set_machine or
+// cudaDeviceReset.
 std::string last_report();
 
 // One kernel launch: `body` is the kernel with its arguments bound.
 int enqueue_launch(const void* kernel, Dim3 grid, Dim3 block, size_t dynamic_shared_bytes, void* stream,
                    std::function<void()> body);
-int set_max_dynamic_shared(const void* kernel, int bytes);
+int set_function_attribute(const void* kernel, int attribute, int value);
 
 // Work of a library shadow (cuBLASLt, NCCL) as one node of the stream: ordered after what the stream holds, captured into a
 // graph when the stream captures, and allowed to touch memory of the stream's device while it runs. `work` may run many times
