@@ -7,11 +7,13 @@
 
 #include <cstdint>
 
-// Before a loop whose arrays must stay in registers: its trip count is a constant.
+// Before a loop whose arrays must stay in registers: its trip count is a constant. And before one that must stay a loop.
 #if defined(__CUDACC__)
 #define SEXTANT_UNROLL _Pragma("unroll")
+#define SEXTANT_ROLLED _Pragma("unroll 1")
 #else
 #define SEXTANT_UNROLL
+#define SEXTANT_ROLLED
 #endif
 
 namespace sextant::kernels::cuda {
