@@ -6,7 +6,6 @@
 
 #include "engine/base/log.h"
 #include "engine/device/cpu_backend.h"
-#include "engine/device/host_memory.h"
 #include "engine/engine_thread.h"
 #include "engine/model/memory_model.h"
 #include "engine/model/model.h"
@@ -80,20 +79,19 @@ Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& open
   const SchedulerConfig& scheduler = config.scheduler;
   inputs.workspace_bytes =
       workspace_bytes(opened.config, {.max_num_batched_tokens = scheduler.max_num_batched_tokens,
-                                      .max_num_seqs = ModelRunner::kLogitsRows}) +
+                                      .max_num_seqs = backend.logits_rows(scheduler.max_num_seqs)}) +
       static_cast<uint64_t>(backend.workspace_bytes(scheduler.max_num_batched_tokens, scheduler.max_num_seqs,
                                                     make_attention_params(opened.config)));
   inputs.kv_bytes_per_token = kv_bytes_per_token(opened.config, kv_dtype(config));
   inputs.block_size = config.cache.block_size;
   inputs.max_model_len = max_model_len;
   inputs.max_num_seqs = scheduler.max_num_seqs;
-  inputs.available_bytes =
-      static_cast<uint64_t>(static_cast<double>(available_host_memory_bytes()) * config.cache.gpu_memory_utilization);
+  inputs.available_bytes = backend.memory_budget_bytes(config.cache.gpu_memory_utilization);
   if (config.cache.kv_cache_memory_bytes > 0) {
     inputs.kv_cache_bytes = static_cast<uint64_t>(config.cache.kv_cache_memory_bytes);
   } else {
-    // No more than could ever be used, and no more than the CPU's share of a machine that does other things too.
-    // In whole blocks, and the null block.
+    // No more than could ever be used, and on the CPU no more than its share of a machine that does other things
+    // too. In whole blocks, and the null block.
     const int64_t blocks_per_seq = (max_model_len - 1) / config.cache.block_size + 1;
     const uint64_t usable =
         inputs.kv_bytes_per_token *
@@ -103,9 +101,21 @@ Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& open
     const uint64_t cap =
         std::max(static_cast<uint64_t>(config.cache.cpu_kv_cache_limit_bytes),
                  inputs.kv_bytes_per_token * static_cast<uint64_t>((blocks_per_seq + 1) * config.cache.block_size));
-    inputs.kv_cache_bytes = std::min({usable, left, cap});
+    inputs.kv_cache_bytes = std::min(usable, left);
+    if (backend.uses_host_memory()) inputs.kv_cache_bytes = std::min({usable, left, cap});
   }
   return plan_memory(inputs);
+}
+
+Result<int64_t> num_steps_in_flight(const SchedulerConfig& config, const Backend& backend) {
+  if (config.max_steps_in_flight == 0) return backend.max_steps_in_flight();
+  if (config.max_steps_in_flight > backend.max_steps_in_flight()) {
+    return invalid_argument("max_steps_in_flight is " + std::to_string(config.max_steps_in_flight) + ", but " +
+                                backend.description() + " overlaps at most " +
+                                std::to_string(backend.max_steps_in_flight()),
+                            "max_steps_in_flight");
+  }
+  return config.max_steps_in_flight;
 }
 
 // Every id that ends a sequence: the model file's and the tokenizer's, inside the vocabulary, each once.
@@ -134,6 +144,7 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   Backend& backend = *parts.backend;
   const AttentionParams attention = make_attention_params(opened.config);
   RETURN_IF_ERROR(backend.supports({opened.weight_types, attention, kv_dtype(config)}));
+  ASSIGN_OR_RETURN(const int64_t steps_in_flight, num_steps_in_flight(config.scheduler, backend));
   ASSIGN_OR_RETURN(const MemoryPlan plan, make_plan(config, opened, backend, max_model_len));
   const std::string plan_text = render(plan);
   if (options.on_memory_plan) options.on_memory_plan(plan_text);
@@ -143,6 +154,12 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
       std::unique_ptr<Model> model,
       load_model(opened.config, loader, backend,
                  {.max_num_batched_tokens = config.scheduler.max_num_batched_tokens, .max_model_len = max_model_len}));
+  RETURN_IF_ERROR(backend.reserve({.max_num_batched_tokens = config.scheduler.max_num_batched_tokens,
+                                   .max_num_seqs = config.scheduler.max_num_seqs,
+                                   .max_model_len = max_model_len,
+                                   .vocab_size = opened.config.vocab_size,
+                                   .block_size = config.cache.block_size},
+                                  attention));
   const KvCacheSpec spec =
       make_kv_cache_spec(opened.config, kv_dtype(config), static_cast<int32_t>(config.cache.block_size));
   const KvCacheGroup& group = spec.groups[0];
@@ -173,12 +190,13 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   info.memory_plan = plan_text;
 
   ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner,
-                   ModelRunner::create(backend, std::move(model), std::move(cache), opened.config.vocab_size));
+                   ModelRunner::create(backend, std::move(model), std::move(cache), opened.config.vocab_size,
+                                       backend.logits_rows(config.scheduler.max_num_seqs)));
   parts.worker = std::make_unique<Worker>(backend, std::move(runner), info.eos_token_ids, spec.block_size);
   Scheduler::Options scheduler;
   scheduler.scheduler = config.scheduler;
   scheduler.scheduler.max_num_queued_reqs = int64_t{1} << 30;  // submit() refuses, exactly and at once
-  scheduler.scheduler.max_steps_in_flight = 1;
+  scheduler.scheduler.max_steps_in_flight = steps_in_flight;
   scheduler.cache = config.cache;
   scheduler.max_model_len = max_model_len;
   scheduler.spec = spec;
@@ -187,6 +205,7 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   scheduler.cache_root = info.kv_cache_dtype;
   parts.scheduler = std::make_unique<Scheduler>(std::move(scheduler));
   parts.config = config.scheduler;
+  parts.config.max_steps_in_flight = steps_in_flight;
   parts.on_step = std::move(options.on_step);
   info.load_s = static_cast<double>(SteadyClock::instance().now_ns() - begin_ns) * 1e-9;
   return std::unique_ptr<Engine>(std::make_unique<EngineThread>(std::move(parts)));

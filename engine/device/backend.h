@@ -14,9 +14,11 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/check.h"
 #include "engine/base/dtype.h"
 #include "engine/base/result.h"
 #include "engine/base/weight_type.h"
+#include "engine/device/sample_batch.h"
 
 namespace sextant {
 
@@ -103,6 +105,11 @@ struct StepInputs {
   std::span<const int32_t> token_ids;       // [T], flat over the step's sequences
   std::span<const int32_t> logits_indices;  // [R], ascending rows of the batch whose logits are wanted
   AttentionBatch attention;
+  const SampleBatch* sampling = nullptr;  // for a backend that samples
+  // Tokens that the step before chose and only the device knows: their row in that step, their place in token_ids.
+  std::span<const int32_t> previous_rows;
+  std::span<const int32_t> previous_places;
+  bool recorded = false;  // one token per sequence, as many sequences as one of recorded_batch_sizes()
 };
 
 // The largest step that will come; a backend sets its buffers by it.
@@ -110,6 +117,7 @@ struct StepLimits {
   int64_t max_num_batched_tokens = 0;
   int64_t max_num_seqs = 0;
   int64_t max_model_len = 0;
+  int64_t vocab_size = 0;
   int64_t block_size = 16;
 };
 
@@ -150,8 +158,16 @@ class Backend {
   virtual int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
                                   const AttentionParams& attention) const = 0;
 
+  // Bytes of device memory that weights, workspace and KV cache may take together when the engine may use this share of it.
+  virtual uint64_t memory_budget_bytes(double utilization) const = 0;
+  // Whether that memory is the host's, which does other things too.
+  virtual bool uses_host_memory() const { return false; }
+
   // What matmul inputs and outputs, q, k and v are held in ("act" below). The residual stream and logits are f32.
   virtual DType activation_dtype() const { return DType::kFloat32; }
+
+  // Steps that may be submitted before the results of the first are read.
+  virtual int64_t max_steps_in_flight() const { return 1; }
 
   // Once, before the first plan().
   virtual Status reserve(const StepLimits&, const AttentionParams&) { return ok_status(); }
@@ -181,6 +197,31 @@ class Backend {
   virtual void add(Tensor x, Tensor y) = 0;
   // out[r] = x[the plan's logits_indices[r]]
   virtual void gather_logits_rows(Tensor x, Tensor out) = 0;
+  // Rows in memory that the host reads and writes, once all ops so far are done: `x` itself where the device's memory is
+  // that. Valid until the next call.
+  virtual Result<Tensor> host_rows(Tensor x) {
+    RETURN_IF_ERROR(synchronize());
+    return x;
+  }
+
+  // Numbers of sequences for which a step of one token each can be recorded and replayed, ascending; empty: none.
+  virtual std::span<const int32_t> recorded_batch_sizes() const { return {}; }
+  // Runs `ops`, the ops of a step that was planned with inputs.recorded. They must be the same calls with the same arguments in
+  // each step of as many rows: a backend may record them once and then replay the record.
+  virtual void run_recorded(const std::function<void()>& ops) { ops(); }
+
+  // Whether the backend samples; otherwise the host does, from host_rows() of the logits.
+  virtual bool samples() const { return false; }
+  // Chooses tokens for rows [first_row, first_row + logits.rows) of the plan's sampling. The logits are changed.
+  virtual void sample(Tensor, int64_t /*first_row*/) { CHECK(false) << description() << " does not sample"; }
+  // The step's last call: what was sampled goes to the host, to be read by collect_samples().
+  virtual void end_step() {}
+  // Waits for the oldest step whose samples were not collected yet.
+  virtual Result<SampledTokens> collect_samples() { return unsupported(description() + " does not sample"); }
+
+  // Rows of the logits buffer: a step's logits are made so many rows at a time.
+  virtual int64_t logits_rows(int64_t /*max_num_seqs*/) const { return 64; }
+
   // Runs body(begin, end) over [0, n) on the device's host threads and waits; for the sampler on the CPU.
   virtual void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) = 0;
   // Waits for all ops; kDeviceError when one failed.

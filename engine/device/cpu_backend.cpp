@@ -12,6 +12,7 @@
 #include "engine/device/cpu_kv_cache.h"
 #include "engine/device/cpu_matrix.h"
 #include "engine/device/cpu_memory.h"
+#include "engine/device/host_memory.h"
 #include "engine/device/thread_pool.h"
 #include "engine/device/usable_cpus.h"
 #include "kernels/cpu/kernel_table.h"
@@ -90,6 +91,11 @@ class CpuBackend final : public Backend {
     const int64_t scratch = std::max(scratch_floats_, CpuAttention::scratch_floats(attention)) * pool_.num_threads();
     return (scratch + CpuAttention::max_partial_floats(pool_.num_threads())) * int64_t{sizeof(float)} + items * 100;
   }
+
+  uint64_t memory_budget_bytes(double utilization) const override {
+    return static_cast<uint64_t>(static_cast<double>(available_host_memory_bytes()) * utilization);
+  }
+  bool uses_host_memory() const override { return true; }
 
   void plan(const StepInputs& inputs, const AttentionParams& attention) override {
     const AttentionBatch& batch = inputs.attention;

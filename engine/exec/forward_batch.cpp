@@ -52,6 +52,18 @@ void ForwardBatch::build(const SchedulerOutput& step, int32_t block_size,
   CHECK_EQ(cu_seqlens_q_.back(), static_cast<int32_t>(token_ids_.size()));
 }
 
+void ForwardBatch::pad(int32_t num_sequences) {
+  while (static_cast<int32_t>(seq_lens_.size()) < num_sequences) {
+    logits_indices_.push_back(static_cast<int32_t>(token_ids_.size()));
+    token_ids_.push_back(0);
+    positions_.push_back(0);
+    slot_mapping_.push_back(0);
+    seq_lens_.push_back(1);
+    cu_seqlens_q_.push_back(cu_seqlens_q_.back() + 1);
+  }
+  block_tables_.resize(seq_lens_.size() * static_cast<size_t>(max_blocks_per_seq_), 0);
+}
+
 AttentionBatch ForwardBatch::attention() const {
   return {cu_seqlens_q_, seq_lens_, positions_, slot_mapping_, block_tables_, max_blocks_per_seq_};
 }

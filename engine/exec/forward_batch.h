@@ -31,11 +31,22 @@ class ForwardBatch {
   // `sequence(i)` describes step.sequences[i].
   void build(const SchedulerOutput& step, int32_t block_size, const std::function<SequenceView(size_t)>& sequence);
 
+  // Fills a step of one token per sequence up with rows of the null block, for a record of `num_sequences`.
+  void pad(int32_t num_sequences);
+  // Whether every sequence has one token, whose logits are wanted: what a backend may record.
+  bool is_decode() const { return token_ids_.size() == seq_lens_.size() && logits_indices_.size() == seq_lens_.size(); }
+
   std::span<const int32_t> token_ids() const { return token_ids_; }
   std::span<const int32_t> logits_indices() const { return logits_indices_; }
   const std::vector<LogitsRows>& logits_rows() const { return logits_rows_; }
   AttentionBatch attention() const;
-  StepInputs inputs() const { return {token_ids_, logits_indices_, attention()}; }
+  StepInputs inputs() const {
+    StepInputs inputs;
+    inputs.token_ids = token_ids_;
+    inputs.logits_indices = logits_indices_;
+    inputs.attention = attention();
+    return inputs;
+  }
 
  private:
   std::vector<int32_t> token_ids_;

@@ -6,11 +6,21 @@
 namespace sextant {
 
 Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Backend& backend, std::unique_ptr<Model> model,
-                                                         std::unique_ptr<KvCache> cache, int64_t vocab_size) {
+                                                         std::unique_ptr<KvCache> cache, int64_t vocab_size,
+                                                         int64_t logits_rows) {
   std::unique_ptr<ModelRunner> runner(new ModelRunner(backend, std::move(model), std::move(cache)));
   runner->vocab_size_ = vocab_size;
-  ASSIGN_OR_RETURN(runner->logits_, backend.allocate(static_cast<size_t>(kLogitsRows * vocab_size) * sizeof(float)));
+  runner->logits_rows_ = logits_rows;
+  ASSIGN_OR_RETURN(runner->logits_, backend.allocate(static_cast<size_t>(logits_rows * vocab_size) * sizeof(float)));
   return runner;
+}
+
+// The logits of hidden rows from `first` on, as many as the buffer holds.
+Tensor ModelRunner::logits_of(Tensor hidden, int64_t first) {
+  const int64_t rows = std::min(logits_rows_, hidden.rows - first);
+  const Tensor logits{logits_->data(), DType::kFloat32, rows, vocab_size_, vocab_size_};
+  model_->compute_logits(hidden.row_range(first, rows), logits);
+  return logits;
 }
 
 Status ModelRunner::execute(const ForwardBatch& batch, const std::function<void(int64_t, Tensor)>& on_logits) {
@@ -18,14 +28,41 @@ Status ModelRunner::execute(const ForwardBatch& batch, const std::function<void(
   backend_.plan(inputs, model_->attention());
   const Tensor hidden = model_->forward(static_cast<int64_t>(inputs.token_ids.size()),
                                         static_cast<int64_t>(inputs.logits_indices.size()), *cache_);
-  for (int64_t first = 0; first < hidden.rows; first += kLogitsRows) {
-    const int64_t rows = std::min(kLogitsRows, hidden.rows - first);
-    const Tensor logits{logits_->data(), DType::kFloat32, rows, vocab_size_, vocab_size_};
-    model_->compute_logits(hidden.row_range(first, rows), logits);
-    RETURN_IF_ERROR(backend_.synchronize());
-    on_logits(first, logits);
+  for (int64_t first = 0; first < hidden.rows; first += logits_rows_) {
+    ASSIGN_OR_RETURN(const Tensor on_host, backend_.host_rows(logits_of(hidden, first)));
+    on_logits(first, on_host);
   }
   return backend_.synchronize();
+}
+
+Status ModelRunner::enqueue(ForwardBatch& batch, SampleBatch& sampling, std::span<const int32_t> previous_rows,
+                            std::span<const int32_t> previous_places) {
+  const std::span<const int32_t> sizes = backend_.recorded_batch_sizes();
+  const auto num_sequences = static_cast<int32_t>(batch.inputs().attention.seq_lens.size());
+  const auto size = std::lower_bound(sizes.begin(), sizes.end(), num_sequences);
+  const bool recorded = batch.is_decode() && size != sizes.end();
+  if (recorded) {
+    batch.pad(*size);
+    sampling.rows.resize(static_cast<size_t>(*size), greedy_row());
+  }
+  StepInputs inputs = batch.inputs();
+  inputs.sampling = &sampling;
+  inputs.previous_rows = previous_rows;
+  inputs.previous_places = previous_places;
+  inputs.recorded = recorded;
+  const auto num_tokens = static_cast<int64_t>(inputs.token_ids.size());
+  const auto num_rows = static_cast<int64_t>(inputs.logits_indices.size());
+  backend_.plan(inputs, model_->attention());
+  if (recorded) {
+    backend_.run_recorded([&] { logits_of(model_->forward(num_tokens, num_rows, *cache_), 0); });
+    backend_.sample({logits_->data(), DType::kFloat32, num_rows, vocab_size_, vocab_size_}, 0);
+  } else {
+    const Tensor hidden = model_->forward(num_tokens, num_rows, *cache_);
+    for (int64_t first = 0; first < hidden.rows; first += logits_rows_)
+      backend_.sample(logits_of(hidden, first), first);
+  }
+  backend_.end_step();
+  return ok_status();
 }
 
 }  // namespace sextant

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "engine/device/backend.h"
 #include "engine/exec/forward_batch.h"
@@ -14,15 +15,19 @@ namespace sextant {
 
 class ModelRunner {
  public:
-  static constexpr int64_t kLogitsRows = 64;  // at once
-
-  // `backend` outlives the runner.
+  // `backend` outlives the runner. `logits_rows` of them at once.
   static Result<std::unique_ptr<ModelRunner>> create(Backend& backend, std::unique_ptr<Model> model,
-                                                     std::unique_ptr<KvCache> cache, int64_t vocab_size);
+                                                     std::unique_ptr<KvCache> cache, int64_t vocab_size,
+                                                     int64_t logits_rows);
 
   // Calls on_logits(first, logits) with [rows, vocab_size] for logits_indices [first, first + rows) of the batch, in order.
-  // The logits may be changed in place and are gone when it returns.
+  // The logits are host memory, may be changed in place and are gone when it returns.
   Status execute(const ForwardBatch& batch, const std::function<void(int64_t first, Tensor logits)>& on_logits);
+
+  // For a backend that samples: enqueues the step with its sampling and returns; the backend's collect_samples() has what
+  // came of it. A decode step is filled up to a size that the backend records. `inputs` of the batch, with what the worker adds.
+  Status enqueue(ForwardBatch& batch, SampleBatch& sampling, std::span<const int32_t> previous_rows,
+                 std::span<const int32_t> previous_places);
 
   const Model& model() const { return *model_; }
   const KvCache& cache() const { return *cache_; }
@@ -34,8 +39,11 @@ class ModelRunner {
   Backend& backend_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<DeviceBuffer> logits_;  // [kLogitsRows, vocab_size]
+  Tensor logits_of(Tensor hidden, int64_t first);
+
+  std::unique_ptr<DeviceBuffer> logits_;  // [logits_rows_, vocab_size_]
   int64_t vocab_size_ = 0;
+  int64_t logits_rows_ = 0;
 };
 
 }  // namespace sextant

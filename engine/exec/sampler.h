@@ -41,6 +41,8 @@ class Sampler {
   // The ids that min_tokens keeps away beside a request's own stop_token_ids.
   explicit Sampler(std::vector<int32_t> eos_token_ids) : eos_token_ids_(std::move(eos_token_ids)) {}
 
+  std::span<const int32_t> eos_token_ids() const { return eos_token_ids_; }
+
   // Chooses output token number `output_idx` of the sequence. `logits` [vocab_size] is changed in place.
   int32_t sample(std::span<float> logits, const SamplerState& state, int64_t output_idx) const;
 

@@ -6,6 +6,17 @@
 #include "engine/base/check.h"
 
 namespace sextant {
+namespace {
+
+ModelOutput empty_output(const SchedulerOutput& step) {
+  ModelOutput output;
+  output.step_id = step.step_id;
+  output.sequences.resize(step.sequences.size());
+  for (size_t i = 0; i < step.sequences.size(); ++i) output.sequences[i].sequence_id = step.sequences[i].sequence_id;
+  return output;
+}
+
+}  // namespace
 
 void Worker::apply_changes(const SchedulerOutput& step) {
   for (const SequenceId id : step.finished_sequences) sequences_.erase(id);
@@ -22,7 +33,7 @@ void Worker::apply_changes(const SchedulerOutput& step) {
     const NewBlocks& blocks = step.new_blocks[0];
     state.block_table.insert(state.block_table.end(), blocks.block_ids.begin() + blocks.offsets[i],
                              blocks.block_ids.begin() + blocks.offsets[i + 1]);
-    CHECK(!scheduled.last_token_on_device) << "this worker runs one step at a time";
+    CHECK(!scheduled.last_token_on_device || backend_.samples()) << "the host samples: one step at a time";
     scheduled_.push_back(&state);
   }
 }
@@ -68,27 +79,80 @@ void Worker::choose_tokens(const SchedulerOutput& step, int64_t first, Tensor lo
   });
 }
 
-Status Worker::submit(std::shared_ptr<const SchedulerOutput> submitted) {
-  const SchedulerOutput& step = *submitted;
-  apply_changes(step);
-  if (step.empty()) return ok_status();
-  ModelOutput output;
-  output.step_id = step.step_id;
-  output.sequences.resize(step.sequences.size());
-  for (size_t i = 0; i < step.sequences.size(); ++i) output.sequences[i].sequence_id = step.sequences[i].sequence_id;
-
-  batch_.build(step, block_size_, [&](size_t i) {
+Status Worker::submit(std::shared_ptr<const SchedulerOutput> step) {
+  apply_changes(*step);
+  if (step->empty()) return ok_status();
+  batch_.build(*step, block_size_, [&](size_t i) {
     const SamplerState& sampler = scheduled_[i]->sampler;
     return ForwardBatch::SequenceView{scheduled_[i]->block_table, sampler.request().prompt_token_ids,
                                       sampler.params().prompt_logprobs.has_value() && sampler.choice_idx() == 0};
   });
+  return backend_.samples() ? enqueue(std::move(step)) : compute_and_sample(*step);
+}
+
+Status Worker::compute_and_sample(const SchedulerOutput& step) {
+  ModelOutput output = empty_output(step);
   RETURN_IF_ERROR(
       runner_->execute(batch_, [&](int64_t first, Tensor logits) { choose_tokens(step, first, logits, output); }));
   outputs_.push_back(std::move(output));
   return ok_status();
 }
 
+Status Worker::enqueue(std::shared_ptr<const SchedulerOutput> step) {
+  sampling_.clear();
+  previous_rows_.clear();
+  previous_places_.clear();
+  for (size_t i = 0; i < step->sequences.size(); ++i) {
+    const ScheduledSequence& scheduled = step->sequences[i];
+    if (!scheduled.last_token_on_device) continue;
+    previous_rows_.push_back(scheduled_[i]->last_row);
+    previous_places_.push_back(scheduled.token_offset + scheduled.num_scheduled_tokens - 1);
+  }
+  for (const LogitsRows& group : batch_.logits_rows()) {
+    SequenceState& state = *scheduled_[static_cast<size_t>(group.sequence_idx)];
+    const ScheduledSequence& scheduled = step->sequences[static_cast<size_t>(group.sequence_idx)];
+    const SamplingParams& params = state.sampler.params();
+    for (int32_t i = 0; i < group.num_prompt_rows; ++i) {
+      const auto next = static_cast<size_t>(scheduled.num_computed_tokens + i + 1);
+      append_prompt_row(state.sampler.request().prompt_token_ids[next], *params.prompt_logprobs, sampling_);
+    }
+    if (!group.samples) continue;
+    const int64_t length = scheduled.num_computed_tokens + scheduled.num_scheduled_tokens;
+    const int32_t previous_row = scheduled.last_token_on_device ? state.last_row : -1;
+    append_sample_row(state.sampler, length - scheduled.num_prompt_tokens, previous_row, sampler_.eos_token_ids(),
+                      sampling_);
+    state.last_row = group.first_row + group.num_prompt_rows;
+  }
+  sampled_steps_.push_back({std::move(step), batch_.logits_rows()});
+  return runner_->enqueue(batch_, sampling_, previous_rows_, previous_places_);
+}
+
+Result<ModelOutput> Worker::collect_sampled() {
+  CHECK(!sampled_steps_.empty()) << "no step was submitted";
+  const SampledStep sampled = std::move(sampled_steps_.front());
+  sampled_steps_.pop_front();
+  ASSIGN_OR_RETURN(const SampledTokens tokens, backend_.collect_samples());
+  ModelOutput output = empty_output(*sampled.step);
+  for (const LogitsRows& group : sampled.rows) {
+    SequenceOutput& result = output.sequences[static_cast<size_t>(group.sequence_idx)];
+    const auto found = sequences_.find(result.sequence_id);
+    if (found == sequences_.end()) continue;  // it ended since: what it gave is dropped
+    SamplerState& state = found->second.sampler;
+    const SamplingParams& params = state.params();
+    auto row = static_cast<size_t>(group.first_row);
+    for (int32_t i = 0; i < group.num_prompt_rows; ++i, ++row) {
+      result.prompt_logprobs.push_back(logprobs_of(tokens, row, *params.prompt_logprobs));
+    }
+    if (!group.samples) continue;
+    result.token_ids.push_back(tokens.token_ids[row]);
+    if (params.logprobs) result.logprobs.push_back(logprobs_of(tokens, row, *params.logprobs));
+    state.append(result.token_ids.back());
+  }
+  return output;
+}
+
 Result<ModelOutput> Worker::collect() {
+  if (backend_.samples()) return collect_sampled();
   CHECK(!outputs_.empty()) << "no step was submitted";
   ModelOutput output = std::move(outputs_.front());
   outputs_.pop_front();

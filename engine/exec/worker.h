@@ -11,6 +11,7 @@
 #include "engine/core/scheduler_output.h"
 #include "engine/exec/forward_batch.h"
 #include "engine/exec/model_runner.h"
+#include "engine/exec/sample_rows.h"
 #include "engine/exec/sampler.h"
 
 namespace sextant {
@@ -35,10 +36,19 @@ class Worker {
         : sampler(std::move(request), choice_idx) {}
     std::vector<BlockId> block_table;
     SamplerState sampler;
+    int32_t last_row = -1;  // of the step before: the logits row that chose this sequence's newest token
+  };
+  // A step whose tokens the backend chooses, until they are collected.
+  struct SampledStep {
+    std::shared_ptr<const SchedulerOutput> step;
+    std::vector<LogitsRows> rows;
   };
 
   void apply_changes(const SchedulerOutput& step);
   void choose_tokens(const SchedulerOutput& step, int64_t first, Tensor logits, ModelOutput& output);
+  Status compute_and_sample(const SchedulerOutput& step);
+  Status enqueue(std::shared_ptr<const SchedulerOutput> step);
+  Result<ModelOutput> collect_sampled();
 
   Backend& backend_;
   std::unique_ptr<ModelRunner> runner_;
@@ -47,7 +57,10 @@ class Worker {
   std::unordered_map<SequenceId, SequenceState> sequences_;
   std::vector<SequenceState*> scheduled_;  // of the current step, in its order
   ForwardBatch batch_;
-  std::deque<ModelOutput> outputs_;  // of submitted steps
+  std::deque<ModelOutput> outputs_;  // of submitted steps, where the host samples
+  std::deque<SampledStep> sampled_steps_;
+  SampleBatch sampling_;
+  std::vector<int32_t> previous_rows_, previous_places_;
 };
 
 }  // namespace sextant

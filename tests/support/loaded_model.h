@@ -51,7 +51,8 @@ class LoadedModel {
                                         .dtype = kv_dtype});
     EXPECT_TRUE(cache.ok()) << cache.status().message();
     Result<std::unique_ptr<ModelRunner>> runner =
-        ModelRunner::create(*loaded->backend, std::move(*model), std::move(*cache), loaded->config.vocab_size);
+        ModelRunner::create(*loaded->backend, std::move(*model), std::move(*cache), loaded->config.vocab_size,
+                            loaded->backend->logits_rows(64));
     EXPECT_TRUE(runner.ok()) << runner.status().message();
     loaded->runner = std::move(*runner);
     for (BlockId id = 1; id < num_blocks; ++id) loaded->free_blocks.push_back(id);

@@ -44,7 +44,10 @@ Tensor tensor(std::vector<float>& data, int64_t rows, int64_t cols) {
   return {data.data(), DType::kFloat32, rows, cols, cols};
 }
 
-void plan_without_attention(Backend& backend, StepInputs inputs) {
+void plan_without_attention(Backend& backend, std::span<const int32_t> ids, std::span<const int32_t> indices) {
+  StepInputs inputs;
+  inputs.token_ids = ids;
+  inputs.logits_indices = indices;
   static constexpr int32_t kNoRows[] = {0};
   inputs.attention.cu_seqlens_q = kNoRows;
   backend.plan(inputs, {.num_heads = 1, .num_kv_heads = 1, .head_dim = 16});
@@ -170,7 +173,7 @@ TEST_P(CpuBackendTest, EmbedReadsRowsOfTheSameMatrixThatMatmulUses) {
     ASSERT_TRUE(table.ok());
     const std::vector<int32_t> ids = {69, 0, 16, 16, 15, 33};
     std::vector<float> out(ids.size() * static_cast<size_t>(cols), NAN);
-    plan_without_attention(*b, {ids, {}, {}});
+    plan_without_attention(*b, ids, {});
     b->embed(**table, tensor(out, static_cast<int64_t>(ids.size()), cols));
     // Column k of the product with the identity is row k of the table.
     std::vector<float> identity(static_cast<size_t>(cols * cols), 0.0f), product(static_cast<size_t>(cols * rows), NAN);
@@ -253,7 +256,9 @@ class AttentionRun {
       }
       const int64_t rows = cu.back();
       std::vector<float> out(static_cast<size_t>(rows * out_cols), NAN);
-      backend_.plan({{}, {}, {cu, seq_lens, positions, slots, tables, max_blocks_}}, params_);
+      StepInputs inputs;
+      inputs.attention = {cu, seq_lens, positions, slots, tables, max_blocks_};
+      backend_.plan(inputs, params_);
       // Layer 1, so that a wrong layer offset is seen; then once more with another window, as models with mixed layers do.
       backend_.rope_and_cache(tensor(x, rows, qkv_cols), rope_, params_, *cache_, 1);
       backend_.attention(tensor(x, rows, qkv_cols), params_, *cache_, 1, tensor(out, rows, out_cols));
@@ -403,7 +408,7 @@ TEST_P(CpuBackendTest, RowOpsDoNotDependOnThreadsOrBatch) {
     b->add_bias(tensor(biased, rows, cols), weight.data());
     std::vector<float> gathered(static_cast<size_t>(3 * cols)), normed(gathered.size());
     const std::vector<int32_t> indices = {60, 0, 60};
-    plan_without_attention(*b, {{}, indices, {}});
+    plan_without_attention(*b, {}, indices);
     b->gather_logits_rows(tensor(norm, rows, cols), tensor(gathered, 3, cols));
     EXPECT_EQ(std::memcmp(gathered.data(), norm.data() + 60 * cols, static_cast<size_t>(cols) * 4), 0);
     EXPECT_EQ(std::memcmp(gathered.data() + cols, norm.data(), static_cast<size_t>(cols) * 4), 0);
