@@ -211,7 +211,7 @@ int launch_plain(const GemvArgs& args, Stream stream) {
 
 template <WeightFormat kFormat>
 int launch_tiles(const GemvArgs& args, Stream stream) {
-  const int64_t wanted = args.cols / kTileCols / 4;
+  const int64_t wanted = args.cols / kTileCols / 8;
   const auto warps = static_cast<unsigned>(wanted < 1 ? 1 : wanted > kMaxTileWarps ? kMaxTileWarps : wanted);
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_row_tiles(args.rows))),
                           .block = dim3(warps * 32),

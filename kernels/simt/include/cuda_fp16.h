@@ -10,10 +10,11 @@ struct alignas(4) __half2 {
   __half x, y;
 };
 
+// Not _Float16's conversion: without F16C that is a call of libgcc's, and kernels convert a scale for every few weights.
 inline float __half2float(__half h) {
-  _Float16 value;
-  std::memcpy(&value, &h.bits, 2);
-  return static_cast<float>(value);
+  const uint32_t sign = (h.bits & 0x8000u) << 16, magnitude = h.bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
+  return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude << 13) * 0x1p112f));
 }
 inline __half __float2half(float x) {
   const auto value = static_cast<_Float16>(x);
