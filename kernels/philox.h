@@ -6,13 +6,19 @@
 
 #include <cstdint>
 
+#if defined(__CUDACC__)
+#define SEXTANT_HOST_DEVICE __host__ __device__
+#else
+#define SEXTANT_HOST_DEVICE
+#endif
+
 namespace sextant::kernels {
 
 struct PhiloxBlock {
   uint32_t words[4];
 };
 
-constexpr PhiloxBlock philox4x32_10(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
+SEXTANT_HOST_DEVICE constexpr PhiloxBlock philox4x32_10(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
   uint32_t k0 = static_cast<uint32_t>(key);
   uint32_t k1 = static_cast<uint32_t>(key >> 32);
   uint32_t c0 = static_cast<uint32_t>(counter_low);
@@ -35,7 +41,7 @@ constexpr PhiloxBlock philox4x32_10(uint64_t key, uint64_t counter_low, uint64_t
 }
 
 // Uniform in [0, 1) with 53 bits: the draw for output token `output_idx` of choice `choice_idx` under `seed`.
-constexpr double philox_uniform(uint64_t seed, uint32_t choice_idx, uint64_t output_idx) {
+SEXTANT_HOST_DEVICE constexpr double philox_uniform(uint64_t seed, uint32_t choice_idx, uint64_t output_idx) {
   const PhiloxBlock block = philox4x32_10(seed, output_idx, choice_idx);
   const uint64_t bits = (static_cast<uint64_t>(block.words[0]) << 32) | block.words[1];
   return static_cast<double>(bits >> 11) * 0x1.0p-53;
