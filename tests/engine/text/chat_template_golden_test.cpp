@@ -27,7 +27,7 @@ std::string read_text(const fs::path& path) {
 }
 
 std::vector<fs::path> golden_models() {
-  const fs::path folder = fs::path(SEXTANT_SHARED) / "golden" / "chat_templates";
+  const fs::path folder = fs::path(SEXTANT_SHARED_FOLDER) / "golden" / "chat_templates";
   std::vector<fs::path> models;
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
@@ -49,7 +49,7 @@ std::string difference(const std::string& got, const std::string& want) {
 TEST(ChatTemplateGolden, EveryModelAndConversation) {
   const std::vector<fs::path> models = golden_models();
   if (models.empty()) {
-    GTEST_SKIP() << "NOT TESTED: no chat templates under " << SEXTANT_SHARED << "/golden/chat_templates";
+    GTEST_SKIP() << "NOT TESTED: no chat templates under " << SEXTANT_SHARED_FOLDER << "/golden/chat_templates";
   }
   size_t num_rendered = 0;
   size_t num_raised = 0;
