@@ -42,6 +42,14 @@ BlockRun::~BlockRun() {
   munmap(shared_, kSharedCapacity + static_cast<size_t>(sysconf(_SC_PAGESIZE)));
 }
 
+void AsyncGroup::arrive() {
+  for (const AsyncCopy& copy : copies) {
+    std::memset(copy.to, 0, copy.bytes);
+    if (copy.read_bytes > 0) std::memcpy(copy.to, copy.from, copy.read_bytes);
+  }
+  copies.clear();
+}
+
 uint64_t BlockRun::next_random() {
   random_ ^= random_ << 13;
   random_ ^= random_ >> 7;
@@ -98,13 +106,11 @@ void BlockRun::fibre_loop() {
     t_thread = thread;
     launch_->body();
     thread->done = true;
-    if (!thread->open_copies.empty() || !thread->committed_copies.empty()) {
+    if (!thread->open_copies.copies.empty() || !thread->committed_copies.empty()) {
       fail("thread ended before its cp.async copies were waited for");
     }
     --num_alive_;
-    if (num_at_barrier_ > 0 && num_at_barrier_ == num_alive_) {
-      fail("divergent barrier: a thread ended while others wait\n" + waiting_threads());
-    }
+    if (num_at_barrier_ > 0 && num_at_barrier_ == num_alive_) release_barrier();
     ThreadState* next = pop_ready();
     if (next != nullptr && next->fibre == nullptr) {  // has not begun: here and now
       self->thread = next;
@@ -126,30 +132,36 @@ void BlockRun::wait(const char* what, int line) {
 }
 
 void BlockRun::sync_threads(const char* file, int line) {
-  const int arrived = ++num_at_barrier_;
-  if (arrived == num_alive_) {
-    if (num_alive_ != static_cast<int>(threads_.size())) {
-      // Legal only when whole warps are gone; a warp in part is divergence.
-      for (const ThreadState& thread : threads_) {
-        if (thread.done && !threads_[static_cast<size_t>(thread.warp()) * kWarpSize].done) {
-          fail("divergent barrier at " + std::string(file) + ":" + std::to_string(line) + ": part of a warp has ended");
-        }
-      }
-    }
-    for (ThreadState& thread : threads_) {
-      if (thread.done || &thread == t_thread) continue;
-      if (thread.waits_line != line || std::strcmp(thread.waits_at, file) != 0) {
-        fail("divergent barrier: some threads wait at line " + std::to_string(thread.waits_line) + ", others at line " +
-             std::to_string(line) + " of " + file);
-      }
-    }
-    num_at_barrier_ = 0;
-    for (ThreadState& thread : threads_) {
-      if (!thread.done && &thread != t_thread) make_ready(&thread);
-    }
+  t_thread->waits_at = file;
+  t_thread->waits_line = line;
+  if (++num_at_barrier_ < num_alive_) {
+    wait(file, line);
     return;
   }
-  wait(file, line);
+  release_barrier();
+  t_thread->waits_at = nullptr;
+}
+
+// All threads that have not ended are at a barrier. It must be the same one, and threads that ended must be whole warps.
+void BlockRun::release_barrier() {
+  const ThreadState* first = nullptr;
+  for (size_t i = 0; i < threads_.size(); ++i) {
+    const ThreadState& thread = threads_[i];
+    if (thread.done != threads_[i / kWarpSize * kWarpSize].done) {
+      fail("divergent barrier: part of a warp has ended, the rest waits\n" + waiting_threads());
+    }
+    if (thread.done) continue;
+    if (first == nullptr) first = &thread;
+    if (thread.waits_line != first->waits_line || std::strcmp(thread.waits_at, first->waits_at) != 0) {
+      fail("divergent barrier: thread " + std::to_string(first->linear) + " waits at line " +
+           std::to_string(first->waits_line) + ", thread " + std::to_string(thread.linear) + " at line " +
+           std::to_string(thread.waits_line) + " of " + thread.waits_at);
+    }
+  }
+  num_at_barrier_ = 0;
+  for (ThreadState& thread : threads_) {
+    if (!thread.done && &thread != t_thread) make_ready(&thread);
+  }
 }
 
 void BlockRun::collective(const char* name, uint32_t mask, void* lane_args,
@@ -304,7 +316,7 @@ std::string BlockRun::run(const Launch& launch, Dim3 block_idx, uint64_t seed) {
     thread.fibre = nullptr;
     thread.done = false;
     thread.waits_at = nullptr;
-    thread.open_copies.clear();
+    thread.open_copies.copies.clear();
     thread.committed_copies.clear();
     ready_.push_back(&thread);
   }

@@ -21,12 +21,16 @@ struct Dim3 {
 
 inline constexpr int kWarpSize = 32;
 
-// A copy that cp.async began: its bytes arrive at the wait.
+// A copy that cp.async began: its bytes arrive at the wait of its group, or any time before.
 struct AsyncCopy {
   void* to;
   const void* from;
   uint32_t bytes;       // written
   uint32_t read_bytes;  // read; the rest is zero
+};
+struct AsyncGroup {
+  std::vector<AsyncCopy> copies;  // empty once they have arrived
+  void arrive();
 };
 
 class Fibre;
@@ -38,8 +42,8 @@ struct ThreadState {
   bool done = false;
   const char* waits_at = nullptr;  // what it waits for; nullptr while it runs
   int waits_line = 0;
-  std::vector<AsyncCopy> open_copies;                    // not yet committed
-  std::vector<std::vector<AsyncCopy>> committed_copies;  // oldest first
+  AsyncGroup open_copies;                    // not yet committed
+  std::vector<AsyncGroup> committed_copies;  // oldest first
 
   int lane() const { return linear % kWarpSize; }
   int warp() const { return linear / kWarpSize; }

@@ -1,7 +1,6 @@
 // Kernel launches: what the device profile refuses, and the work that a launch becomes.
 #include <cuda_runtime.h>
 
-#include "kernels/simt/fault_handler.h"
 #include "kernels/simt/kernel_name.h"
 #include "kernels/simt/runtime_state.h"
 #include "kernels/simt/worker_pool.h"
@@ -43,7 +42,6 @@ cudaError_t launch(const void* kernel, Dim3 grid, Dim3 block, size_t dynamic_byt
   const bool opts_in = opted != runtime.opted_shared_bytes.end();
   if (dynamic_bytes > (opts_in ? static_cast<size_t>(opted->second) : kSharedWithoutOptIn))
     return cudaErrorInvalidValue;
-  install_fault_handler();
   const size_t most_bytes = opts_in ? runtime.machine().profile.shared_per_block_opt_in_bytes : kSharedWithoutOptIn;
   auto shape = std::make_shared<BlockRun::Launch>(
       BlockRun::Launch{kernel, std::move(body), grid, block, dynamic_bytes, most_bytes});

@@ -143,24 +143,23 @@ inline void cp_async_16(void* to_shared, const void* from_global, bool read = tr
   }
   if (!block.is_shared(to_shared, 16)) block.fail("cp.async: the destination is not in shared memory");
   std::memset(to_shared, 0xFF, 16);  // until the wait anything may be there
-  ::sextant::simt::current_thread().open_copies.push_back({to_shared, from_global, 16, read ? 16u : 0u});
+  ::sextant::simt::current_thread().open_copies.copies.push_back({to_shared, from_global, 16, read ? 16u : 0u});
 }
 inline void cp_async_commit() {
   auto& thread = ::sextant::simt::current_thread();
   thread.committed_copies.push_back(std::move(thread.open_copies));
-  thread.open_copies.clear();
+  thread.open_copies = {};
+  // Under a random order a group may be there before its wait.
+  if (::sextant::simt::current_block().flip()) thread.committed_copies.back().arrive();
 }
 // Waits until at most kPending of the newest groups are still open.
 template <int kPending>
 inline void cp_async_wait() {
   auto& groups = ::sextant::simt::current_thread().committed_copies;
-  while (groups.size() > kPending) {
-    for (const auto& copy : groups.front()) {
-      std::memset(copy.to, 0, copy.bytes);
-      if (copy.read_bytes > 0) std::memcpy(copy.to, copy.from, copy.read_bytes);
-    }
-    groups.erase(groups.begin());
-  }
+  if (groups.size() <= kPending) return;
+  const auto end = groups.end() - kPending;
+  for (auto group = groups.begin(); group != end; ++group) group->arrive();
+  groups.erase(groups.begin(), end);
 }
 
 // 128-bit loads and stores past the L1 cache.

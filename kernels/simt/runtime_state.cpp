@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/simt/fault_handler.h"
 #include "kernels/simt/kernel_name.h"
 
 namespace sextant::simt {
@@ -57,6 +58,7 @@ Runtime::Runtime()
                 return outcome;
               },
       }) {
+  install_fault_handler();
   reset(machine_from_environment());
   set_seed(initial_seed());
 }
