@@ -5,7 +5,7 @@ set(sextant_host_options
   -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Werror
   -ffp-contract=off              # a*b+c is fused only where a kernel says so: one numeric recipe per path
   -fno-omit-frame-pointer)
-target_compile_options(sextant_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${sextant_host_options}>
+target_compile_options(sextant_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${sextant_host_options}>"
   $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 target_include_directories(sextant_flags INTERFACE ${PROJECT_SOURCE_DIR})
 target_link_libraries(sextant_flags INTERFACE Threads::Threads)

@@ -79,7 +79,8 @@ Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& open
   const SchedulerConfig& scheduler = config.scheduler;
   inputs.workspace_bytes =
       workspace_bytes(opened.config, {.max_num_batched_tokens = scheduler.max_num_batched_tokens,
-                                      .max_num_seqs = backend.logits_rows(scheduler.max_num_seqs)}) +
+                                      .max_num_seqs = backend.logits_rows(scheduler.max_num_seqs),
+                                      .activation = backend.activation_dtype()}) +
       static_cast<uint64_t>(backend.workspace_bytes(scheduler.max_num_batched_tokens, scheduler.max_num_seqs,
                                                     make_attention_params(opened.config)));
   inputs.kv_bytes_per_token = kv_bytes_per_token(opened.config, kv_dtype(config));
