@@ -1,10 +1,11 @@
-// CudaAttentionPlan: cuts a step's attention into the work lists that kernels/cuda/attention.h describes: prefill tiles, decode
+// CudaAttentionPlan: cuts a step's attention into the work lists that kernels/cuda/attention.h describes: prefill items, decode
 // items, merges. Once per step and sliding window, on the host, from the batch alone; pure, deterministic, reuses its memory.
 // Knows no CUDA: lists() is one run of int32 for one upload, and pointers into it are offsets.
 //
-// A sequence with few packed rows (query tokens times heads of a group) is decoded, which splits it over positions; others are
-// prefilled. How long the pieces of a split are minimises rounds(items) x (mean item + a constant for each item), where rounds =
-// items x KV heads / blocks that run at once: one long sequence fills the device, many short ones are left whole.
+// A sequence with few packed rows (query tokens times heads of a group) is decoded, others are prefilled; either may be split over
+// positions. How long the pieces of a split are minimises rounds x (mean item + a constant for each item), where rounds = items x
+// KV heads / blocks that run at once: one long sequence fills the device, many short ones are left whole. Prefill is split
+// only where its tiles leave half of the device idle: a short question after a long cached prefix.
 #pragma once
 
 #include <cstdint>
@@ -49,10 +50,10 @@ class CudaAttentionPlan {
   // Sets the counts and, `lists_on_device` being where lists() was copied to, the pointers.
   void describe(const int32_t* lists_on_device, kernels::cuda::AttentionArgs& args) const;
 
-  std::span<const kernels::cuda::PrefillTile> prefill_tiles() const { return prefill_tiles_; }
-  std::span<const kernels::cuda::DecodeItem> decode_items() const { return decode_items_; }
+  std::span<const kernels::cuda::AttentionItem> prefill_items() const { return prefill_items_; }
+  std::span<const kernels::cuda::AttentionItem> decode_items() const { return decode_items_; }
   std::span<const kernels::cuda::MergeItem> merges() const { return merges_; }
-  int32_t prefill_tile_rows() const { return prefill_tile_rows_; }
+  int32_t prefill_rows() const { return prefill_rows_; }
   int32_t merge_rows() const { return merge_rows_; }
   int32_t num_partials() const { return num_partials_; }
   int64_t partial_floats() const;
@@ -60,29 +61,37 @@ class CudaAttentionPlan {
   static CudaAttentionBounds bounds(int64_t max_num_tokens, int64_t max_num_sequences, const CudaAttentionShape& shape);
 
  private:
-  struct RowTile {  // packed rows that a decode item computes, and the blocks of positions that they see
+  struct RowTile {  // packed rows that one item computes, and the blocks of positions that they see
     int32_t sequence;
     int32_t row_begin;
     int32_t num_rows;
     int32_t block_begin;
     int32_t block_end;
   };
+  // How tiles may be split.
+  struct SplitRule {
+    int64_t max_items;            // in all
+    int32_t unit;                 // blocks: pieces begin at multiples, but for a tile's first
+    int32_t min_piece;            // blocks
+    int32_t partials_of_an_item;  // one for each 16 rows
+  };
   void reset(const CudaAttentionShape& shape);
-  void add_prefill(int32_t sequence, int32_t num_queries, int32_t length);
-  void add_decode(int32_t sequence, int32_t num_queries, int32_t length);
   void choose_prefill_rows(std::span<const int32_t> cu_seqlens_q);
-  void split_decode(int64_t max_added);
-  int32_t choose_piece(int64_t max_items) const;
+  void add_tiles(std::vector<RowTile>& tiles, int32_t rows_of_tile, int32_t sequence, int32_t num_queries,
+                 int32_t length);
+  void split(const std::vector<RowTile>& tiles, const SplitRule& rule,
+             std::vector<kernels::cuda::AttentionItem>& items);
+  int32_t choose_piece(const std::vector<RowTile>& tiles, const SplitRule& rule) const;
   void collect_lists();
 
   CudaAttentionShape shape_;
   std::vector<int32_t> lists_;
-  std::vector<kernels::cuda::PrefillTile> prefill_tiles_;
-  std::vector<kernels::cuda::DecodeItem> decode_items_;
+  std::vector<kernels::cuda::AttentionItem> prefill_items_;
+  std::vector<kernels::cuda::AttentionItem> decode_items_;
   std::vector<kernels::cuda::MergeItem> merges_;
-  std::vector<RowTile> row_tiles_;
-  std::vector<int64_t> costs_;
-  int32_t prefill_tile_rows_ = 0;
+  std::vector<RowTile> prefill_tiles_;
+  std::vector<RowTile> decode_tiles_;
+  int32_t prefill_rows_ = 0;
   int32_t merge_rows_ = 0;
   int32_t num_partials_ = 0;
 };

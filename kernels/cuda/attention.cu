@@ -54,11 +54,13 @@ __global__ void __launch_bounds__(kMergeThreads) attention_merge_kernel(Attentio
   const int column = thread % width * 4;
   Merged merged = {-INFINITY, 0.0f, {0.0f, 0.0f, 0.0f, 0.0f}};
   if (own_group < num_groups) {
-    const int64_t stride = int64_t{args.layout.num_kv_heads} * kDecodeRows * (dim + 2);
-    const float* first = args.partials + item.partial_begin * stride + int64_t{kv_head} * kDecodeRows * (dim + 2);
+    const int64_t of_head = int64_t{kPartialRows} * (dim + 2);
+    const int64_t of_partial = of_head * args.layout.num_kv_heads;
+    const float* first = args.partials + item.partial_begin * of_partial + kv_head * of_head;
+    const int64_t stride = item.partial_stride * of_partial;
     for (int p = own_group; p < item.num_partials; p += num_groups) {
       const float* partial = first + p * stride;
-      merge_into(merged, {partial[kDecodeRows * dim + row], partial[kDecodeRows * (dim + 1) + row],
+      merge_into(merged, {partial[kPartialRows * dim + row], partial[kPartialRows * (dim + 1) + row],
                           *reinterpret_cast<const float4*>(partial + row * dim + column)});
     }
   }
@@ -82,6 +84,9 @@ __global__ void __launch_bounds__(kMergeThreads) attention_merge_kernel(Attentio
 
 bool is_aligned(const void* p) { return p != nullptr && reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
+// Items without a partial need no memory for partials.
+bool partials_are_valid(const AttentionArgs& args) { return args.partials == nullptr || is_aligned(args.partials); }
+
 bool within_limits(const AttentionArgs& args) {
   const KvLayout& layout = args.layout;
   const auto dim_is_valid = [](int32_t dim) { return dim >= 16 && dim <= 256 && dim % 16 == 0; };
@@ -95,25 +100,25 @@ bool within_limits(const AttentionArgs& args) {
 }  // namespace
 
 int attention_prefill(const AttentionArgs& args, Stream stream) {
-  if (args.num_prefill_tiles == 0) return cudaSuccess;
-  const bool rows_are_valid = args.prefill_tile_rows == kPrefillRows ||
-                              (args.prefill_tile_rows == kPrefillRowsLarge &&
-                               prefill_takes_large_tiles(args.layout.head_dim_qk, args.layout.head_dim_v));
-  if (args.num_prefill_tiles < 0 || !rows_are_valid || !within_limits(args)) return cudaErrorInvalidValue;
+  if (args.num_prefill_items == 0) return cudaSuccess;
+  const bool rows_are_valid =
+      args.prefill_rows == kPrefillRows || (args.prefill_rows == kPrefillRowsLarge &&
+                                            prefill_takes_large_tiles(args.layout.head_dim_qk, args.layout.head_dim_v));
+  if (args.num_prefill_items < 0 || !rows_are_valid || !partials_are_valid(args) || !within_limits(args)) {
+    return cudaErrorInvalidValue;
+  }
   return args.type == ElementType::kBFloat16 ? launch_prefill<bf16>(args, stream) : launch_prefill<fp16>(args, stream);
 }
 
 int attention_decode(const AttentionArgs& args, Stream stream) {
   if (args.num_decode_items == 0) return cudaSuccess;
-  // Items without a partial need no memory for partials.
-  const bool partials_are_valid = args.partials == nullptr || is_aligned(args.partials);
-  if (args.num_decode_items < 0 || !partials_are_valid || !within_limits(args)) return cudaErrorInvalidValue;
+  if (args.num_decode_items < 0 || !partials_are_valid(args) || !within_limits(args)) return cudaErrorInvalidValue;
   return args.type == ElementType::kBFloat16 ? launch_decode<bf16>(args, stream) : launch_decode<fp16>(args, stream);
 }
 
 int attention_merge(const AttentionArgs& args, Stream stream) {
   if (args.num_merges == 0) return cudaSuccess;
-  if (args.num_merges < 0 || args.merge_rows < 1 || args.merge_rows > kDecodeRows || !is_aligned(args.partials) ||
+  if (args.num_merges < 0 || args.merge_rows < 1 || args.merge_rows > kPartialRows || !is_aligned(args.partials) ||
       !within_limits(args)) {
     return cudaErrorInvalidValue;
   }

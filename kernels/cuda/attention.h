@@ -18,22 +18,24 @@
 // All lists are in device memory and made by engine/device/cuda_attention_plan. An entry whose sequence is negative is skipped,
 // so a captured graph replays with a shorter list. What is not listed is not written.
 //
-// attention_prefill: FlashAttention-2. One block per (tile, KV head): four warps of 16 or 32 packed rows each against tiles of
-//   64 positions (32 when head_dim is above 192), mma m16n8k16 with fp32 sums; keys and values pass through one shared buffer
+// An item is some packed rows of a sequence and a range of positions. partial < 0: the range is all that its rows see, and the
+// item writes out; else it writes partials, for a merge. Items of prefill begin and end at multiples of 64 positions.
+// attention_prefill: FlashAttention-2. One block per (item, KV head): four warps of 16 or 32 packed rows each against tiles of
+//   64 positions (of the (256, 256) size 32), mma m16n8k16 with fp32 sums; keys and values pass through one shared buffer
 //   each, filled by cp.async while the other is in use. Two blocks per multiprocessor. Bound by tensor cores:
-//   2 (head_dim_qk + head_dim_v) operations per row and visible position.
-// attention_decode: for few rows, split over positions. One block per (item, KV head): at most 16 packed rows; each warp walks
-//   every fourth block of 16 positions (second, head_dim above 192) of the item's range with its own cp.async ring and its own
-//   online softmax; warps are merged in shared memory in their order. Bound by memory: 2 (head_dim_qk + head_dim_v) bytes per
-//   position and KV head. partial < 0: the item is all of its rows' range and writes out; else it writes partial number `partial`.
-// attention_merge: one block per (merge, KV head, row); its warps take every fourth partial. Bound by latency.
+//   2 (head_dim_qk + head_dim_v) operations per row and visible position. Items of 64 rows may be parts of a split, for few
+//   rows and much context: they write four partials side by side, one for each warp's 16 rows.
+// attention_decode: for few rows. One block per (item, KV head): at most 16 packed rows; each of four warps (of the (256, 256) size
+//   two) walks every fourth (second) block of 16 positions of the range with its own cp.async ring and its own online softmax;
+//   warps are merged in shared memory in their order. Bound by memory: 2 (head_dim_qk + head_dim_v) bytes per position and KV head.
+// attention_merge: one block per (merge, KV head, row); groups of head_dim_v / 4 threads take partials in turn. Bound by latency.
 //   M = max m, out = sum exp2(m - M) o / sum exp2(m - M) l
 // partials: [num_partials][num_kv_heads] of {o [16][head_dim_v], m [16], l [16]} fp32: m the largest score times log2 e,
 //   l = sum of exp2(score - m), o = sum of exp2(score - m) v over the item's positions; l = 0 when it sees none.
 //
 // Weights exp(s - max) are rounded to `type` before they meet v, their sum is of the unrounded; exp2 to 2^-22.
-// Determinism: same lists, same bits. A prefill row's bits depend on its q, position and visible keys and values alone (position
-// tiles begin at multiples of 64 or 32, masked positions are exact zeros); a decode row's also on how its range was split.
+// Determinism: same lists, same bits. A row that prefill does not split: its bits depend on its q, position and visible keys and
+// values alone (tiles of positions begin at fixed places, masked positions are exact zeros). Other rows': also on the split.
 // Source: Dao, FlashAttention-2, 2023; Dao et al., Flash-Decoding, 2023; Milakov and Gimelshein, 2018; Kwon et al.,
 // PagedAttention, 2023. PTX ISA 8.0 for the fragments.
 #pragma once
@@ -45,9 +47,10 @@
 
 namespace sextant::kernels::cuda {
 
-inline constexpr int kDecodeRows = 16;         // packed rows of a decode item
-inline constexpr int kPrefillRows = 64;        // packed rows of a small prefill tile
-inline constexpr int kPrefillRowsLarge = 128;  // of a large one; head_dim_qk and head_dim_v at most 128
+inline constexpr int kPartialRows = 16;           // packed rows of a partial
+inline constexpr int kDecodeRows = kPartialRows;  // packed rows of a decode item
+inline constexpr int kPrefillRows = 64;           // packed rows of a small prefill tile
+inline constexpr int kPrefillRowsLarge = 128;     // of a large one; head_dim_qk and head_dim_v at most 128
 
 // The positions [low, high) that a query at `position` of a sequence of `length` tokens sees; the planner's and the kernels'.
 struct VisibleRange {
@@ -62,21 +65,19 @@ SEXTANT_HOST_DEVICE constexpr VisibleRange visible_range(int32_t window, bool ca
 }
 
 // The lists are flat int32: these structs, side by side.
-struct PrefillTile {
+struct AttentionItem {
   int32_t sequence;
-  int32_t row_begin;  // packed; a multiple of prefill_tile_rows
-};
-struct DecodeItem {
-  int32_t sequence;
-  int32_t row_begin;    // a multiple of kDecodeRows
-  int32_t block_begin;  // positions [16 block_begin, 16 block_end)
+  int32_t row_begin;  // packed; a multiple of the kernel's rows
+  int32_t
+      block_begin;  // positions [16 block_begin, 16 block_end); of prefill multiples of 4, but for a tile's last end
   int32_t block_end;
-  int32_t partial;
+  int32_t partial;  // decode: the number of its partial; small prefill tile: of the first of four; -1: none, writes out
 };
 struct MergeItem {
   int32_t sequence;
-  int32_t row_begin;
+  int32_t row_begin;  // of 16
   int32_t partial_begin;
+  int32_t partial_stride;
   int32_t num_partials;
 };
 
@@ -98,18 +99,19 @@ struct AttentionArgs {
   const int32_t* seq_lens;      // [num_sequences]
   const int32_t* block_tables;  // [num_sequences, block_table_stride]
   int64_t block_table_stride;
-  const PrefillTile* prefill_tiles;
-  int32_t num_prefill_tiles;
-  int32_t prefill_tile_rows;  // kPrefillRows or kPrefillRowsLarge
-  const DecodeItem* decode_items;
+  const AttentionItem* prefill_items;
+  int32_t num_prefill_items;
+  int32_t prefill_rows;  // kPrefillRows or kPrefillRowsLarge
+  const AttentionItem* decode_items;
   int32_t num_decode_items;
   const MergeItem* merges;
   int32_t num_merges;
-  int32_t merge_rows;  // the most packed rows of a merge, at most kDecodeRows
+  int32_t merge_rows;  // the most packed rows of a merge, at most kPartialRows
   float* partials;     // 16-byte aligned
 };
 
-constexpr int64_t attention_partial_floats(int64_t head_dim_v) { return kDecodeRows * (head_dim_v + 2); }
+// Of one partial and one KV head.
+constexpr int64_t attention_partial_floats(int64_t head_dim_v) { return kPartialRows * (head_dim_v + 2); }
 constexpr bool prefill_takes_large_tiles(int32_t head_dim_qk, int32_t head_dim_v) {
   return head_dim_qk <= 128 && head_dim_v <= 128;
 }

@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(DecodeShape<T, kQk, kV>::kThreads)
   float* warp_weight_sum = warp_largest + kWarps * kDecodeRows;
   grid_dependency_wait();
 
-  const DecodeItem item = args.decode_items[blockIdx.x];
+  const AttentionItem item = args.decode_items[blockIdx.x];
   if (item.sequence < 0) return;
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
@@ -189,7 +189,7 @@ __global__ void __launch_bounds__(DecodeShape<T, kQk, kV>::kThreads)
   const float* all_sums = reinterpret_cast<const float*>(queries + Shape::kQueryElements);
   float* partial = nullptr;
   if (item.partial >= 0) {
-    partial = args.partials + (int64_t{item.partial} * args.layout.num_kv_heads + kv_head) * kDecodeRows * (dim_v + 2);
+    partial = args.partials + (int64_t{item.partial} * args.layout.num_kv_heads + kv_head) * kPartialRows * (dim_v + 2);
   }
   for (int chunk = thread; chunk < num_rows * (kV / 8); chunk += Shape::kThreads) {
     const int row = chunk / (kV / 8);
@@ -213,8 +213,8 @@ __global__ void __launch_bounds__(DecodeShape<T, kQk, kV>::kThreads)
       *reinterpret_cast<float4*>(to) = make_float4(out[0], out[1], out[2], out[3]);
       *reinterpret_cast<float4*>(to + 4) = make_float4(out[4], out[5], out[6], out[7]);
       if (column == 0) {
-        partial[kDecodeRows * dim_v + row] = top;
-        partial[kDecodeRows * (dim_v + 1) + row] = total;
+        partial[kPartialRows * dim_v + row] = top;
+        partial[kPartialRows * (dim_v + 1) + row] = total;
       }
     } else {
       const float inverse = total > 0 ? 1.0f / total : 0.0f;

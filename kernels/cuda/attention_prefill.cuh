@@ -36,8 +36,8 @@ __global__ void __launch_bounds__(kPrefillThreads, 2) attention_prefill_kernel(A
   T* values = keys + Shape::kKeyElements;
   grid_dependency_wait();
 
-  const PrefillTile tile = args.prefill_tiles[blockIdx.x];
-  if (tile.sequence < 0) return;
+  const AttentionItem item = args.prefill_items[blockIdx.x];
+  if (item.sequence < 0) return;
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
   const int warp = thread / 32;
@@ -45,20 +45,20 @@ __global__ void __launch_bounds__(kPrefillThreads, 2) attention_prefill_kernel(A
   const int dim_qk = args.layout.head_dim_qk;
   const int dim_v = args.layout.head_dim_v;
   const int group = args.num_heads / args.layout.num_kv_heads;
-  const int first_query = args.cu_seqlens_q[tile.sequence];
-  const int num_queries = args.cu_seqlens_q[tile.sequence + 1] - first_query;
-  const int length = args.seq_lens[tile.sequence];
+  const int first_query = args.cu_seqlens_q[item.sequence];
+  const int num_queries = args.cu_seqlens_q[item.sequence + 1] - first_query;
+  const int length = args.seq_lens[item.sequence];
   const int first_position = length - num_queries;
-  const int num_rows = min(Shape::kRows, num_queries * group - tile.row_begin);
+  const int num_rows = min(Shape::kRows, num_queries * group - item.row_begin);
 
   // What the first and the last row see bounds what any row sees.
   const VisibleRange of_first =
-      visible_range(args.window, args.causal, first_position + tile.row_begin / group, length);
+      visible_range(args.window, args.causal, first_position + item.row_begin / group, length);
   const VisibleRange of_last =
-      visible_range(args.window, args.causal, first_position + (tile.row_begin + num_rows - 1) / group, length);
+      visible_range(args.window, args.causal, first_position + (item.row_begin + num_rows - 1) / group, length);
   const VisibleRange seen = {of_first.low, of_last.high};
-  const int tile_begin = seen.low / kCols;
-  const int tile_end = seen.high > seen.low ? (seen.high + kCols - 1) / kCols : tile_begin;
+  const int tile_begin = max(item.block_begin * kBlockSlots, seen.low) / kCols;
+  const int tile_end = (min(item.block_end * kBlockSlots, seen.high) + kCols - 1) / kCols;  // may be before tile_begin
 
   {
     const T* q = static_cast<const T*>(args.q);
@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 2) attention_prefill_kernel(A
       const int row = chunk / kChunks;
       const int column = chunk % kChunks * 8;
       const bool read = row < num_rows && column < dim_qk;
-      const int packed = tile.row_begin + (read ? row : 0);
+      const int packed = item.row_begin + (read ? row : 0);
       const T* from = q + (first_query + packed / group) * args.q_stride +
                       int64_t{kv_head * group + packed % group} * dim_qk + (read ? column : 0);
       cp_async_16(queries + row * kTileStride<kQk> + column, from, read);
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 2) attention_prefill_kernel(A
   }
 
   // Each warp copies kShare positions of a tile, which lie in one block. Its id is looked up a tile ahead.
-  const int32_t* table = args.block_tables + tile.sequence * args.block_table_stride;
+  const int32_t* table = args.block_tables + item.sequence * args.block_table_stride;
   const auto block_of = [&](int t) {
     const int first = t * kCols + warp * kShare;
     return first < seen.high && first + kShare > seen.low ? table[first / kBlockSlots] : 0;
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 2) attention_prefill_kernel(A
       for (int half = 0; half < 2; ++half) {
         if (masked) {
           const VisibleRange of_row = visible_range(
-              args.window, args.causal, first_position + (tile.row_begin + row_of(m, half)) / group, length);
+              args.window, args.causal, first_position + (item.row_begin + row_of(m, half)) / group, length);
           const int column = t * kCols + lane % 4 * 2;
           SEXTANT_UNROLL
           for (int n = 0; n < kCols / 8; ++n) {
@@ -204,6 +204,29 @@ __global__ void __launch_bounds__(kPrefillThreads, 2) attention_prefill_kernel(A
   cp_async_wait<0>();
   grid_dependency_launch();
 
+  if constexpr (kSubtiles == 1) {
+    if (item.partial >= 0) {
+      float* partial = args.partials +
+                       (int64_t{item.partial + warp} * args.layout.num_kv_heads + kv_head) * kPartialRows * (dim_v + 2);
+      SEXTANT_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        const float total = quad_sum(weight_sum[0][half]);
+        const int row = lane / 4 + 8 * half;
+        if (lane % 4 == 0) {
+          partial[kPartialRows * dim_v + row] = largest[0][half] * scale.to_log2;
+          partial[kPartialRows * (dim_v + 1) + row] = total;
+        }
+        SEXTANT_UNROLL
+        for (int n = 0; n < kV / 8; ++n) {
+          if (n * 8 >= dim_v) break;
+          *reinterpret_cast<float2*>(partial + row * dim_v + n * 8 + lane % 4 * 2) =
+              make_float2(sums[0][n][2 * half], sums[0][n][2 * half + 1]);
+        }
+      }
+      return;
+    }
+  }
+
   // Through the warp's own rows of queries, which no other warp reads, so that rows leave in runs of 16 bytes.
   __syncwarp();
   SEXTANT_UNROLL
@@ -221,13 +244,13 @@ __global__ void __launch_bounds__(kPrefillThreads, 2) attention_prefill_kernel(A
     }
   }
   __syncwarp();
-  const int first_token = args.cu_seqlens_q[tile.sequence];  // loaded anew: no register across the loop
+  const int first_token = args.cu_seqlens_q[item.sequence];  // loaded anew: no register across the loop
   constexpr int kChunks = kV / 8;
   for (int chunk = lane; chunk < Shape::kWarpRows * kChunks; chunk += 32) {
     const int row = chunk / kChunks;
     const int column = chunk % kChunks * 8;
     if (warp * Shape::kWarpRows + row >= num_rows || column >= dim_v) continue;
-    const int packed = tile.row_begin + warp * Shape::kWarpRows + row;
+    const int packed = item.row_begin + warp * Shape::kWarpRows + row;
     T* to = static_cast<T*>(args.out) + (first_token + packed / group) * args.out_stride +
             int64_t{kv_head * group + packed % group} * dim_v + column;
     store_vector(to, load_vector(own_queries + row * kTileStride<kQk> + column));
@@ -244,7 +267,7 @@ int launch_prefill_kernel(const AttentionArgs& args, Stream stream) {
     return error;
   }
   const LaunchShape shape{
-      .grid = dim3(static_cast<unsigned>(args.num_prefill_tiles), static_cast<unsigned>(args.layout.num_kv_heads)),
+      .grid = dim3(static_cast<unsigned>(args.num_prefill_items), static_cast<unsigned>(args.layout.num_kv_heads)),
       .block = dim3(kPrefillThreads),
       .dynamic_shared_bytes = kBytes,
       .overlaps_previous = true};
@@ -255,7 +278,7 @@ int launch_prefill_kernel(const AttentionArgs& args, Stream stream) {
 
 template <typename T>
 int launch_prefill(const AttentionArgs& args, Stream stream) {
-  const bool large = args.prefill_tile_rows == kPrefillRowsLarge;
+  const bool large = args.prefill_rows == kPrefillRowsLarge;
   switch (template_dims(args.layout)) {
     case TemplateDims::k64:
       return large ? launch_prefill_kernel<T, 64, 64, 2>(args, stream)

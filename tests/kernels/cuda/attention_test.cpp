@@ -38,7 +38,7 @@ struct Sequence {
   std::vector<float> values;
 };
 
-enum class Path { kPrefill, kPrefillLarge, kDecodeWhole, kDecodeSplit };
+enum class Path { kPrefill, kPrefillLarge, kPrefillSplit, kDecodeWhole, kDecodeSplit };
 
 class AttentionTest : public ::testing::TestWithParam<ElementType>, public SeededTest {
  protected:
@@ -103,41 +103,44 @@ class AttentionTest : public ::testing::TestWithParam<ElementType>, public Seede
       lengths.push_back(s.length);
     }
 
-    std::vector<int32_t> tiles, items, merges;
+    const bool prefill = path != Path::kDecodeWhole && path != Path::kDecodeSplit;
+    const bool split = path == Path::kPrefillSplit || path == Path::kDecodeSplit;
+    const int32_t item_rows = path == Path::kPrefillLarge ? kPrefillRowsLarge : prefill ? kPrefillRows : kDecodeRows;
+    const int32_t unit = prefill ? 4 : 1, partials_of_an_item = prefill ? kPrefillRows / kPartialRows : 1;
+    std::vector<AttentionItem> items;
+    std::vector<MergeItem> merges;
     int32_t num_partials = 0;
-    const int32_t tile_rows = path == Path::kPrefillLarge ? kPrefillRowsLarge : kPrefillRows;
     for (size_t n = 0; n < sequences.size(); ++n) {
       const auto id = static_cast<int32_t>(n);
       const Sequence& s = sequences[n];
-      const int32_t rows = s.num_queries * shape.group;
-      if (path == Path::kPrefill || path == Path::kPrefillLarge) {
-        for (int32_t r = 0; r < rows; r += tile_rows) tiles.insert(tiles.end(), {id, r});
-        continue;
-      }
-      for (int32_t r = 0; r < rows; r += kDecodeRows) {
-        const int32_t last = std::min(r + kDecodeRows, rows) - 1, first_position = s.length - s.num_queries;
+      const int32_t rows = s.num_queries * shape.group, first_position = s.length - s.num_queries;
+      for (int32_t r = 0; r < rows; r += item_rows) {
+        const int32_t last = std::min(r + item_rows, rows) - 1;
         const VisibleRange low = visible_range(shape.window, shape.causal, first_position + r / shape.group, s.length);
         const VisibleRange high =
             visible_range(shape.window, shape.causal, first_position + last / shape.group, s.length);
-        const int32_t begin = low.low / kBlockSlots;
+        const int32_t begin = low.low / kBlockSlots / unit * unit;
         const int32_t end = std::max(begin, (high.high + kBlockSlots - 1) / kBlockSlots);
-        if (path == Path::kDecodeWhole || end - begin < 2) {
-          items.insert(items.end(), {id, r, begin, end, -1});
+        if (!split || end - begin <= unit) {
+          items.push_back({id, r, begin, end, -1});
           continue;
         }
         const int32_t first_partial = num_partials;
-        for (int32_t at = begin; at < end;) {
-          const int32_t to = std::min(end, at + static_cast<int32_t>(uniform(1, 7)));
-          items.insert(items.end(), {id, r, at, to, num_partials++});
+        int32_t num_pieces = 0;
+        for (int32_t at = begin; at < end; ++num_pieces) {
+          const int32_t to = std::min(end, at + unit * static_cast<int32_t>(uniform(1, prefill ? 2 : 5)));
+          items.push_back({id, r, at, to, num_partials});
+          num_partials += partials_of_an_item;
           at = to;
         }
-        merges.insert(merges.end(), {id, r, first_partial, num_partials - first_partial});
+        for (int32_t i = 0; i * kPartialRows <= last - r; ++i) {
+          merges.push_back({id, r + i * kPartialRows, first_partial + i, partials_of_an_item, num_pieces});
+        }
       }
     }
     // What a bucket leaves empty.
-    tiles.insert(tiles.end(), {-1, 0});
-    items.insert(items.end(), {-1, 0, 0, 0, -1});
-    merges.insert(merges.end(), {-1, 0, 0, 0});
+    items.push_back({-1, 0, 0, 0, -1});
+    merges.push_back({-1, 0, 0, 0, 0});
 
     DeviceArray<uint16_t> q_on_device(to_16_bit(q, GetParam()));
     DeviceArray<uint16_t> keys_on_device(to_16_bit(keys, GetParam()));
@@ -145,7 +148,8 @@ class AttentionTest : public ::testing::TestWithParam<ElementType>, public Seede
     DeviceArray<uint16_t> out_on_device(
         to_16_bit(std::vector<float>(static_cast<size_t>(num_tokens * out_stride), NAN), GetParam()));
     DeviceArray<int32_t> cu_seqlens_on_device(cu_seqlens), lengths_on_device(lengths), tables_on_device(tables);
-    DeviceArray<int32_t> tiles_on_device(tiles), items_on_device(items), merges_on_device(merges);
+    DeviceArray<AttentionItem> items_on_device(items);
+    DeviceArray<MergeItem> merges_on_device(merges);
     DeviceArray<float> partials(std::vector<float>(
         static_cast<size_t>(num_partials * shape.num_kv_heads * attention_partial_floats(layout.head_dim_v)), NAN));
     AttentionArgs args = {};
@@ -166,14 +170,12 @@ class AttentionTest : public ::testing::TestWithParam<ElementType>, public Seede
     args.seq_lens = lengths_on_device.data();
     args.block_tables = tables_on_device.data();
     args.block_table_stride = max_blocks;
-    args.prefill_tiles = reinterpret_cast<const PrefillTile*>(tiles_on_device.data());
-    args.num_prefill_tiles = static_cast<int32_t>(tiles.size() / 2);
-    args.prefill_tile_rows = tile_rows;
-    args.decode_items = reinterpret_cast<const DecodeItem*>(items_on_device.data());
-    args.num_decode_items = static_cast<int32_t>(items.size() / 5);
-    args.merges = reinterpret_cast<const MergeItem*>(merges_on_device.data());
-    args.num_merges = static_cast<int32_t>(merges.size() / 4);
-    args.merge_rows = kDecodeRows;
+    args.prefill_items = args.decode_items = items_on_device.data();
+    (prefill ? args.num_prefill_items : args.num_decode_items) = static_cast<int32_t>(items.size());
+    args.prefill_rows = prefill ? item_rows : kPrefillRows;
+    args.merges = merges_on_device.data();
+    args.num_merges = static_cast<int32_t>(merges.size());
+    args.merge_rows = kPartialRows;
     args.partials = partials.data();
     EXPECT_EQ(attention_prefill(args, nullptr), 0);
     EXPECT_EQ(attention_decode(args, nullptr), 0);
@@ -274,13 +276,14 @@ class AttentionTest : public ::testing::TestWithParam<ElementType>, public Seede
   }
 };
 
-const std::vector<Path> kSmallPaths = {Path::kPrefill, Path::kDecodeWhole, Path::kDecodeSplit};
-const std::vector<Path> kAllPaths = {Path::kPrefill, Path::kPrefillLarge, Path::kDecodeWhole, Path::kDecodeSplit};
+const std::vector<Path> kSmallPaths = {Path::kPrefill, Path::kPrefillSplit, Path::kDecodeWhole, Path::kDecodeSplit};
+const std::vector<Path> kAllPaths = {Path::kPrefill, Path::kPrefillLarge, Path::kPrefillSplit, Path::kDecodeWhole,
+                                     Path::kDecodeSplit};
 
 TEST_P(AttentionTest, SmolLm2sShapeUnderSeveralThreadOrders) {
   const Shape shape{3, 3, 64, 64};
   under_thread_orders(seed(), [&] {
-    expect_agreement(shape, {{1, 133}, {7, 7}, {1, 1}, {45, 100}}, {Path::kPrefill});
+    expect_agreement(shape, {{1, 133}, {7, 7}, {1, 1}, {45, 100}}, {Path::kPrefill, Path::kPrefillSplit});
     expect_agreement(shape, {{47, 47}}, {Path::kPrefillLarge});
     expect_agreement(shape, {{1, 133}, {5, 70}, {1, 1}}, {Path::kDecodeWhole, Path::kDecodeSplit});
   });
@@ -312,6 +315,12 @@ TEST_P(AttentionTest, WindowsSoftCapsAndBothDirections) {
 
 TEST_P(AttentionTest, MultiQueryWithMoreHeadsThanATileOfDecode) {
   expect_agreement({71, 1, 64, 64}, {{1, 65}, {2, 33}}, kSmallPaths);
+}
+
+// More partials than the groups of threads that merge them.
+TEST_P(AttentionTest, LongContextsMergeManyPartials) {
+  expect_agreement({4, 1, 64, 64}, {{1, 900}, {3, 650}}, {Path::kDecodeSplit, Path::kPrefillSplit});
+  expect_agreement({2, 1, 128, 128, 300, 5.0f}, {{2, 900}}, {Path::kDecodeSplit, Path::kPrefillSplit});
 }
 
 // All scores are equal and values count: element d is the number of visible j with j % dim = d, exactly, over the number of
@@ -382,14 +391,14 @@ TEST_P(AttentionTest, LimitsAreChecked) {
   valid.type = GetParam();
   valid.num_heads = 2;
   valid.scale = 1;
-  valid.prefill_tile_rows = kPrefillRows;
-  valid.merge_rows = kDecodeRows;
+  valid.prefill_rows = kPrefillRows;
+  valid.merge_rows = kPartialRows;
   const auto refused = [&](auto change) {
     AttentionArgs args = valid;
     change(args);
     // With nothing to do all is well; with work the limits count.
     EXPECT_EQ(attention_prefill(args, nullptr), 0);
-    args.num_prefill_tiles = args.num_decode_items = args.num_merges = 1;
+    args.num_prefill_items = args.num_decode_items = args.num_merges = 1;
     return attention_prefill(args, nullptr) != 0 && attention_decode(args, nullptr) != 0 &&
            attention_merge(args, nullptr) != 0;
   };
@@ -404,13 +413,13 @@ TEST_P(AttentionTest, LimitsAreChecked) {
   EXPECT_TRUE(refused([](AttentionArgs& a) { a.q_stride = 4; }));
   EXPECT_TRUE(refused([](AttentionArgs& a) { a.q = static_cast<const char*>(a.q) + 2; }));
   AttentionArgs args = valid;
-  args.num_prefill_tiles = args.num_merges = 1;
-  args.prefill_tile_rows = 32;
+  args.num_prefill_items = args.num_merges = 1;
+  args.prefill_rows = 32;
   EXPECT_NE(attention_prefill(args, nullptr), 0);
-  args.prefill_tile_rows = kPrefillRowsLarge;
+  args.prefill_rows = kPrefillRowsLarge;
   args.layout.head_dim_qk = 256;
   EXPECT_NE(attention_prefill(args, nullptr), 0);
-  args.merge_rows = kDecodeRows + 1;
+  args.merge_rows = kPartialRows + 1;
   EXPECT_NE(attention_merge(args, nullptr), 0);
 }
 
