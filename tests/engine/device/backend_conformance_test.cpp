@@ -1,0 +1,479 @@
+// Backend's ops on every backend against kernels/ref: one suite, whatever the device. Tolerances follow from the type in which
+// the backend holds activations and from the length of sums; inputs are numbers that this type holds exactly.
+#include <tuple>
+
+#include "tests/engine/device/conformance_support.h"
+
+namespace sextant {
+namespace {
+
+namespace ref = kernels::ref;
+
+class BackendConformance : public ConformanceTest {
+ protected:
+  static constexpr AttentionParams kAnyAttention = {.num_heads = 2, .num_kv_heads = 1, .head_dim = 32, .scale = 0.2f};
+
+  // A step of `tokens` tokens of one sequence, for ops that need only ids and indices.
+  void plan_rows(const std::vector<int32_t>& token_ids, const std::vector<int32_t>& logits_indices) {
+    const auto tokens = static_cast<int32_t>(token_ids.size());
+    ScatteredSequences sequences({tokens}, random_);
+    step_ = sequences.advance({{0, tokens}});
+    step_.token_ids = token_ids;
+    step_.logits_indices = logits_indices;
+    backend_->plan(step_.inputs(), kAnyAttention);
+  }
+  void expect_near(const HostRows& got, int64_t r, int64_t c, double expected, double bound) const {
+    EXPECT_NEAR(got.at(r, c), expected, bound) << "row " << r << " column " << c << " seed " << seed_;
+  }
+
+ private:
+  ScatteredSequences::Step step_;
+};
+
+// --- weights ------------------------------------------------------------------------------------------------------------
+
+// A matrix as a file holds it, its exact numbers, and per number the most that its parts can be: |d| q_max + |m|.
+struct FileMatrix {
+  WeightType type;
+  int64_t rows, cols;
+  std::vector<uint8_t> bytes;
+  std::vector<double> values;
+  std::vector<double> parts;
+
+  HostMatrix host() const { return {type, rows, cols, std::as_bytes(std::span(bytes))}; }
+};
+
+const std::vector<std::pair<WeightType, kernels::PanelType>> kWeightTypes = {
+    {WeightType::kF32, kernels::PanelType::kF32},   {WeightType::kF16, kernels::PanelType::kF16},
+    {WeightType::kBF16, kernels::PanelType::kBF16}, {WeightType::kQ8_0, kernels::PanelType::kQ8_0},
+    {WeightType::kQ4_0, kernels::PanelType::kQ4_0}, {WeightType::kQ4_1, kernels::PanelType::kQ4_1}};
+
+FileMatrix file_matrix(size_t type, int64_t rows, int64_t cols, std::mt19937_64& random) {
+  FileMatrix m{kWeightTypes[type].first, rows, cols, {}, {}, {}};
+  std::normal_distribution<float> normal;
+  const auto append = [&](const void* from, size_t n) {
+    const auto* bytes = static_cast<const uint8_t*>(from);
+    m.bytes.insert(m.bytes.end(), bytes, bytes + n);
+  };
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    const float x = normal(random);
+    uint16_t half = 0;
+    switch (m.type) {
+      case WeightType::kF32: append(&x, 4); break;
+      case WeightType::kF16:
+        half = ref::f16_of_f32(x);
+        append(&half, 2);
+        break;
+      case WeightType::kBF16:
+        half = ref::bf16_of_f32(x);
+        append(&half, 2);
+        break;
+      default: {
+        if (i % 32 != 0) break;
+        half = ref::f16_of_f32(x * 0.1f);
+        append(&half, 2);
+        if (m.type == WeightType::kQ4_1) {
+          half = ref::f16_of_f32(normal(random));
+          append(&half, 2);
+        }
+        for (int k = 0; k < (m.type == WeightType::kQ8_0 ? 32 : 16); ++k) {
+          m.bytes.push_back(static_cast<uint8_t>(random()));
+        }
+      }
+    }
+  }
+  const size_t row_bytes = m.bytes.size() / static_cast<size_t>(rows);
+  for (int64_t n = 0; n < rows; ++n) {
+    const uint8_t* row = m.bytes.data() + static_cast<size_t>(n) * row_bytes;
+    const std::vector<double> values = ref::dequantize_row(kWeightTypes[type].second, row, cols);
+    for (int64_t k = 0; k < cols; ++k) {
+      double part = std::fabs(values[static_cast<size_t>(k)]);
+      if (is_block_quantized(m.type)) {
+        const uint8_t* block = row + static_cast<size_t>(k / 32) * block_geometry(m.type).bytes;
+        const auto half_at = [&](size_t i) {
+          return std::fabs(static_cast<double>(ref::f32_of_f16(static_cast<uint16_t>(block[i] | block[i + 1] << 8))));
+        };
+        part = half_at(0) * (m.type == WeightType::kQ8_0 ? 128 : 16) + (m.type == WeightType::kQ4_1 ? half_at(2) : 0);
+      }
+      m.values.push_back(values[static_cast<size_t>(k)]);
+      m.parts.push_back(part);
+    }
+  }
+  return m;
+}
+
+// What keeping a weight in the backend's form may change, relatively: a backend of 16-bit activations keeps plain weights so.
+double weight_rounding(WeightType type, DType act) {
+  if (is_block_quantized(type) || act == DType::kFloat32) return 0;
+  if (type == WeightType::kBF16 && act == DType::kBFloat16) return 0;
+  return unit_of(act);
+}
+
+TEST_P(BackendConformance, EmbedReadsRowsOfEveryWeightType) {
+  reserve(64, 4, kAnyAttention);
+  for (size_t type = 0; type < kWeightTypes.size(); ++type) {
+    const int64_t rows = 71, cols = 96;
+    const FileMatrix file = file_matrix(type, rows, cols, random_);
+    const HostMatrix host = file.host();
+    const auto table = backend_->make_matrix({&host, 1});
+    ASSERT_TRUE(table.ok()) << table.status().message();
+    const std::vector<int32_t> ids = {70, 0, 16, 16, 15, 33, 1};
+    plan_rows(ids, {});
+    const Tensor out = poisoned(static_cast<int64_t>(ids.size()), cols, DType::kFloat32);
+    backend_->embed(**table, out);
+    const HostRows got = read(out);
+    for (size_t t = 0; t < ids.size(); ++t) {
+      for (int64_t c = 0; c < cols; ++c) {
+        const auto at = static_cast<size_t>(ids[t] * cols + c);
+        // A product and a sum.
+        const double bound =
+            2 * kUnit * file.parts[at] + weight_rounding(file.type, act()) * std::fabs(file.values[at]);
+        expect_near(got, static_cast<int64_t>(t), c, file.values[at], bound);
+      }
+    }
+  }
+}
+
+TEST_P(BackendConformance, MatmulOfEveryWeightTypeAndNumberOfTokens) {
+  reserve(256, 4, kAnyAttention);
+  for (size_t type = 0; type < kWeightTypes.size(); ++type) {
+    for (const auto& [rows, cols] : std::vector<std::pair<int64_t, int64_t>>{{33, 64}, {70, 288}, {9, 1056}}) {
+      const FileMatrix file = file_matrix(type, rows, cols, random_);
+      const HostMatrix host = file.host();
+      const auto w = backend_->make_matrix({&host, 1});
+      ASSERT_TRUE(w.ok()) << w.status().message();
+      for (const int64_t tokens : {1, 2, 3, 7, 17, 65}) {
+        const HostRows x = random_rows(tokens, cols, act());
+        const Tensor in = on_device(x, act());
+        const ref::MatmulResult expected = ref::matmul(x.values, file.values, tokens, rows, cols);
+        const ref::MatmulResult parts = ref::matmul(x.values, file.parts, tokens, rows, cols);
+        for (const DType out_type : {DType::kFloat32, act()}) {
+          const Tensor out = poisoned(tokens, rows, out_type);
+          backend_->matmul(**w, in, out);
+          const HostRows got = read(out);
+          for (int64_t t = 0; t < tokens; ++t) {
+            for (int64_t n = 0; n < rows; ++n) {
+              const auto at = static_cast<size_t>(t * rows + n);
+              // A chain over K at worst, and the offsets by which kernels turn small integers into floats (300 times the largest).
+              const double sum = (static_cast<double>(cols) + 300) * kUnit * parts.magnitude[at] +
+                                 weight_rounding(file.type, act()) * expected.magnitude[at];
+              expect_near(got, t, n, expected.out[at],
+                          sum + (1 + unit_of(out_type)) * rounding(out_type, expected.out[at]));
+            }
+          }
+          if (HasFailure()) FAIL() << weight_type_name(file.type) << " [" << rows << ", " << cols << "] x " << tokens;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(BackendConformance, MatmulOfStackedPartsIsTheirProductsSideBySide) {
+  reserve(64, 4, kAnyAttention);
+  const int64_t cols = 96, tokens = 5;
+  std::vector<FileMatrix> files;
+  std::vector<HostMatrix> hosts;
+  int64_t rows = 0;
+  for (const auto& [type, n] : std::vector<std::pair<size_t, int64_t>>{{5, 40}, {3, 33}, {2, 21}, {4, 16}}) {
+    files.push_back(file_matrix(type, n, cols, random_));
+    rows += n;
+  }
+  for (const FileMatrix& file : files) hosts.push_back(file.host());
+  const auto stacked = backend_->make_matrix(hosts);
+  ASSERT_TRUE(stacked.ok()) << stacked.status().message();
+  ASSERT_EQ((*stacked)->rows(), rows);
+  const HostRows x = random_rows(tokens, cols, act());
+  const Tensor in = on_device(x, act()), out = poisoned(tokens, rows, DType::kFloat32);
+  backend_->matmul(**stacked, in, out);
+  const HostRows got = read(out);
+  int64_t first = 0;
+  for (const FileMatrix& file : files) {
+    const ref::MatmulResult expected = ref::matmul(x.values, file.values, tokens, file.rows, cols);
+    const ref::MatmulResult parts = ref::matmul(x.values, file.parts, tokens, file.rows, cols);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t n = 0; n < file.rows; ++n) {
+        const auto at = static_cast<size_t>(t * file.rows + n);
+        expect_near(got, t, first + n, expected.out[at], (cols + 300) * kUnit * parts.magnitude[at]);
+      }
+    }
+    first += file.rows;
+  }
+}
+
+// --- rows ---------------------------------------------------------------------------------------------------------------
+
+TEST_P(BackendConformance, RmsNormWithAndWithoutTheSumBefore) {
+  for (const int64_t cols : {8, 72, 576, 4104}) {
+    const int64_t rows = 5;
+    const HostRows residual = random_rows(rows, cols, DType::kFloat32), x = random_rows(rows, cols, act());
+    const std::vector<float> weight = normals(cols);
+    const float* weight_on_device = floats_on_device(weight);
+    for (const bool adds : {false, true}) {
+      const Tensor sum = on_device(residual, DType::kFloat32), added = on_device(x, act()),
+                   out = poisoned(rows, cols, act());
+      if (adds) {
+        backend_->add_rms_norm(sum, added, weight_on_device, 1e-5f, out);
+      } else {
+        backend_->rms_norm(sum, weight_on_device, 1e-5f, out);
+      }
+      const HostRows got = read(out), kept = read(sum);
+      for (int64_t r = 0; r < rows; ++r) {
+        std::vector<float> row = residual.row(r);
+        for (int64_t c = 0; c < cols; ++c) {
+          if (adds) row[static_cast<size_t>(c)] += x.at(r, c);
+          ASSERT_EQ(kept.at(r, c), row[static_cast<size_t>(c)]);
+        }
+        const std::vector<double> expected = ref::rms_norm(row, weight, 1e-5);
+        for (int64_t c = 0; c < cols; ++c) {
+          // Squares and their sum: a chain at worst; half of its relative error after the root; the root, two products.
+          const double value = expected[static_cast<size_t>(c)];
+          const double bound = std::fabs(value) * (static_cast<double>(cols) / 2 + 8) * kUnit;
+          expect_near(got, r, c, value, bound + 1.01 * rounding(act(), value));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(BackendConformance, AddAndAddBiasAreOneSum) {
+  for (const int64_t cols : {8, 40, 1160}) {
+    const int64_t rows = 3;
+    const HostRows residual = random_rows(rows, cols, DType::kFloat32), x = random_rows(rows, cols, act());
+    const std::vector<float> bias = normals(cols);
+    const Tensor sum = on_device(residual, DType::kFloat32), biased = on_device(x, act());
+    backend_->add(sum, on_device(x, act()));
+    backend_->add_bias(biased, floats_on_device(bias));
+    const HostRows got_sum = read(sum), got_biased = read(biased);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < cols; ++c) {
+        ASSERT_EQ(got_sum.at(r, c), residual.at(r, c) + x.at(r, c)) << seed_;
+        ASSERT_EQ(got_biased.at(r, c), rounded_to(act(), x.at(r, c) + bias[static_cast<size_t>(c)])) << seed_;
+      }
+    }
+  }
+}
+
+TEST_P(BackendConformance, SiluMul) {
+  for (const int64_t cols : {8, 40, 1544}) {
+    const int64_t rows = 3;
+    HostRows gate_up = random_rows(rows, 2 * cols, act());
+    for (float& g : gate_up.values) g *= 4;  // exact
+    const Tensor out = poisoned(rows, cols, act());
+    backend_->silu_mul(on_device(gate_up, act()), out);
+    const HostRows got = read(out);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < cols; ++c) {
+        const double g = gate_up.at(r, c), value = ref::silu(g) * gate_up.at(r, cols + c);
+        // exp of a rounded argument, 2 units in the last place; a sum, a quotient (2 units), a product.
+        const double bound = std::fabs(value) * (2 * std::fabs(g) + 16) * kUnit;
+        expect_near(got, r, c, value, bound + 1.01 * rounding(act(), value));
+      }
+    }
+  }
+}
+
+TEST_P(BackendConformance, GatherLogitsRowsCopiesTheRowsOfThePlan) {
+  reserve(64, 4, kAnyAttention);
+  for (const DType dtype : {DType::kFloat32, act()}) {
+    HostRows x = random_rows(9, 72, dtype);
+    for (int64_t c = 0; c < x.cols; ++c) x.values[static_cast<size_t>(4 * x.cols + c)] = NAN;  // nobody asks for row 4
+    const std::vector<int32_t> indices = {0, 2, 3, 8};
+    plan_rows(std::vector<int32_t>(9, 0), indices);
+    const Tensor out = poisoned(4, 72, dtype);
+    backend_->gather_logits_rows(on_device(x, dtype), out);
+    const HostRows got = read(out);
+    for (size_t r = 0; r < indices.size(); ++r) {
+      for (int64_t c = 0; c < x.cols; ++c) ASSERT_EQ(got.at(static_cast<int64_t>(r), c), x.at(indices[r], c));
+    }
+  }
+}
+
+// --- attention ----------------------------------------------------------------------------------------------------------
+
+// Steps of random chunks of several sequences: rotations are held to the reference; attention to the reference over the very
+// queries, keys and values that the backend rotated and rounded, so that its bound is that of attention alone.
+class AttentionConformance : public BackendConformance {
+ protected:
+  void run(const AttentionParams& params, DType cache_type, const std::vector<int32_t>& lengths) {
+    const int64_t dim = params.head_dim, heads = params.num_heads, kv_heads = params.num_kv_heads;
+    const int64_t width = (heads + 2 * kv_heads) * dim;
+    ScatteredSequences sequences(lengths, random_);
+    const int64_t num_slots = int64_t{sequences.num_blocks()} * kBlockSize;
+    reserve(num_slots, static_cast<int64_t>(lengths.size()), params);
+    const auto cache = backend_->make_kv_cache(
+        {2, sequences.num_blocks(), kBlockSize, params.num_kv_heads, params.head_dim, cache_type});
+    ASSERT_TRUE(cache.ok()) << cache.status().message();
+    make_rope_table(params.head_dim, num_slots);
+    poison(params, **cache, sequences.num_blocks(), width);
+
+    history_.assign(lengths.size(), HostRows{0, width, {}});
+    std::vector<int32_t> rest = lengths;
+    while (std::accumulate(rest.begin(), rest.end(), 0) > 0) {
+      std::vector<ScatteredSequences::Chunk> chunks;
+      for (size_t s = 0; s < rest.size(); ++s) {
+        const int64_t most = uniform(0, 2) == 0 ? 1 : uniform(1, 60);
+        const auto tokens = static_cast<int32_t>(uniform(0, std::min<int64_t>(rest[s], most)));
+        if (tokens > 0) chunks.push_back({s, tokens});
+        rest[s] -= tokens;
+      }
+      if (chunks.empty()) continue;
+      const ScatteredSequences::Step step = sequences.advance(chunks);
+      backend_->plan(step.inputs(), params);
+      const HostRows qkv = random_rows(step.num_tokens(), width, act());
+      const Tensor on_dev = on_device(qkv, act());
+      backend_->rope_and_cache(on_dev, rope_, params, **cache, 1);
+      const HostRows rotated = read(on_dev);
+      expect_rotated(qkv, rotated, step.positions, params);
+      const Tensor out = poisoned(step.num_tokens(), heads * dim, act());
+      backend_->attention(on_dev, params, **cache, 1, out);
+      const HostRows got = read(out);
+      for (size_t c = 0; c < chunks.size(); ++c) {
+        HostRows& past = history_[chunks[c].sequence];
+        for (int32_t row = step.cu[c]; row < step.cu[c + 1]; ++row) {
+          const std::vector<float> values = rotated.row(row);
+          past.values.insert(past.values.end(), values.begin(), values.end());
+          ++past.rows;
+          expect_attended(past, cache_type, params, got, row);
+          if (HasFailure())
+            FAIL() << "sequence " << chunks[c].sequence << " position " << past.rows - 1 << " seed " << seed_;
+        }
+      }
+    }
+  }
+
+ private:
+  void make_rope_table(int32_t dim, int64_t num_positions) {
+    std::vector<float> cosines, sines;
+    for (int64_t p = 0; p < num_positions; ++p) {
+      for (int32_t i = 0; i < dim / 2; ++i) {
+        const double angle = static_cast<double>(p) * std::pow(10000.0, -2.0 * i / dim);
+        cosines.push_back(static_cast<float>(std::cos(angle)));
+        sines.push_back(static_cast<float>(std::sin(angle)));
+      }
+    }
+    rope_ = {dim, num_positions, floats_on_device(cosines), floats_on_device(sines)};
+  }
+
+  // NaN into every slot of both layers, through the op that writes slots: no result may show what was not written since.
+  void poison(const AttentionParams& params, KvCache& cache, int32_t num_blocks, int64_t width) {
+    const int64_t num_slots = int64_t{num_blocks} * kBlockSize;
+    ScatteredSequences::Step step;
+    step.max_blocks = num_blocks;
+    step.token_ids.assign(static_cast<size_t>(num_slots), 0);
+    step.positions.resize(static_cast<size_t>(num_slots));
+    std::iota(step.positions.begin(), step.positions.end(), 0);
+    step.slots.assign(step.positions.begin(), step.positions.end());
+    step.tables.resize(static_cast<size_t>(num_blocks));
+    std::iota(step.tables.begin(), step.tables.end(), 0);
+    step.cu.push_back(static_cast<int32_t>(num_slots));
+    step.seq_lens.push_back(static_cast<int32_t>(num_slots));
+    backend_->plan(step.inputs(), params);
+    const Tensor nothing = poisoned(num_slots, width, act());
+    for (const int32_t layer : {0, 1}) backend_->rope_and_cache(nothing, rope_, params, cache, layer);
+    ASSERT_TRUE(backend_->synchronize().ok());
+  }
+
+  void expect_rotated(const HostRows& before, const HostRows& after, const std::vector<int32_t>& positions,
+                      const AttentionParams& params) {
+    const int64_t dim = params.head_dim, rotated_heads = params.num_heads + params.num_kv_heads;
+    for (int64_t r = 0; r < before.rows; ++r) {
+      for (int64_t h = 0; h < rotated_heads; ++h) {
+        std::vector<double> head = before.part(r, h * dim, dim), expected = head;
+        ref::rope(expected, positions[static_cast<size_t>(r)], dim, 10000.0);
+        for (int64_t i = 0; i < dim; ++i) {
+          // The table's rounding, two products, a sum.
+          const double parts =
+              std::fabs(head[static_cast<size_t>(i)]) + std::fabs(head[static_cast<size_t>((i + dim / 2) % dim)]);
+          const double value = expected[static_cast<size_t>(i)];
+          expect_near(after, r, h * dim + i, value, 3 * kUnit * parts + 1.01 * rounding(act(), value));
+        }
+      }
+      for (int64_t c = rotated_heads * dim; c < before.cols; ++c) ASSERT_EQ(after.at(r, c), before.at(r, c));
+    }
+  }
+
+  // The newest row of `past` at row `row` of what attention gave.
+  void expect_attended(const HostRows& past, DType cache_type, const AttentionParams& params, const HostRows& got,
+                       int64_t row) {
+    const int64_t dim = params.head_dim, position = past.rows - 1, group = params.num_heads / params.num_kv_heads;
+    for (int64_t kv = 0; kv < params.num_kv_heads; ++kv) {
+      std::vector<double> keys, values, magnitudes;
+      for (int64_t p = 0; p <= position; ++p) {
+        for (int64_t i = 0; i < dim; ++i) {
+          keys.push_back(rounded_to(cache_type, past.at(p, (params.num_heads + kv) * dim + i)));
+          values.push_back(rounded_to(cache_type, past.at(p, (params.num_heads + params.num_kv_heads + kv) * dim + i)));
+          magnitudes.push_back(std::fabs(values.back()));
+        }
+      }
+      for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
+        const std::vector<double> q = past.part(position, h * dim, dim);
+        const ref::AttentionProblem problem{params.scale, params.logit_softcap, params.sliding_window};
+        const auto expected = ref::attention(q, keys, values, position, problem);
+        const auto magnitude = ref::attention(q, keys, magnitudes, position, problem);
+        double largest_score = 0;  // of sums of |q k|, before the cap
+        for (int64_t p = 0; p <= position; ++p) {
+          double score = 0;
+          for (int64_t i = 0; i < dim; ++i) {
+            score += std::fabs(q[static_cast<size_t>(i)] * keys[static_cast<size_t>(p * dim + i)]);
+          }
+          largest_score = std::max(largest_score, score * params.scale);
+        }
+        // A score: a chain over d, the scale, the cap (4 units), the base of the exponential. A weight: the exponential of a
+        // difference of two scores, 4 roundings, and one to the type in which it meets v. Numerator and denominator: chains over
+        // positions, each weight's error in both.
+        const double score_error = largest_score * (static_cast<double>(dim) + 12) * kUnit;
+        const double weight_error = 2 * score_error + 8 * kUnit;
+        const double relative = 2 * weight_error + unit_of(act()) + 2 * (static_cast<double>(position) + 16) * kUnit;
+        for (int64_t i = 0; i < dim; ++i) {
+          const double value = expected[static_cast<size_t>(i)];
+          expect_near(got, row, h * dim + i, value,
+                      1.01 * (magnitude[static_cast<size_t>(i)] * relative + rounding(act(), value)));
+        }
+      }
+    }
+  }
+
+  RopeTable rope_;
+  std::vector<HostRows> history_;  // per sequence, as rotated
+};
+
+struct AttentionCase {
+  AttentionParams params;
+  const char* what;
+};
+const std::vector<AttentionCase> kAttentionCases = {
+    {{.num_heads = 6, .num_kv_heads = 2, .head_dim = 64, .scale = 0.125f}, "groups of three"},
+    {{.num_heads = 3, .num_kv_heads = 3, .head_dim = 48, .scale = 0.2f, .logit_softcap = 2.0f}, "a soft-cap"},
+    {{.num_heads = 8, .num_kv_heads = 1, .head_dim = 128, .scale = 0.09f, .sliding_window = 20}, "a window"},
+    {{.num_heads = 2, .num_kv_heads = 1, .head_dim = 16, .scale = 0.5f, .logit_softcap = 5.0f, .sliding_window = 33},
+     "both"},
+};
+
+TEST_P(AttentionConformance, RaggedStepsOverScatteredBlocks) {
+  for (const AttentionCase& attention_case : kAttentionCases) {
+    SCOPED_TRACE(attention_case.what);
+    int num_cache_types = 0;
+    for (const DType cache_type : {DType::kBFloat16, DType::kFloat32}) {
+      BackendNeeds needs;
+      needs.attention = attention_case.params;
+      needs.kv_cache_dtype = cache_type;
+      if (!backend_->supports(needs).ok()) continue;
+      ++num_cache_types;
+      make_backend_anew();
+      run(attention_case.params, cache_type, {1, 17, 150, 70});
+      if (HasFatalFailure()) return;
+    }
+    EXPECT_GE(num_cache_types, 1);
+  }
+}
+
+const auto kName = [](const auto& test) {
+  std::string name = test.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+};
+INSTANTIATE_TEST_SUITE_P(All, BackendConformance, testing::ValuesIn(available_backends()), kName);
+INSTANTIATE_TEST_SUITE_P(All, AttentionConformance, testing::ValuesIn(available_backends()), kName);
+
+}  // namespace
+}  // namespace sextant

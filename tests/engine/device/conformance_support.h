@@ -1,0 +1,243 @@
+// What the conformance suite of Backend needs on any device: the backends of this build and machine, matrices in device memory
+// whose padding is poisoned, steps over sequences with shuffled blocks, and what one rounding to a type may change.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/device/backend.h"
+#include "engine/device/cpu_backend.h"
+#include "kernels/ref/reference.h"
+
+namespace sextant {
+
+inline constexpr double kUnit = 0x1p-24;  // unit roundoff of fp32
+
+inline std::unique_ptr<Backend> make_named_backend(const std::string& name) {
+  DeviceConfig config;
+  config.num_threads = 2;
+  setenv("SEXTANT_CPU_ISA", name.c_str(), 1);
+  Result<std::unique_ptr<Backend>> backend = make_cpu_backend(config);
+  unsetenv("SEXTANT_CPU_ISA");
+  return backend.ok() ? std::move(backend).value() : nullptr;
+}
+
+// Every backend that this build has and this machine can run.
+inline std::vector<std::string> available_backends() {
+  std::vector<std::string> names;
+  for (const char* name : {"generic", "avx2", "avx512"}) {
+    if (make_named_backend(name) != nullptr) names.emplace_back(name);
+  }
+  return names;
+}
+
+// Unit roundoff of a type and half of its least subnormal.
+inline double unit_of(DType dtype) {
+  return dtype == DType::kFloat32 ? kUnit : dtype == DType::kBFloat16 ? 0x1p-8 : 0x1p-11;
+}
+inline double subnormal_half_of(DType dtype) { return dtype == DType::kFloat16 ? 0x1p-25 : 0x1p-134; }
+inline double rounding(DType dtype, double value) {
+  return std::fabs(value) * unit_of(dtype) + subnormal_half_of(dtype);
+}
+
+inline float rounded_to(DType dtype, float x) {
+  switch (dtype) {
+    case DType::kBFloat16: return kernels::ref::f32_of_bf16(kernels::ref::bf16_of_f32(x));
+    case DType::kFloat16: return kernels::ref::f32_of_f16(kernels::ref::f16_of_f32(x));
+    default: return x;
+  }
+}
+
+// A row-major matrix of the host, in fp32.
+struct HostRows {
+  int64_t rows = 0;
+  int64_t cols = 0;
+  std::vector<float> values;
+
+  float at(int64_t row, int64_t col) const { return values[static_cast<size_t>(row * cols + col)]; }
+  std::vector<float> row(int64_t r) const { return {values.begin() + r * cols, values.begin() + (r + 1) * cols}; }
+  std::vector<double> part(int64_t r, int64_t begin, int64_t count) const {
+    return {values.begin() + r * cols + begin, values.begin() + r * cols + begin + count};
+  }
+};
+
+class ConformanceTest : public testing::TestWithParam<std::string> {
+ protected:
+  static constexpr int32_t kBlockSize = 16;
+  static constexpr int64_t kPadding = 8;  // elements between rows, NaN before and after every op
+
+  ConformanceTest() {
+    const char* given = std::getenv("SEXTANT_TEST_SEED");
+    seed_ = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+    random_.seed(seed_);
+    std::cout << "seed " << seed_ << " (repeat with SEXTANT_TEST_SEED=" << seed_ << ")\n";
+  }
+
+  void SetUp() override { make_backend_anew(); }
+  // A backend that was not planned on; what was on the device before is gone.
+  void make_backend_anew() {
+    buffers_.clear();
+    backend_ = make_named_backend(GetParam());
+    ASSERT_NE(backend_, nullptr);
+  }
+  // Once, before the first plan.
+  void reserve(int64_t num_tokens, int64_t num_sequences, const AttentionParams& attention) {
+    const Status status = backend_->reserve({num_tokens, num_sequences, 4096, 1000, kBlockSize}, attention);
+    ASSERT_TRUE(status.ok()) << status.message();
+  }
+  DType act() const { return backend_->activation_dtype(); }
+
+  int64_t uniform(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random_); }
+  std::vector<float> normals(int64_t n) {
+    std::vector<float> out(static_cast<size_t>(n));
+    for (float& x : out) x = std::normal_distribution<float>()(random_);
+    return out;
+  }
+  // Numbers that `dtype` holds exactly.
+  HostRows random_rows(int64_t rows, int64_t cols, DType dtype) {
+    HostRows m{rows, cols, normals(rows * cols)};
+    for (float& x : m.values) x = rounded_to(dtype, x);
+    return m;
+  }
+
+  // In device memory, until the test ends; NaN where `rows` says nothing.
+  Tensor on_device(const HostRows& m, DType dtype) {
+    const int64_t stride = m.cols + kPadding;
+    std::vector<std::byte> bytes(static_cast<size_t>(m.rows * stride) * dtype_size(dtype));
+    for (int64_t r = 0; r < m.rows; ++r) {
+      for (int64_t c = 0; c < stride; ++c) {
+        const float x = c < m.cols ? m.at(r, c) : NAN;
+        const uint16_t half = dtype == DType::kBFloat16 ? kernels::ref::bf16_of_f32(x) : kernels::ref::f16_of_f32(x);
+        const void* from = dtype == DType::kFloat32 ? static_cast<const void*>(&x) : &half;
+        std::memcpy(bytes.data() + static_cast<size_t>(r * stride + c) * dtype_size(dtype), from, dtype_size(dtype));
+      }
+    }
+    return {upload(bytes), dtype, m.rows, m.cols, stride};
+  }
+  Tensor poisoned(int64_t rows, int64_t cols, DType dtype) {
+    return on_device({rows, cols, std::vector<float>(static_cast<size_t>(rows * cols), NAN)}, dtype);
+  }
+  const float* floats_on_device(const std::vector<float>& values) {
+    return static_cast<const float*>(upload(std::as_bytes(std::span(values))));
+  }
+  // Also holds the op to leaving alone what lies between rows.
+  HostRows read(Tensor t) {
+    Tensor with_padding = t;
+    with_padding.cols = t.row_stride;
+    const Result<Tensor> host = backend_->host_rows(with_padding);
+    EXPECT_TRUE(host.ok()) << host.status().message();
+    HostRows m{t.rows, t.cols, {}};
+    if (!host.ok()) return {t.rows, t.cols, std::vector<float>(static_cast<size_t>(t.rows * t.cols), NAN)};
+    for (int64_t r = 0; r < t.rows; ++r) {
+      for (int64_t c = 0; c < with_padding.cols; ++c) {
+        const std::byte* from = static_cast<const std::byte*>(host->data) +
+                                static_cast<size_t>(r * host->row_stride + c) * dtype_size(host->dtype);
+        float x = 0;
+        uint16_t half = 0;
+        if (host->dtype == DType::kFloat32) {
+          std::memcpy(&x, from, sizeof x);
+        } else {
+          std::memcpy(&half, from, sizeof half);
+          x = host->dtype == DType::kBFloat16 ? kernels::ref::f32_of_bf16(half) : kernels::ref::f32_of_f16(half);
+        }
+        if (c < t.cols) {
+          m.values.push_back(x);
+        } else {
+          EXPECT_TRUE(std::isnan(x)) << "an op wrote past the end of row " << r << " seed " << seed_;
+        }
+      }
+    }
+    return m;
+  }
+
+  uint64_t seed_ = 0;
+  std::mt19937_64 random_;
+  std::unique_ptr<Backend> backend_;
+
+ private:
+  void* upload(std::span<const std::byte> bytes) {
+    Result<std::unique_ptr<DeviceBuffer>> buffer = backend_->allocate(bytes.size());
+    EXPECT_TRUE(buffer.ok()) << buffer.status().message();
+    const Status status = backend_->upload(bytes, **buffer);
+    EXPECT_TRUE(status.ok()) << status.message();
+    buffers_.push_back(std::move(buffer).value());
+    return buffers_.back()->data();
+  }
+
+  std::vector<std::unique_ptr<DeviceBuffer>> buffers_;
+};
+
+// Sequences whose blocks are scattered over a cache, and the inputs of steps over them.
+class ScatteredSequences {
+ public:
+  ScatteredSequences(const std::vector<int32_t>& max_lengths, std::mt19937_64& random)
+      : lengths_(max_lengths.size(), 0) {
+    for (const int32_t length : max_lengths) max_blocks_ = std::max(max_blocks_, (length + 15) / 16);
+    num_blocks_ = static_cast<int32_t>(max_lengths.size()) * max_blocks_ + 3;
+    std::vector<int32_t> ids(static_cast<size_t>(num_blocks_ - 1));
+    std::iota(ids.begin(), ids.end(), 1);
+    std::shuffle(ids.begin(), ids.end(), random);
+    for (size_t s = 0; s < max_lengths.size(); ++s) {
+      const auto first = static_cast<std::ptrdiff_t>(s) * max_blocks_;
+      tables_.emplace_back(ids.begin() + first, ids.begin() + first + max_blocks_);
+    }
+  }
+  int32_t num_blocks() const { return num_blocks_; }
+  int32_t length(size_t s) const { return lengths_[s]; }
+
+  struct Chunk {
+    size_t sequence;
+    int32_t tokens;
+  };
+  // Arrays of one step; they must live until its last op.
+  struct Step {
+    std::vector<int32_t> token_ids, logits_indices, cu = {0}, seq_lens, positions, tables;
+    std::vector<int64_t> slots;
+    int32_t max_blocks = 0;
+
+    StepInputs inputs() const {
+      StepInputs in;
+      in.token_ids = token_ids;
+      in.logits_indices = logits_indices;
+      in.attention = {cu, seq_lens, positions, slots, tables, max_blocks};
+      return in;
+    }
+    int64_t num_tokens() const { return cu.back(); }
+  };
+  Step advance(const std::vector<Chunk>& chunks) {
+    Step step;
+    step.max_blocks = max_blocks_;
+    for (const Chunk& chunk : chunks) {
+      for (int32_t i = 0; i < chunk.tokens; ++i) {
+        const int32_t position = lengths_[chunk.sequence]++;
+        step.positions.push_back(position);
+        step.slots.push_back(int64_t{tables_[chunk.sequence][static_cast<size_t>(position / 16)]} * 16 + position % 16);
+        step.token_ids.push_back(0);
+      }
+      const int32_t length = lengths_[chunk.sequence];
+      step.cu.push_back(step.cu.back() + chunk.tokens);
+      step.seq_lens.push_back(length);
+      for (int32_t b = 0; b < max_blocks_; ++b) {
+        step.tables.push_back(b <= (length - 1) / 16 ? tables_[chunk.sequence][static_cast<size_t>(b)] : 0);
+      }
+    }
+    return step;
+  }
+
+ private:
+  std::vector<int32_t> lengths_;
+  std::vector<std::vector<int32_t>> tables_;
+  int32_t max_blocks_ = 1;
+  int32_t num_blocks_ = 0;
+};
+
+}  // namespace sextant
