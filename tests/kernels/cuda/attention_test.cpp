@@ -150,8 +150,8 @@ class AttentionTest : public ::testing::TestWithParam<ElementType>, public Seede
     DeviceArray<int32_t> cu_seqlens_on_device(cu_seqlens), lengths_on_device(lengths), tables_on_device(tables);
     DeviceArray<AttentionItem> items_on_device(items);
     DeviceArray<MergeItem> merges_on_device(merges);
-    DeviceArray<float> partials(std::vector<float>(
-        static_cast<size_t>(num_partials * shape.num_kv_heads * attention_partial_floats(layout.head_dim_v)), NAN));
+    const int64_t partial_floats = num_partials * shape.num_kv_heads * attention_partial_floats(layout.head_dim_v);
+    DeviceArray<float> partials(std::vector<float>(static_cast<size_t>(std::max<int64_t>(1, partial_floats)), NAN));
     AttentionArgs args = {};
     args.q = q_on_device.data();
     args.q_stride = q_stride;
