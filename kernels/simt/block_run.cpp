@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include "kernels/simt/address_check.h"
 #include "kernels/simt/fibre.h"
 #include "kernels/simt/kernel_name.h"
+#include "kernels/simt/runtime_state.h"
 
 namespace sextant::simt {
 
@@ -262,7 +264,10 @@ std::string BlockRun::describe_address(const void* address) const {
   return "";
 }
 
-bool BlockRun::stack_overflowed(const void* address) const { return current_->guards(address); }
+bool BlockRun::stack_overflowed(const void* address) {
+  fault_on_stack_ = current_->guards(address);
+  return fault_on_stack_;
+}
 void* BlockRun::stack_top() const { return current_->stack_top(); }
 
 std::string BlockRun::waiting_threads() const {
@@ -287,9 +292,27 @@ std::string BlockRun::where() const {
 void BlockRun::fail(std::string what, Violation violation) {
   failure_ = where() + ": " + what;
   violation_ = violation;
-  what = std::string();    // what the abandoned stack holds would never be freed
-  switch_to(main_.get());  // never resumed: run() resets every fibre
+  std::string().swap(what);  // what the abandoned stack holds would never be freed
+  switch_to(main_.get());    // never resumed: run() resets every fibre
   std::abort();
+}
+
+void BlockRun::fail_at(const void* address, const char* access) {
+  fault_address_ = address;
+  fault_access_ = access;
+  switch_to(main_.get());
+  std::abort();
+}
+
+// Of a bad access; on the host thread's own stack, because the fibre's may be used up.
+std::string BlockRun::describe_fault() const {
+  if (fault_on_stack_) return where() + ": the thread's stack is used up";
+  std::string place = describe_address(fault_address_);
+  if (place.empty()) place = describe_device_address(fault_address_);
+  if (place.empty()) place = "not in device memory";
+  std::array<char, 24> number = {};
+  std::snprintf(number.data(), number.size(), "%p", fault_address_);
+  return where() + ": illegal " + fault_access_ + ", " + place + " (address " + number.data() + ")";
 }
 
 std::string BlockRun::run(const Launch& launch, Dim3 block_idx, uint64_t seed) {
@@ -299,6 +322,8 @@ std::string BlockRun::run(const Launch& launch, Dim3 block_idx, uint64_t seed) {
   random_ = seed;
   failure_.clear();
   violation_ = Violation::kNone;
+  fault_access_ = nullptr;
+  fault_on_stack_ = false;
   prepare_shared();
   const size_t num_threads = launch.block.count();
   num_alive_ = static_cast<int>(num_threads);
@@ -325,6 +350,10 @@ std::string BlockRun::run(const Launch& launch, Dim3 block_idx, uint64_t seed) {
   current_ = main_.get();
   go_on(pop_ready());
   t_block = nullptr;
+  if (fault_access_ != nullptr) {
+    failure_ = describe_fault();
+    violation_ = Violation::kAddress;
+  }
   t_thread = nullptr;
   if (failure_.empty()) check_shared();
   if (!failure_.empty()) {

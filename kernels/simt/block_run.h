@@ -85,10 +85,10 @@ class BlockRun {
   bool flip() { return shuffled_ && (next_random() >> 33 & 1u) != 0; }
   // Ends the block. `what` is taken by value: the stack that made it is abandoned.
   [[noreturn]] void fail(std::string what, Violation violation = Violation::kRule);
-  // Where a bad access of the running thread lies, seen from its stack and the block's shared memory; empty: elsewhere.
-  std::string describe_address(const void* address) const;
-  // The running fibre's stack is used up to its guard page.
-  bool stack_overflowed(const void* address) const;
+  // Ends the block for a bad access ("read") of the running thread; to be called on its stack.
+  [[noreturn]] void fail_at(const void* address, const char* access);
+  // Whether the access hit the guard page of the running fibre's stack: then fail_at() is to be called from stack_top().
+  bool stack_overflowed(const void* address);
   void* stack_top() const;
 
  private:
@@ -114,6 +114,8 @@ class BlockRun {
   void release_barrier();
   std::string waiting_threads() const;
   std::string where() const;
+  std::string describe_address(const void* address) const;  // in the block's shared memory; empty: elsewhere
+  std::string describe_fault() const;
   uint64_t next_random();
   void prepare_shared();
   void check_shared();  // ends the block when something was written beside its arrays
@@ -142,6 +144,9 @@ class BlockRun {
   size_t static_counted_ = 0;  // as the device counts: without them
   std::string failure_;
   Violation violation_ = Violation::kNone;
+  const void* fault_address_ = nullptr;
+  const char* fault_access_ = nullptr;
+  bool fault_on_stack_ = false;
 };
 
 // Of the device code that this host thread runs; nullptr outside of kernels.

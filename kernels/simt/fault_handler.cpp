@@ -6,12 +6,11 @@
 
 #include <array>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <mutex>
-#include <string>
 
-#include "kernels/simt/address_check.h"
 #include "kernels/simt/block_run.h"
 #include "kernels/simt/runtime_state.h"
 
@@ -28,19 +27,7 @@ struct sigaction g_previous_segv;
 struct sigaction g_previous_bus;
 
 // Where the faulting fibre goes on, outside of the signal handler.
-[[noreturn]] void report_fault() {
-  BlockRun& block = current_block();
-  if (t_fault.stack_overflow) block.fail("the thread's stack is used up", BlockRun::Violation::kAddress);
-  std::string what = std::string("illegal ") + t_fault.access + ", ";
-  std::string place = block.describe_address(t_fault.address);
-  if (place.empty()) place = describe_device_address(t_fault.address);
-  char number[24];
-  std::snprintf(number, sizeof(number), "%p", t_fault.address);
-  what += place.empty() ? "not in device memory" : place;
-  what += std::string(" (address ") + number + ")";
-  place = std::string();
-  block.fail(std::move(what), BlockRun::Violation::kAddress);
-}
+[[noreturn]] void report_fault() { current_block().fail_at(t_fault.address, t_fault.access); }
 
 // Makes the interrupted code continue in report_fault(). False where this machine's registers are not known.
 bool redirect(ucontext_t* context, const BlockRun& block) {

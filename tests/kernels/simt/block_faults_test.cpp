@@ -257,6 +257,7 @@ TEST_F(BlockFaults, WritingPastSharedMemoryIsReported) {
 }
 #endif
 
+#if !defined(__SANITIZE_ADDRESS__)  // which stops the program itself
 __global__ void deep_kernel(int* out, int depth) {
   struct Recursion {
     static int down(int n, volatile char* above) {
@@ -269,7 +270,6 @@ __global__ void deep_kernel(int* out, int depth) {
   *out = Recursion::down(depth, &first);
 }
 
-#if !defined(__SANITIZE_ADDRESS__)
 TEST_F(BlockFaults, AUsedUpStackIsReported) {
   int* out = device_array(std::vector<int>(1));
   ASSERT_EQ(launch({.grid = dim3(1), .block = dim3(1)}, nullptr, deep_kernel, out, 1), cudaSuccess);
