@@ -51,7 +51,7 @@ bool is_fp8(cudaDataType_t type) { return type == CUDA_R_8F_E4M3 || type == CUDA
 
 // OCP 8-bit Floating Point Specification (OFP8): E4M3 has no infinity and one NaN, E5M2 is the upper half of fp16.
 float f32_of_fp8(cudaDataType_t type, uint8_t bits) {
-  if (type == CUDA_R_8F_E5M2) return __half2float({static_cast<uint16_t>(bits << 8)});
+  if (type == CUDA_R_8F_E5M2) return __half2float(__half_raw{static_cast<uint16_t>(bits << 8)});
   const int exponent = bits >> 3 & 15, fraction = bits & 7;
   if (exponent == 15 && fraction == 7) return std::nanf("");
   const float size = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)

@@ -3,8 +3,13 @@
 
 #include <cuda_runtime.h>
 
+struct __half_raw {
+  unsigned short x;
+};
 struct alignas(2) __half {
   uint16_t bits;
+  __half() = default;
+  __half(const __half_raw& raw) : bits(raw.x) {}  // NOLINT(google-explicit-constructor): CUDA's converts, too
 };
 struct alignas(4) __half2 {
   __half x, y;
