@@ -2,18 +2,15 @@
 // share panels, so there is one run of panels per change of type.
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "engine/device/backend.h"
 #include "engine/device/cpu_memory.h"
+#include "engine/device/host_matrix.h"
 #include "engine/device/thread_pool.h"
 #include "kernels/panel.h"
 
 namespace sextant {
-
-// The panel type of an encoding that this backend computes with.
-std::optional<kernels::PanelType> panel_type_of(WeightType type);
 
 class CpuMatrix final : public WeightMatrix {
  public:

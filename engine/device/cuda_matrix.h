@@ -1,0 +1,53 @@
+// CudaMatrix: a weight matrix in device memory, in the layout of kernels/cuda/weight_layout.h, made of parts stacked by rows.
+// Neighbouring parts of one format share tiles: there is one run of rows per change of format. F32 and F16 parts are rounded
+// to bf16 once; quantised parts keep their bits. Included by cuda_* sources only.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/device/backend.h"
+#include "engine/device/cuda_memory.h"
+#include "engine/device/thread_pool.h"
+#include "kernels/cuda/weight_layout.h"
+
+namespace sextant {
+
+class CudaMatrix final : public WeightMatrix {
+ public:
+  struct Run {
+    kernels::cuda::WeightFormat format;
+    int64_t first_row;
+    int64_t rows;
+    const uint8_t* weights;  // or quants; device memory, aligned to 256 bytes
+    const uint8_t* scales;   // nullptr for bf16
+  };
+
+  // Packs on the pool's threads and copies piece by piece: beside the matrix itself, at most kStagingBytes of host memory (or
+  // one tile of 32 rows, where that is more). Refuses types, sizes and lengths that do not fit, plain types whose columns
+  // are no multiple of 8.
+  static constexpr int64_t kStagingBytes = 16 << 20;
+  static Result<std::unique_ptr<CudaMatrix>> create(std::span<const HostMatrix> parts, ThreadPool& pool);
+
+  int64_t rows() const override { return rows_; }
+  int64_t cols() const override { return cols_; }
+  size_t size_bytes() const override { return buffer_->size_bytes(); }
+
+  const std::vector<Run>& runs() const { return runs_; }
+
+ private:
+  CudaMatrix() = default;
+  Status upload(std::span<const HostMatrix> parts, ThreadPool& pool);
+
+  int64_t rows_ = 0;
+  int64_t cols_ = 0;
+  std::vector<Run> runs_;
+  std::unique_ptr<CudaBuffer> buffer_;
+};
+
+// out[t] = row ids[t] of the table, f32; ids on the device, inside the table. out.cols is the table's, out.row_stride a
+// multiple of 4.
+Status embed_rows(const CudaMatrix& table, const int32_t* ids, Tensor out, cudaStream_t stream);
+
+}  // namespace sextant
