@@ -101,6 +101,24 @@ TEST_F(MemoryFaults, FreshMemoryIsNotANumber) {
   EXPECT_EQ(cudaFreeHost(pinned), cudaSuccess);
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+TEST_F(MemoryFaultsDeathTest, TheBytesBesideAnAllocationAreRedzones) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  float* in = device_array(std::vector<float>(256));
+  float* out = nullptr;
+  ASSERT_EQ(cudaMalloc(&out, 1016), cudaSuccess);  // 8 bytes remain before the guard page
+  const auto run = [&](int write_offset) {
+    EXPECT_EQ(launch({.grid = dim3(1), .block = dim3(254)}, nullptr, shift_kernel, out, static_cast<const float*>(in),
+                     0, write_offset),
+              cudaSuccess);
+    return cudaDeviceSynchronize();
+  };
+  EXPECT_EQ(run(0), cudaSuccess);
+  EXPECT_DEATH(run(1), "use-after-poison");
+  EXPECT_DEATH(run(-1), "use-after-poison");
+}
+#endif
+
 TEST_F(MemoryFaultsDeathTest, AHostThatDereferencesDeviceMemoryCrashes) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   float* p = device_array(std::vector<float>(256, 1.0f));
