@@ -202,6 +202,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 2) attention_prefill_kernel(A
     }
   }
   cp_async_wait<0>();
+  __syncthreads();  // without a tile, others' copies of queries were still on their way
   grid_dependency_launch();
 
   if constexpr (kSubtiles == 1) {
@@ -228,7 +229,6 @@ __global__ void __launch_bounds__(kPrefillThreads, 2) attention_prefill_kernel(A
   }
 
   // Through the warp's own rows of queries, which no other warp reads, so that rows leave in runs of 16 bytes.
-  __syncwarp();
   SEXTANT_UNROLL
   for (int m = 0; m < kSubtiles; ++m) {
     SEXTANT_UNROLL
