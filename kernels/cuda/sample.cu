@@ -85,8 +85,7 @@ __device__ __forceinline__ void apply_edits(const SampleArgs& args, const Sample
 
 __device__ __forceinline__ void take_back_edits(const SampleArgs& args, const SampleRow& row, const SavedLogits& saved,
                                                 float* logits) {
-  const auto thread = static_cast<int32_t>(threadIdx.x);
-  __syncthreads();  // the row has been read
+  const auto thread = static_cast<int32_t>(threadIdx.x);  // choose() ends with a barrier after its last look at the row
   if (row.masked.count > 0) {
     for (int32_t i = row.masked.begin + thread; i < row.masked.begin + row.masked.count; i += kRowThreads) {
       if (saved.masked[i] != -INFINITY) logits[args.masked_ids[i]] = saved.masked[i];
