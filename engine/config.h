@@ -37,7 +37,7 @@ struct SchedulerConfig {
   int64_t max_num_queued_reqs = 1024;      // requests waiting; one more is refused with 503
   std::string scheduling_policy = "fcfs";  // fcfs, priority (lower value first)
   bool enable_chunked_prefill = true;
-  int64_t max_steps_in_flight = 1;  // 1 on the CPU, 2 on CUDA
+  int64_t max_steps_in_flight = 0;  // 0: 1 on the CPU, 2 on CUDA
 };
 
 struct ParallelConfig {
@@ -84,7 +84,7 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
   visitor("max_num_queued_reqs", config.scheduler.max_num_queued_reqs, "requests that may wait; more get 503");
   visitor("scheduling_policy", config.scheduler.scheduling_policy, "fcfs, or priority (lower value first)");
   visitor("enable_chunked_prefill", config.scheduler.enable_chunked_prefill, "split long prompts over several steps");
-  visitor("max_steps_in_flight", config.scheduler.max_steps_in_flight, "steps that may overlap");
+  visitor("max_steps_in_flight", config.scheduler.max_steps_in_flight, "steps that may overlap (default: 1 on the CPU, 2 on CUDA)");
   visitor("tensor_parallel_size", config.parallel.tensor_parallel_size, "devices that share each layer");
   visitor("pipeline_parallel_size", config.parallel.pipeline_parallel_size, "groups of devices that share the layers");
   visitor("device", config.device.device, "auto, cpu, cuda");

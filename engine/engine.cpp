@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "engine/base/log.h"
-#include "engine/device/cpu_backend.h"
+#include "engine/device/make_backend.h"
 #include "engine/engine_thread.h"
 #include "engine/model/memory_model.h"
 #include "engine/model/model.h"
@@ -141,7 +141,7 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   ASSIGN_OR_RETURN(const OpenedModel opened, open(config));
   ASSIGN_OR_RETURN(const int64_t max_model_len, context_length(config, opened.config));
   EngineThread::Parts parts;
-  ASSIGN_OR_RETURN(parts.backend, make_cpu_backend(config.device));
+  ASSIGN_OR_RETURN(parts.backend, make_backend(config.device));
   Backend& backend = *parts.backend;
   const AttentionParams attention = make_attention_params(opened.config);
   RETURN_IF_ERROR(backend.supports({opened.weight_types, attention, kv_dtype(config)}));

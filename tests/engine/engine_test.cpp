@@ -2,10 +2,12 @@
 #include "engine/engine.h"
 
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <random>
+#include <string_view>
 #include <thread>
 
 #include <gmock/gmock.h>
@@ -21,9 +23,20 @@ using testing_support::CollectingSink;
 
 const std::string kTinyLlama = std::string(SEXTANT_TEST_DATA) + "/golden/tiny/llama";
 
+// ctest runs this program once more with the CUDA backend, on a device or under the emulator.
+const char* test_device() {
+  const char* device = std::getenv("SEXTANT_TEST_DEVICE");
+  return device == nullptr ? "cpu" : device;
+}
+// On the CPU a sequence's bits depend on nothing else. On CUDA sums follow the size of the batch.
+bool is_bitwise() { return std::string_view(test_device()) == "cpu"; }
+// The emulator takes a hundred times as long.
+bool is_emulated() { return std::string_view(test_device()) == "cuda-emulated"; }
+
 EngineConfig tiny_config() {
   EngineConfig config;
   config.model.model = kTinyLlama;
+  config.device.device = test_device();
   config.cache.kv_cache_memory_bytes = 4 << 20;
   config.scheduler.max_num_seqs = 16;
   config.scheduler.max_num_batched_tokens = 64;
@@ -130,6 +143,10 @@ TEST(Engine, LogprobsAreTheSameBitsAfterAPrefixCacheHit) {
   EXPECT_EQ(warm.num_cached_tokens, 96);
   EXPECT_EQ(engine->stats().prefix_cache_hits, 96u);
   ASSERT_EQ(cold.logprobs.size(), warm.logprobs.size());
+  if (!is_bitwise()) {  // the bound of bf16 compute for this model, of the first token: later ones may go other ways
+    EXPECT_NEAR(cold.logprobs[0].top[0].logprob, warm.logprobs[0].top[0].logprob, 0.1);
+    return;
+  }
   EXPECT_EQ(cold.token_ids, warm.token_ids);
   for (size_t i = 0; i < cold.logprobs.size(); ++i) {
     for (size_t j = 0; j < cold.logprobs[i].top.size(); ++j) {
@@ -178,7 +195,8 @@ TEST(Engine, PreemptionChangesNothingThatIsSeen) {
   ASSERT_TRUE(sink->wait_ended(requests.size()));
   EXPECT_GT(tight->stats().num_preemptions, 0u);
   for (size_t i = 0; i < requests.size(); ++i) {
-    EXPECT_EQ(sink->choice(ids[i]).token_ids, run(*roomy, requests[i]).token_ids) << i;
+    EXPECT_EQ(sink->choice(ids[i]).token_ids.size(), 60u) << i;
+    if (is_bitwise()) EXPECT_EQ(sink->choice(ids[i]).token_ids, run(*roomy, requests[i]).token_ids) << i;
   }
   expect_all_free(*tight);
 }
@@ -304,7 +322,7 @@ TEST(Engine, RandomTrafficFromManyThreads) {
   for (uint64_t t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
       std::mt19937_64 rng(seed + t);
-      for (int i = 0; i < 40; ++i) {
+      for (int i = 0; i < (is_emulated() ? 5 : 40); ++i) {
         Request request = make_request(random_prompt(rng, 1 + rng() % 120), static_cast<int64_t>(1 + rng() % 60),
                                        rng() % 2 ? 1.0f : 0.0f);
         request.sampling.n = static_cast<int32_t>(1 + rng() % 3);

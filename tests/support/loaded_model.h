@@ -11,6 +11,8 @@
 #include <gtest/gtest.h>
 
 #include "engine/device/cpu_backend.h"
+#include "engine/device/cuda_device.h"
+#include "engine/device/make_backend.h"
 #include "engine/exec/model_runner.h"
 #include "engine/format/hf_directory.h"
 #include "engine/model/model.h"
@@ -25,7 +27,8 @@ class LoadedModel {
   };
 
   static std::unique_ptr<LoadedModel> load(const std::string& path, DType kv_dtype, int32_t num_blocks = 600,
-                                           int64_t max_num_batched_tokens = 1100, int64_t num_threads = 0) {
+                                           int64_t max_num_batched_tokens = 1100, int64_t num_threads = 0,
+                                           const std::string& device_name = "cpu") {
     auto loaded = std::make_unique<LoadedModel>();
     Result<std::unique_ptr<ModelFiles>> files = open_model(path);
     EXPECT_TRUE(files.ok()) << files.status().message();
@@ -34,7 +37,8 @@ class LoadedModel {
     loaded->config = *config;
     DeviceConfig device;
     device.num_threads = num_threads;
-    Result<std::unique_ptr<Backend>> backend = make_cpu_backend(device);
+    device.device = device_name;
+    Result<std::unique_ptr<Backend>> backend = make_backend(device);
     EXPECT_TRUE(backend.ok()) << backend.status().message();
     loaded->backend = std::move(*backend);
     WeightLoader loader(*(*files)->tensors(), {.gguf_names = (*files)->is_gguf()});
@@ -42,6 +46,12 @@ class LoadedModel {
         loaded->config, loader, *loaded->backend,
         {.max_num_batched_tokens = max_num_batched_tokens, .max_model_len = loaded->config.max_position_embeddings});
     EXPECT_TRUE(model.ok()) << model.status().message();
+    const Status reserved = loaded->backend->reserve({.max_num_batched_tokens = max_num_batched_tokens,
+                                                      .max_num_seqs = 64,
+                                                      .max_model_len = loaded->config.max_position_embeddings,
+                                                      .vocab_size = loaded->config.vocab_size},
+                                                     make_attention_params(loaded->config));
+    EXPECT_TRUE(reserved.ok()) << reserved.message();
     Result<std::unique_ptr<KvCache>> cache =
         loaded->backend->make_kv_cache({.num_layers = static_cast<int32_t>(loaded->config.num_hidden_layers),
                                         .num_blocks = num_blocks,
@@ -118,6 +128,9 @@ class LoadedModel {
   std::vector<BlockId> free_blocks;
   std::map<int, Sequence> sequences;
 };
+
+// The CUDA backend of this build: the device's, or the emulator's.
+inline const char* cuda_device_name() { return cuda_is_emulated() ? "cuda-emulated" : "cuda"; }
 
 // The default model's file, or nothing (the test is then skipped aloud).
 inline const char* test_model_path() { return std::getenv("SEXTANT_TEST_MODEL"); }

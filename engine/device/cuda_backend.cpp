@@ -1,0 +1,393 @@
+// CudaBackend: each op of backend.h as launches on one stream. Nothing waits: the host runs ahead of the device until it asks
+// for results. The first error of a launch or a copy is kept; ops after it do nothing, and whoever waits next is told.
+#include "engine/device/cuda_backend.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+
+#include "engine/base/check.h"
+#include "engine/device/cuda_attention_plan.h"
+#include "engine/device/cuda_device.h"
+#include "engine/device/cuda_gemm.h"
+#include "engine/device/cuda_graphs.h"
+#include "engine/device/cuda_kv_cache.h"
+#include "engine/device/cuda_matrix.h"
+#include "engine/device/cuda_memory.h"
+#include "engine/device/cuda_sampling.h"
+#include "engine/device/cuda_status.h"
+#include "engine/device/cuda_step_inputs.h"
+#include "engine/device/host_matrix.h"
+#include "engine/device/host_memory.h"
+#include "engine/device/thread_pool.h"
+#include "engine/device/usable_cpus.h"
+#include "kernels/cuda/activation.h"
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/gather.h"
+#include "kernels/cuda/norm.h"
+#include "kernels/cuda/rope_cache.h"
+
+namespace sextant {
+namespace {
+
+namespace cuda = kernels::cuda;
+
+cuda::ElementType element_type(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32: return cuda::ElementType::kFloat32;
+    case DType::kBFloat16: return cuda::ElementType::kBFloat16;
+    case DType::kFloat16: return cuda::ElementType::kFloat16;
+    default: break;
+  }
+  CHECK(false) << "no activation is held in " << dtype_name(dtype);
+  return cuda::ElementType::kFloat32;
+}
+
+// Columns of the widest matrix, before it is known: what large models have. Only the memory plan is made with it.
+constexpr int64_t kColsGuess = 32768;
+
+// Decode batches that are recorded: few enough to record soon, close enough that padding costs little.
+constexpr std::array<int32_t, 14> kRecordedBatchSizes = {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256};
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(CudaDevice device, std::unique_ptr<CudaStream> stream, int num_threads)
+      : device_(std::move(device)), stream_(std::move(stream)), pool_(num_threads) {}
+  ~CudaBackend() override { cudaStreamSynchronize(stream_->get()); }
+
+  std::string description() const override {
+    return std::string(cuda_is_emulated() ? "cuda-emulated (" : "cuda (") + device_.name + ", compute capability " +
+           std::to_string(device_.compute_major) + "." + std::to_string(device_.compute_minor) + ")";
+  }
+
+  Status supports(const BackendNeeds& needs) const override;
+
+  Result<std::unique_ptr<DeviceBuffer>> allocate(size_t bytes) override {
+    ASSIGN_OR_RETURN(std::unique_ptr<CudaBuffer> buffer, CudaBuffer::create(bytes));
+    return std::unique_ptr<DeviceBuffer>(std::move(buffer));
+  }
+  Status upload(std::span<const std::byte> from, DeviceBuffer& to) override {
+    return cuda_status(cudaMemcpy(to.data(), from.data(), from.size(), cudaMemcpyHostToDevice),
+                       "copying to the device");
+  }
+  Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) override {
+    ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> matrix, CudaMatrix::create(parts, pool_));
+    max_cols_ = std::max(max_cols_, matrix->cols());
+    return std::unique_ptr<WeightMatrix>(std::move(matrix));
+  }
+  Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) override {
+    ASSIGN_OR_RETURN(std::unique_ptr<CudaKvCache> cache, CudaKvCache::create(layout));
+    return std::unique_ptr<KvCache>(std::move(cache));
+  }
+  int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
+                          const AttentionParams& attention) const override;
+  uint64_t memory_budget_bytes(double utilization) const override;
+  bool uses_host_memory() const override { return cuda_is_emulated(); }
+
+  DType activation_dtype() const override { return DType::kBFloat16; }
+  Status reserve(const StepLimits& limits, const AttentionParams& attention) override;
+  void plan(const StepInputs& inputs, const AttentionParams& attention) override;
+
+  void embed(const WeightMatrix& table, Tensor out) override {
+    note(embed_rows(static_cast<const CudaMatrix&>(table), inputs_.device<int32_t>(token_ids_), out, stream_->get()),
+         "embed");
+  }
+  void rms_norm(Tensor x, const float* weight, float eps, Tensor out) override {
+    CHECK(x.dtype == DType::kFloat32) << "the residual stream is fp32";
+    launched(cuda::add_rms_norm({x.f32(), x.row_stride, nullptr, 0, weight, eps, out.data, out.row_stride, rows32(x),
+                                 cols32(x), element_type(out.dtype)},
+                                stream_->get()),
+             "rms_norm");
+  }
+  void add_rms_norm(Tensor residual, Tensor x, const float* weight, float eps, Tensor out) override {
+    CHECK(x.dtype == out.dtype && residual.dtype == DType::kFloat32) << "add_rms_norm: dtypes";
+    launched(cuda::add_rms_norm({residual.f32(), residual.row_stride, x.data, x.row_stride, weight, eps, out.data,
+                                 out.row_stride, rows32(residual), cols32(residual), element_type(x.dtype)},
+                                stream_->get()),
+             "add_rms_norm");
+  }
+  void matmul(const WeightMatrix& w, Tensor x, Tensor out) override {
+    const auto& matrix = static_cast<const CudaMatrix&>(w);
+    CHECK(x.cols == matrix.cols() && out.cols == matrix.rows() && out.rows == x.rows && x.dtype == DType::kBFloat16)
+        << "matmul of [" << x.rows << ", " << x.cols << "] and [" << matrix.rows() << ", " << matrix.cols() << "] to ["
+        << out.rows << ", " << out.cols << "]";
+    if (x.rows == 0 || !error_.ok()) return;
+    note(gemm_->multiply(matrix, x, out, stream_->get()), "matmul");
+  }
+  void add_bias(Tensor x, const float* bias) override {
+    launched(cuda::add_bias({x.data, x.row_stride, bias, rows32(x), cols32(x), element_type(x.dtype)}, stream_->get()),
+             "add_bias");
+  }
+  void rope_and_cache(Tensor qkv, const RopeTable& rope, const AttentionParams& attention, KvCache& cache,
+                      int32_t layer) override {
+    const auto& kv = static_cast<const CudaKvCache&>(cache);
+    CHECK_LE(attention.head_dim * (attention.num_heads + 2 * attention.num_kv_heads), qkv.cols);
+    CHECK_LT(max_position_, rope.num_positions);
+    launched(cuda::rope_and_cache(
+                 {qkv.data, qkv.row_stride, element_type(qkv.dtype), rows32(qkv), attention.num_heads,
+                  kv_layout(attention), rope.rotary_dim, rope.cos, rope.sin, inputs_.device<int32_t>(positions_),
+                  inputs_.device<int64_t>(slots_), kv.keys(layer), kv.values(layer)},
+                 stream_->get()),
+             "rope_and_cache");
+  }
+  void attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer,
+                 Tensor out) override;
+  void silu_mul(Tensor gate_up, Tensor out) override {
+    CHECK_EQ(gate_up.cols, 2 * out.cols);
+    launched(cuda::activation_mul({gate_up.data, gate_up.row_stride, out.data, out.row_stride, rows32(out), cols32(out),
+                                   element_type(out.dtype), cuda::Activation::kSilu},
+                                  stream_->get()),
+             "silu_mul");
+  }
+  void add(Tensor x, Tensor y) override {
+    launched(cuda::add({x.f32(), x.row_stride, y.data, y.row_stride, rows32(x), cols32(x), element_type(y.dtype)},
+                       stream_->get()),
+             "add");
+  }
+  void gather_logits_rows(Tensor x, Tensor out) override {
+    launched(cuda::gather_rows({x.data, x.row_stride, inputs_.device<int32_t>(logits_indices_), out.data,
+                                out.row_stride, rows32(out), cols32(out), element_type(x.dtype)},
+                               stream_->get()),
+             "gather_logits_rows");
+  }
+
+  Result<Tensor> host_rows(Tensor x) override;
+  std::span<const int32_t> recorded_batch_sizes() const override { return recorded_batch_sizes_; }
+  void run_recorded(const std::function<void()>& ops) override {
+    if (error_.ok()) note(graphs_.run(recorded_rows_, stream_->get(), ops), "a recorded step");
+  }
+  int64_t max_steps_in_flight() const override { return 2; }
+  int64_t logits_rows(int64_t max_num_seqs) const override {
+    return std::clamp<int64_t>(max_num_seqs, 1, kRecordedBatchSizes.back());
+  }
+  bool samples() const override { return true; }
+  void sample(Tensor logits, int64_t first_row) override {
+    if (error_.ok()) note(sampling_.sample(inputs_, logits, first_row, stream_->get()), "sampling");
+  }
+  void end_step() override {
+    if (error_.ok()) note(sampling_.end_step(stream_->get()), "the end of a step");
+  }
+  Result<SampledTokens> collect_samples() override {
+    RETURN_IF_ERROR(error_);
+    return sampling_.collect();
+  }
+  void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) override {
+    pool_.parallel_for(n, grain, body);
+  }
+  Status synchronize() override {
+    if (error_.ok()) error_ = cuda_status(cudaStreamSynchronize(stream_->get()), "waiting for the device");
+    return error_;
+  }
+
+ private:
+  static int32_t rows32(const Tensor& t) { return static_cast<int32_t>(t.rows); }
+  static int32_t cols32(const Tensor& t) { return static_cast<int32_t>(t.cols); }
+  static cuda::KvLayout kv_layout(const AttentionParams& attention) {
+    return {attention.num_kv_heads, attention.head_dim, attention.head_dim};
+  }
+  void launched(int error, const char* op) {
+    if (error != 0 && error_.ok()) error_ = cuda_status(static_cast<cudaError_t>(error), op);
+  }
+  void note(Status status, const char* op) {
+    if (!status.ok() && error_.ok()) error_ = Status(status.code(), std::string(op) + ": " + status.message());
+  }
+
+  CudaDevice device_;
+  std::unique_ptr<CudaStream> stream_;
+  ThreadPool pool_;  // packs weights at load
+  std::unique_ptr<CudaGemm> gemm_;
+  int64_t max_cols_ = 0;  // of the matrices made so far
+  CudaGraphs graphs_;
+  Status error_;
+
+  StepLimits limits_;
+  CudaStepInputs inputs_;
+  CudaSampling sampling_;
+  int token_ids_ = 0, logits_indices_ = 0, positions_ = 0, slots_ = 0, cu_seqlens_q_ = 0, seq_lens_ = 0,
+      block_tables_ = 0, attention_lists_ = 0;  // arrays of inputs_
+  std::unique_ptr<CudaBuffer> partials_;
+  std::unique_ptr<PinnedBuffer> host_rows_;
+  std::vector<int32_t> recorded_batch_sizes_;
+  int64_t block_table_stride_ = 0;
+
+  // Of the step.
+  CudaAttentionPlan attention_plan_;
+  int64_t recorded_rows_ = 0;
+  int32_t max_position_ = 0;
+};
+
+CudaAttentionShape attention_shape(const AttentionParams& attention, const CudaDevice& device) {
+  CudaAttentionShape shape;
+  shape.num_heads = attention.num_heads;
+  shape.num_kv_heads = attention.num_kv_heads;
+  shape.head_dim_qk = attention.head_dim;
+  shape.head_dim_v = attention.head_dim;
+  shape.sliding_window = attention.sliding_window;
+  shape.num_multiprocessors = device.num_multiprocessors;
+  return shape;
+}
+
+Status CudaBackend::supports(const BackendNeeds& needs) const {
+  for (const WeightType type : needs.weight_types) {
+    if (!panel_type_of(type)) {
+      return unsupported("the CUDA backend does not compute with weights of type " +
+                         std::string(weight_type_name(type)));
+    }
+  }
+  const AttentionParams& attention = needs.attention;
+  if (attention.head_dim < 16 || attention.head_dim > 256 || attention.head_dim % 16 != 0) {
+    return unsupported("the CUDA backend needs heads of a multiple of 16 up to 256 elements; this model's have " +
+                       std::to_string(attention.head_dim));
+  }
+  if (attention.num_kv_heads < 1 || attention.num_heads < 1 || attention.num_heads % attention.num_kv_heads != 0) {
+    return unsupported("the number of query heads (" + std::to_string(attention.num_heads) +
+                       ") must be a multiple of the number of key and value heads (" +
+                       std::to_string(attention.num_kv_heads) + ")");
+  }
+  if (needs.kv_cache_dtype != DType::kBFloat16) {
+    return unsupported(
+        "the CUDA backend keeps its KV cache in bfloat16, not in " + std::string(dtype_name(needs.kv_cache_dtype)),
+        "kv_cache_dtype");
+  }
+  return ok_status();
+}
+
+int64_t CudaBackend::workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
+                                     const AttentionParams& attention) const {
+  const CudaAttentionBounds bounds =
+      CudaAttentionPlan::bounds(max_num_batched_tokens, max_num_seqs, attention_shape(attention, device_));
+  return bounds.list_ints * int64_t{sizeof(int32_t)} + bounds.partial_floats * int64_t{sizeof(float)} +
+         CudaGemm::workspace_bytes(max_num_batched_tokens, kColsGuess) + max_num_batched_tokens * 512;
+}
+
+uint64_t CudaBackend::memory_budget_bytes(double utilization) const {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess) return 0;
+  if (uses_host_memory()) total_bytes = std::min<size_t>(total_bytes, available_host_memory_bytes());
+  const auto wanted = static_cast<uint64_t>(static_cast<double>(total_bytes) * utilization);
+  const uint64_t taken =
+      total_bytes > free_bytes ? total_bytes - free_bytes : 0;  // by others, and by this process's context
+  return wanted > taken ? wanted - taken : 0;
+}
+
+Status CudaBackend::reserve(const StepLimits& limits, const AttentionParams& attention) {
+  CHECK(partials_ == nullptr) << "reserve() is called once";
+  limits_ = limits;
+  const auto max_tokens = static_cast<size_t>(limits.max_num_batched_tokens);
+  for (const int32_t size : kRecordedBatchSizes) {
+    if (size <= limits.max_num_batched_tokens) recorded_batch_sizes_.push_back(size);
+    if (size >= limits.max_num_seqs) break;
+  }
+  const int64_t max_seqs = std::max<int64_t>(limits.max_num_seqs, recorded_batch_sizes_.back());
+  block_table_stride_ = (limits.max_model_len - 1) / limits.block_size + 1;
+  const CudaAttentionShape shape = attention_shape(attention, device_);
+  const CudaAttentionBounds bounds = CudaAttentionPlan::bounds(limits.max_num_batched_tokens, max_seqs, shape);
+
+  token_ids_ = inputs_.add_array(max_tokens, sizeof(int32_t));
+  positions_ = inputs_.add_array(max_tokens, sizeof(int32_t));
+  slots_ = inputs_.add_array(max_tokens, sizeof(int64_t));
+  logits_indices_ = inputs_.add_array(max_tokens, sizeof(int32_t));
+  cu_seqlens_q_ = inputs_.add_array(static_cast<size_t>(max_seqs) + 1, sizeof(int32_t));
+  seq_lens_ = inputs_.add_array(static_cast<size_t>(max_seqs), sizeof(int32_t));
+  block_tables_ = inputs_.add_array(static_cast<size_t>(max_seqs * block_table_stride_), sizeof(int32_t));
+  attention_lists_ = inputs_.add_array(static_cast<size_t>(bounds.list_ints), sizeof(int32_t));
+  sampling_.add_arrays(inputs_, limits.max_num_batched_tokens);
+  RETURN_IF_ERROR(inputs_.reserve());
+  RETURN_IF_ERROR(sampling_.reserve(limits.max_num_batched_tokens));
+  ASSIGN_OR_RETURN(gemm_, CudaGemm::create(limits.max_num_batched_tokens, max_cols_));
+  ASSIGN_OR_RETURN(partials_, CudaBuffer::create(static_cast<size_t>(bounds.partial_floats) * sizeof(float)));
+  ASSIGN_OR_RETURN(host_rows_, PinnedBuffer::create(static_cast<size_t>(logits_rows(limits.max_num_seqs)) *
+                                                    static_cast<size_t>(limits.vocab_size) * sizeof(float)));
+  return ok_status();
+}
+
+void CudaBackend::plan(const StepInputs& step, const AttentionParams& attention) {
+  if (!error_.ok()) return;
+  const AttentionBatch& batch = step.attention;
+  const auto num_sequences = static_cast<int32_t>(batch.seq_lens.size());
+  max_position_ = batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end());
+  recorded_rows_ = step.recorded ? num_sequences : 0;
+  const CudaAttentionShape shape = attention_shape(attention, device_);
+  if (step.recorded) {
+    attention_plan_.plan_bucket(batch.cu_seqlens_q, batch.seq_lens, shape, {num_sequences, 1});
+  } else {
+    attention_plan_.plan(batch.cu_seqlens_q, batch.seq_lens, shape);
+  }
+  note(inputs_.begin(), "a step's inputs");
+  inputs_.fill<int32_t>(token_ids_, step.token_ids);
+  inputs_.fill<int32_t>(positions_, batch.positions);
+  inputs_.fill<int64_t>(slots_, batch.slot_mapping);
+  inputs_.fill<int32_t>(logits_indices_, step.logits_indices);
+  inputs_.fill<int32_t>(cu_seqlens_q_, batch.cu_seqlens_q);
+  inputs_.fill<int32_t>(seq_lens_, batch.seq_lens);
+  inputs_.fill<int32_t>(attention_lists_, attention_plan_.lists());
+  CHECK_LE(batch.max_blocks_per_seq, block_table_stride_);
+  const std::span<int32_t> tables =
+      inputs_.fill<int32_t>(block_tables_, static_cast<size_t>(num_sequences * block_table_stride_));
+  for (int64_t s = 0; s < num_sequences; ++s) {
+    std::copy_n(batch.block_tables.begin() + s * batch.max_blocks_per_seq, batch.max_blocks_per_seq,
+                tables.begin() + s * block_table_stride_);
+  }
+  if (step.sampling != nullptr) note(sampling_.plan(step, inputs_, stream_->get()), "sampling parameters");
+  note(inputs_.upload(stream_->get()), "a step's inputs");
+  if (step.sampling != nullptr) {
+    note(sampling_.fill_previous_tokens(inputs_, inputs_.device<int32_t>(token_ids_), stream_->get()),
+         "a step's inputs");
+  }
+}
+
+void CudaBackend::attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer,
+                            Tensor out) {
+  if (!error_.ok()) return;
+  const auto& kv = static_cast<const CudaKvCache&>(cache);
+  CHECK(out.dtype == qkv.dtype && out.cols == int64_t{attention.num_heads} * attention.head_dim);
+  cuda::AttentionArgs args = {};
+  args.q = qkv.data;
+  args.q_stride = qkv.row_stride;
+  args.keys = kv.keys(layer);
+  args.values = kv.values(layer);
+  args.layout = kv_layout(attention);
+  args.out = out.data;
+  args.out_stride = out.row_stride;
+  args.type = element_type(qkv.dtype);
+  args.num_heads = attention.num_heads;
+  args.scale = attention.scale;
+  args.softcap = attention.logit_softcap;
+  args.window = attention.sliding_window;
+  args.causal = true;
+  args.cu_seqlens_q = inputs_.device<int32_t>(cu_seqlens_q_);
+  args.seq_lens = inputs_.device<int32_t>(seq_lens_);
+  args.block_tables = inputs_.device<int32_t>(block_tables_);
+  args.block_table_stride = block_table_stride_;
+  args.partials = static_cast<float*>(partials_->data());
+  attention_plan_.describe(inputs_.device<int32_t>(attention_lists_), args);
+  if (args.num_prefill_items > 0) launched(cuda::attention_prefill(args, stream_->get()), "attention_prefill");
+  if (args.num_decode_items > 0) launched(cuda::attention_decode(args, stream_->get()), "attention_decode");
+  if (args.num_merges > 0) launched(cuda::attention_merge(args, stream_->get()), "attention_merge");
+}
+
+Result<Tensor> CudaBackend::host_rows(Tensor x) {
+  CHECK(x.dtype == DType::kFloat32 && x.row_stride == x.cols) << "host_rows: packed fp32 rows";
+  const size_t bytes = static_cast<size_t>(x.rows * x.cols) * sizeof(float);
+  CHECK_LE(bytes, host_rows_->size_bytes());
+  if (error_.ok()) {
+    error_ = cuda_status(cudaMemcpyAsync(host_rows_->data(), x.data, bytes, cudaMemcpyDeviceToHost, stream_->get()),
+                         "copying logits to the host");
+  }
+  RETURN_IF_ERROR(synchronize());
+  return Tensor{host_rows_->data(), x.dtype, x.rows, x.cols, x.cols};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> make_cuda_backend(const DeviceConfig& config) {
+  ASSIGN_OR_RETURN(CudaDevice device, open_cuda_device());
+  ASSIGN_OR_RETURN(std::unique_ptr<CudaStream> stream, CudaStream::create());
+  const int num_threads = config.num_threads > 0 ? static_cast<int>(config.num_threads) : usable_cpus();
+  return std::unique_ptr<Backend>(std::make_unique<CudaBackend>(std::move(device), std::move(stream), num_threads));
+}
+
+}  // namespace sextant
