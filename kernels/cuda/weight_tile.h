@@ -86,28 +86,38 @@ struct LaneTile {
   }
 };
 
-// d, or d and m, of a lane's four rows.
+// d, or d and m, of a lane's four rows: one access of 64 or 128 bits.
 template <WeightFormat kFormat>
 struct LaneScales {
   static constexpr bool kHasMinimum = kFormat == WeightFormat::kQ4_1;
-  using Stored = Vector<fp16>;  // kQ4_1: d, m, d, m, ...
-  struct alignas(8) Half {
-    fp16 at[4];
-  };
-  Stored stored;
+  uint32_t pairs[kHasMinimum ? 4 : 2];  // of fp16: d, m of row j; else d of rows 2 i and 2 i + 1
 
   // From the tile's scales, memory of any kind.
   __device__ __forceinline__ void load(const uint8_t* tile_scales, int group) {
     if constexpr (kHasMinimum) {
-      stored = *reinterpret_cast<const Stored*>(tile_scales + group * 16);
+      const uint4 v = reinterpret_cast<const uint4*>(tile_scales)[group];
+      pairs[0] = v.x;
+      pairs[1] = v.y;
+      pairs[2] = v.z;
+      pairs[3] = v.w;
     } else {
-      const Half half = *reinterpret_cast<const Half*>(tile_scales + group * 8);
-      SEXTANT_UNROLL
-      for (int j = 0; j < 4; ++j) stored.at[j] = half.at[j];
+      const uint2 v = reinterpret_cast<const uint2*>(tile_scales)[group];
+      pairs[0] = v.x;
+      pairs[1] = v.y;
     }
   }
-  __device__ __forceinline__ float d(int j) const { return to_float(stored.at[kHasMinimum ? 2 * j : j]); }
-  __device__ __forceinline__ float m(int j) const { return to_float(stored.at[2 * j + 1]); }
+  __device__ __forceinline__ float d(int j) const {
+    return kHasMinimum ? half(pairs[j], 0) : half(pairs[j / 2], j % 2);
+  }
+  __device__ __forceinline__ float m(int j) const { return half(pairs[j], 1); }
+
+ private:
+  __device__ __forceinline__ static float half(uint32_t pair, int which) {
+    const auto bits = static_cast<uint16_t>(pair >> (16 * which));
+    fp16 value;
+    __builtin_memcpy(&value, &bits, 2);
+    return to_float(value);
+  }
 };
 
 }  // namespace sextant::kernels::cuda
