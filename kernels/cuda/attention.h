@@ -22,12 +22,14 @@
 // item writes out; else it writes partials, for a merge. Items of prefill begin and end at multiples of 64 positions.
 // attention_prefill: FlashAttention-2. One block per (item, KV head): four warps of 16 or 32 packed rows each against tiles of
 //   64 positions (of the (256, 256) size 32), mma m16n8k16 with fp32 sums; keys and values pass through one shared buffer
-//   each, filled by cp.async while the other is in use. Two blocks per multiprocessor. Bound by tensor cores:
+//   each, filled by cp.async while the other is in use. Bound by tensor cores:
 //   2 (head_dim_qk + head_dim_v) operations per row and visible position. Items of 64 rows may be parts of a split, for few
 //   rows and much context: they write four partials side by side, one for each warp's 16 rows.
 // attention_decode: for few rows. One block per (item, KV head): at most 16 packed rows; each of four warps (of the (256, 256) size
 //   two) walks every fourth (second) block of 16 positions of the range with its own cp.async ring and its own online softmax;
 //   warps are merged in shared memory in their order. Bound by memory: 2 (head_dim_qk + head_dim_v) bytes per position and KV head.
+// Occupancy: two blocks per multiprocessor of 128 threads (decode of the (256, 256) size: 64), of at most 255 registers and 81 KB of
+//   shared memory, nothing spilled; on 8.0 decode of the (192, 128) size one; on 8.6 and 8.9 (100 KB) mostly one.
 // attention_merge: one block per (merge, KV head, row); groups of head_dim_v / 4 threads take partials in turn. Bound by latency.
 //   M = max m, out = sum exp2(m - M) o / sum exp2(m - M) l
 // partials: [num_partials][num_kv_heads] of {o [16][head_dim_v], m [16], l [16]} fp32: m the largest score times log2 e,

@@ -15,7 +15,7 @@ template <typename T, int kQk, int kV>
 struct DecodeShape {
   static constexpr int kWarps = kQk + kV > 384 ? 2 : 4;
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kStages = kQk + kV > 192 ? 2 : 3;
+  static constexpr int kStages = kQk + kV > 128 ? 2 : 3;
   static constexpr int kKeyElements = kBlockSlots * kTileStride<kQk>;
   static constexpr int kValueElements = kBlockSlots * kTileStride<kV>;
   static constexpr int kStageElements = kKeyElements + kValueElements;
@@ -24,6 +24,7 @@ struct DecodeShape {
   // Queries, rings, and of each warp the rows' maxima and sums of weights.
   static constexpr size_t kSharedBytes =
       (kQueryElements + kRingsElements) * sizeof(T) + 2 * kWarps * kDecodeRows * sizeof(float);
+  static_assert(kQk == 192 || fits_twice(kSharedBytes));
   // At the end a warp's ring holds its sums, fp32.
   static constexpr int kSumStride = kV + 8;
   static_assert(kDecodeRows * kSumStride * sizeof(float) <= kStages * kStageElements * sizeof(T));

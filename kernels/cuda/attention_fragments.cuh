@@ -13,6 +13,9 @@ namespace sextant::kernels::cuda {
 template <int kDim>
 inline constexpr int kTileStride = kDim + 8;
 
+// Two blocks on a multiprocessor of compute capability 8.0: 164 KB, of which each block takes 1 KB beside its own.
+constexpr bool fits_twice(size_t shared_bytes) { return 2 * (shared_bytes + 1024) <= 164 * 1024; }
+
 __device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bf16) {
   mma_m16n8k16_bf16(d, a, b);
 }

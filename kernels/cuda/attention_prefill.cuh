@@ -24,6 +24,7 @@ struct PrefillShape {
   static constexpr int kKeyElements = kCols * kTileStride<kQk>;
   static constexpr int kValueElements = kCols * kTileStride<kV>;
   static constexpr size_t kSharedBytes = (kQueryElements + kKeyElements + kValueElements) * sizeof(T);
+  static_assert(fits_twice(kSharedBytes));
 };
 
 template <typename T, int kQk, int kV, int kSubtiles>
