@@ -65,14 +65,15 @@ __global__ void __launch_bounds__(kPlainWarps * 32) gemv_plain_kernel(GemvArgs a
     SEXTANT_UNROLL
     for (int u = 0; u < kPlainUnroll; ++u) {
       const int v = first + u * kLanes;
-      if (v >= num_vectors) continue;
       float w[kRowsPerGroup][8];
       SEXTANT_UNROLL
       for (int r = 0; r < kRowsPerGroup; ++r) unpack_8_bf16(batch.w[u][r], w[r]);
       SEXTANT_UNROLL
       for (int t = 0; t < kTokens; ++t) {
+        // Zeros times zeros past the end: a branch would keep the loads of one vector behind the sums of the one before.
+        const bf16* from = static_cast<const bf16*>(args.x) + t * args.x_stride + v * 8;
         float x[8];
-        unpack_8_bf16(*reinterpret_cast<const uint4*>(static_cast<const bf16*>(args.x) + t * args.x_stride + v * 8), x);
+        unpack_8_bf16(v < num_vectors ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0), x);
         SEXTANT_UNROLL
         for (int r = 0; r < kRowsPerGroup; ++r) {
           SEXTANT_UNROLL

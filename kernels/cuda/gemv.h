@@ -7,7 +7,7 @@
 // Bound by memory: reads w once (2 K N bytes, 1.06 for kQ8_0, 0.56 kQ4_0, 0.63 kQ4_1), in 128-bit loads past L1; x comes out of
 // L1. The first loads of w are under way before the kernel waits for the one before it.
 //   kBFloat16: a group of 32 lanes (K >= 1024) or 8 computes two rows; 4 warps a block, no shared memory. A thread has 8 loads
-//     under way and 64 registers or fewer up to T = 2: with N = 4096 an SM of 132 holds 15 warps, 62 KB under way; 25 KB cover
+//     under way and 56 registers at T = 1: with N = 4096 an SM of 132 holds 15 warps, 62 KB under way; 25 KB cover
 //     700 ns at 4.8 TB/s.
 //   quantised: a block computes a tile of 32 rows; its warps (one per 8 tiles along K, at most 16) take turns along K. A thread
 //     has 48 to 64 bytes under way. About 3.5 instructions a weight at T = 1, near what an SM can issue at the full rate of
