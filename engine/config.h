@@ -84,7 +84,8 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
   visitor("max_num_queued_reqs", config.scheduler.max_num_queued_reqs, "requests that may wait; more get 503");
   visitor("scheduling_policy", config.scheduler.scheduling_policy, "fcfs, or priority (lower value first)");
   visitor("enable_chunked_prefill", config.scheduler.enable_chunked_prefill, "split long prompts over several steps");
-  visitor("max_steps_in_flight", config.scheduler.max_steps_in_flight, "steps that may overlap (default: 1 on the CPU, 2 on CUDA)");
+  visitor("max_steps_in_flight", config.scheduler.max_steps_in_flight,
+          "steps that may overlap (default: 1 on the CPU, 2 on CUDA)");
   visitor("tensor_parallel_size", config.parallel.tensor_parallel_size, "devices that share each layer");
   visitor("pipeline_parallel_size", config.parallel.pipeline_parallel_size, "groups of devices that share the layers");
   visitor("device", config.device.device, "auto, cpu, cuda");

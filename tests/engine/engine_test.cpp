@@ -196,7 +196,8 @@ TEST(Engine, PreemptionChangesNothingThatIsSeen) {
   EXPECT_GT(tight->stats().num_preemptions, 0u);
   for (size_t i = 0; i < requests.size(); ++i) {
     EXPECT_EQ(sink->choice(ids[i]).token_ids.size(), 60u) << i;
-    if (is_bitwise()) EXPECT_EQ(sink->choice(ids[i]).token_ids, run(*roomy, requests[i]).token_ids) << i;
+    if (!is_bitwise()) continue;
+    EXPECT_EQ(sink->choice(ids[i]).token_ids, run(*roomy, requests[i]).token_ids) << i;
   }
   expect_all_free(*tight);
 }
