@@ -23,8 +23,8 @@ using kernels::cuda::visible_range;
 constexpr int32_t kBlocksPerMultiprocessor = 2;
 // Packed rows up to which a sequence is decoded: two tiles, of which the second finds keys and values in the L2 cache.
 constexpr int32_t kMaxDecodeRows = 2 * kDecodeRows;
-// Blocks of positions of the shortest piece of a split: two for each warp of decode, four tiles of prefill. Shorter ones are all
-// beginning and end.
+// Blocks of positions of the shortest piece of a split: two for each warp of decode, four tiles of prefill. Shorter
+// ones are all beginning and end.
 constexpr int32_t kMinDecodePiece = 8;
 constexpr int32_t kMinPrefillPiece = 16;
 constexpr int32_t kPrefillUnit = 4;  // blocks of a tile of positions
@@ -52,8 +52,8 @@ bool is_decoded(int64_t num_queries, int32_t group) {
   return num_queries == 1 || num_queries * group <= kMaxDecodeRows;
 }
 
-// Items that splitting may add to num_tiles whole decode tiles. A split tile has at least one more than a whole one, so at most
-// this many tiles are split, and at most twice this many items have partials.
+// Items that splitting may add to num_tiles whole decode tiles. A split tile has at least one more than a whole one, so
+// at most this many tiles are split, and at most twice this many items have partials.
 int64_t max_added_items(int64_t num_tiles, const CudaAttentionShape& shape) {
   return ceil_div<int64_t>(std::min(num_tiles, kMaxRounds) * blocks_at_once(shape), shape.num_kv_heads);
 }

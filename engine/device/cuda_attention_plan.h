@@ -1,11 +1,13 @@
-// CudaAttentionPlan: cuts a step's attention into the work lists that kernels/cuda/attention.h describes: prefill items, decode
-// items, merges. Once per step and sliding window, on the host, from the batch alone; pure, deterministic, reuses its memory.
-// Knows no CUDA: lists() is one run of int32 for one upload, and pointers into it are offsets.
+// CudaAttentionPlan: cuts a step's attention into the work lists that kernels/cuda/attention.h describes: prefill
+// items, decode items, merges. Once per step and sliding window, on the host, from the batch alone; pure,
+// deterministic, reuses its memory. Knows no CUDA: lists() is one run of int32 for one upload, and pointers into it are
+// offsets.
 //
-// A sequence with few packed rows (query tokens times heads of a group) is decoded, others are prefilled; either may be split over
-// positions. How long the pieces of a split are minimises rounds x (mean item + a constant for each item), where rounds = items x
-// KV heads / blocks that run at once: one long sequence fills the device, many short ones are left whole. Prefill is split
-// only where its tiles leave half of the device idle: a short question after a long cached prefix.
+// A sequence with few packed rows (query tokens times heads of a group) is decoded, others are prefilled; either may be
+// split over positions. How long the pieces of a split are minimises rounds x (mean item + a constant for each item),
+// where rounds = items x KV heads / blocks that run at once: one long sequence fills the device, many short ones are
+// left whole. Prefill is split only where its tiles leave half of the device idle: a short question after a long cached
+// prefix.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The launchers' checks, and the merge of partial results. The other kernels: attention_prefill.cuh, attention_decode.cuh.
+// The launchers' checks, and the merge of partial results. The rest: attention_prefill.cuh, attention_decode.cuh.
 #include "kernels/cuda/attention.h"
 
 #include "kernels/cuda/attention_instances.h"
@@ -31,7 +31,7 @@ __device__ __forceinline__ void merge_into(Merged& all, const Merged& part) {
   all.sum.w = all.sum.w * keep + part.sum.w * take;
 }
 
-// Threads in groups of head_dim_v / 4; a group takes every num_groups-th partial, then the first group merges the groups.
+// Threads in groups of head_dim_v / 4; a group takes every num_groups-th partial, then the first merges the groups.
 template <typename T>
 __global__ void __launch_bounds__(kMergeThreads) attention_merge_kernel(AttentionArgs args) {
   SEXTANT_SHARED(Merged, of_thread, [kMergeThreads]);

@@ -9,8 +9,8 @@
 namespace sextant::kernels::cuda {
 namespace {
 
-// Each warp has a ring of stages of its own, a block of keys and values each. What matters is bytes in flight: 16 to 32 KB a block,
-// two blocks a multiprocessor.
+// Each warp has a ring of stages of its own, a block of keys and values each. What matters is bytes in flight: 16 to
+// 32 KB a block, two blocks a multiprocessor.
 template <typename T, int kQk, int kV>
 struct DecodeShape {
   static constexpr int kWarps = kQk + kV > 384 ? 2 : 4;
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(DecodeShape<T, kQk, kV>::kThreads)
   const VisibleRange seen = {of_first.low, of_last.high};
   const int block_end = min(item.block_end, (seen.high + kBlockSlots - 1) / kBlockSlots);
 
-  // This warp's blocks are block_begin + warp, then every kWarps-th. Ids are looked up a stage before their copy begins.
+  // This warp's blocks are block_begin + warp, then every kWarps-th. Ids are looked up a stage ahead.
   T* ring = queries + Shape::kQueryElements + warp * kStages * Shape::kStageElements;
   const int32_t* table = args.block_tables + item.sequence * args.block_table_stride;
   int next_block = max(item.block_begin, seen.low / kBlockSlots) + warp;

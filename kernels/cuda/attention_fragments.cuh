@@ -1,5 +1,5 @@
-// What the prefill and decode kernels share: tensor core fragments of queries, keys, values and weights, and which positions a
-// row sees. Names of fragments and registers as in ptx.h: group = lane / 4, member = lane % 4.
+// What the prefill and decode kernels share: tensor core fragments of queries, keys, values and weights, copies into
+// shared memory, one step of the online softmax. Names of fragments and registers as in ptx.h.
 #pragma once
 
 #include "kernels/cuda/attention.h"
@@ -9,7 +9,7 @@
 
 namespace sextant::kernels::cuda {
 
-// Tiles in shared memory: rows of kDim elements and 16 bytes more, so that the eight rows of an ldmatrix meet eight banks.
+// Tiles in shared memory: rows of kDim elements and 16 bytes more, so that the rows of an ldmatrix meet all banks.
 template <int kDim>
 inline constexpr int kTileStride = kDim + 8;
 
@@ -45,7 +45,8 @@ template <typename T, int kDim>
 __device__ __forceinline__ const T* query_address(const T* tile, int lane) {
   return tile + lane % 16 * kTileStride<kDim> + lane / 16 * 8;
 }
-// For the b fragments of two times eight keys: key = column of b, k = dimension; registers 0, 1 of keys 0-7, 2, 3 of keys 8-15.
+// For the b fragments of two times eight keys: key = column of b, k = dimension; registers 0, 1 of the first
+// eight, 2, 3 of the second.
 template <typename T, int kDim>
 __device__ __forceinline__ const T* key_address(const T* tile, int lane) {
   return tile + (lane / 16 * 8 + lane % 8) * kTileStride<kDim> + lane / 8 % 2 * 8;
@@ -56,7 +57,7 @@ __device__ __forceinline__ const T* value_address(const T* tile, int lane) {
   return tile + lane % 16 * kTileStride<kDim> + lane / 16 * 8;
 }
 
-// d[0], d[1] += a times the two b fragments that one ldmatrix_x4 gave.
+// first, second += a times the two b fragments that one ldmatrix_x4 gave.
 template <typename T>
 __device__ __forceinline__ void mma_pair(float (&first)[4], float (&second)[4], const uint32_t (&a)[4],
                                          const uint32_t (&b)[4]) {
@@ -66,8 +67,8 @@ __device__ __forceinline__ void mma_pair(float (&first)[4], float (&second)[4], 
   mma(second, a, high, T{});
 }
 
-// A warp begins the copy of kRows keys or values from position `first` on, all of one block, to `to`. `from` is the first of
-// them, rows of dim elements. Positions outside of `seen` and columns past dim arrive as zeros.
+// A warp begins the copy of kRows keys or values from position `first` on, all of one block, to `to`. `from` is the
+// first of them, rows of dim elements. Positions outside of `seen` and columns past dim arrive as zeros.
 template <typename T, int kDim, int kRows>
 __device__ __forceinline__ void copy_rows(T* to, const T* from, int first, VisibleRange seen, int dim, int lane) {
   // 128 bytes of a row are side by side in shared memory, without bank conflicts; 64 where kDim is no multiple of 64.
@@ -90,8 +91,8 @@ __device__ __forceinline__ void copy_rows(T* to, const T* from, int first, Visib
   }
 }
 
-// Scores leave the tensor cores as q.k. Their exponent to base 2 is to_log2 * tanh(before_cap * score), or to_log2 * score.
-// Computed by the launcher: a kernel's parameters are operands that cost no register.
+// Scores leave the tensor cores as q.k. Their exponent to base 2 is to_log2 * tanh(before_cap * score), or to_log2 *
+// score. Computed by the launcher: a kernel's parameters are operands that cost no register.
 struct ScoreScale {
   float before_cap;  // 0: no cap
   float to_log2;
@@ -106,8 +107,8 @@ __device__ __forceinline__ float tanh_of(float x) {
   return 1.0f - __fdividef(2.0f, exp2_approx(x * (2 * 1.44269504088896340736f)) + 1.0f);
 }
 
-// One step of the online softmax for one row: takes the row's largest score into `largest`, the row's maximum so far (of
-// scores before to_log2), and gives the exponent's offset and the factor for what was summed so far.
+// One step of the online softmax for one row: takes the row's largest score into `largest`, the row's maximum so far
+// (of scores before to_log2), and gives the exponent's offset and the factor for what was summed so far.
 struct SoftmaxStep {
   float offset;
   float keep;

@@ -1,4 +1,4 @@
-// Which template sizes the attention kernels exist in, and the entries of the sources that hold them. For attention*.cu alone.
+// Which template sizes the attention kernels exist in, and the entries of the sources that hold them.
 #pragma once
 
 #include "kernels/cuda/attention.h"

@@ -1,5 +1,5 @@
-// The prefill kernel (attention.h) for one element type; instantiated by attention_prefill_*.cu, one file per type because
-// these templates take long to compile.
+// The prefill kernel (attention.h) for one element type; instantiated by attention_prefill_*.cu, one file per type
+// because these templates take long to compile.
 #pragma once
 
 #include "kernels/cuda/attention_fragments.cuh"

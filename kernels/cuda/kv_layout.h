@@ -1,9 +1,9 @@
 // Where the CUDA path keeps keys and values: one layer of a cache group is two arrays of 16-bit elements (bf16, fp16),
 //   keys    [num_blocks][num_kv_heads][16][head_dim_qk]
 //   values  [num_blocks][num_kv_heads][16][head_dim_v]
-// so that one block of one head is a contiguous run (2 to 8 KB at the usual sizes) that 128-bit accesses cover, and that a
-// row of it is what ldmatrix wants. Block 0 is the null block: padding rows are written there and nobody reads it.
-// Slots that were never written may hold anything, NaN included. No CUDA header: engine/device sizes caches by it.
+// so that one block of one head is a contiguous run (2 to 8 KB at the usual sizes) that 128-bit accesses cover, and
+// that a row of it is what ldmatrix wants. Block 0 is the null block: padding rows are written there and nobody reads
+// it. Slots that were never written may hold anything, NaN included. No CUDA header: engine/device sizes caches by it.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// The lists against what they must cover: each packed query row meets each block of positions that it sees exactly once.
+// The lists against what they must cover: each packed query row meets each block of positions that it sees exactly
+// once.
 #include "engine/device/cuda_attention_plan.h"
 
 #include <gtest/gtest.h>

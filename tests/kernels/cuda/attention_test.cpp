@@ -1,5 +1,5 @@
-// Paged attention against fp64: ragged batches in shuffled blocks, every slot and every table entry that no row sees poisoned, work
-// lists cut at random (engine/device's planner is tested beside it).
+// Paged attention against fp64: ragged batches in shuffled blocks, every slot and every table entry that no row sees
+// poisoned, work lists cut at random (engine/device's planner is tested beside it).
 #include "kernels/cuda/attention.h"
 
 #include <algorithm>
@@ -199,9 +199,11 @@ class AttentionTest : public ::testing::TestWithParam<ElementType>, public Seede
   Bound bound(const Shape& shape, double top, double num_visible) const {
     // Tensor cores may truncate where they sum: twice the unit roundoff.
     const double u = kEpsilon, sum_u = 2 * kEpsilon;
-    // A score: a sum over head_dim; products with constants, the difference to the maximum. tanh_of: 2^-21 and its argument's.
+    // A score: a sum over head_dim; products with constants, the difference to the maximum. tanh_of: 2^-21 and its
+    // argument's.
     const double score = top * ((shape.head_dim_qk + 2) * sum_u + 6 * u) + shape.softcap * (0x1p-21 + 8 * u);
-    // A weight: the score's error, its own and (as many tiles as there are, of at least 16 positions) the running exp2's.
+    // A weight: the score's error, its own and (as many tiles as there are, of at least 16 positions) the running
+    // exp2's.
     const double tiles = num_visible / 16 + 2;
     const double weight = 2 * score + 0x1p-22 + tiles * (0x1p-22 + 2 * u);
     // Weights are rounded to the type before they meet v; sums run over what is visible.
@@ -323,8 +325,8 @@ TEST_P(AttentionTest, LongContextsMergeManyPartials) {
   expect_agreement({2, 1, 128, 128, 300, 5.0f}, {{2, 900}}, {Path::kDecodeSplit, Path::kPrefillSplit});
 }
 
-// All scores are equal and values count: element d is the number of visible j with j % dim = d, exactly, over the number of
-// visible j. One position too many or too few shows whatever the type's precision.
+// All scores are equal and values count: element d is the number of visible j with j % dim = d, exactly, over the
+// number of visible j. One position too many or too few shows whatever the type's precision.
 TEST_P(AttentionTest, SeesExactlyWhatIsVisible) {
   for (const Shape& shape : {Shape{3, 1, 64, 64}, Shape{3, 1, 64, 64, 40}, Shape{3, 1, 64, 64, 40, 0, false},
                              Shape{3, 1, 64, 64, 0, 0, false}}) {

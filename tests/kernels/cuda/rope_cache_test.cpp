@@ -79,7 +79,8 @@ TEST_P(RopeCacheTest, RotatesInPlaceAndWritesTheCache) {
             } else {
               const double size =
                   std::fabs(x[i]) + std::fabs(x[at + static_cast<size_t>((d + half) % shape.rotary_dim)]);
-              // cos and sin, two products and a sum of at most `size`; one rounding to the type (fp16: or half its subnormal).
+              // cos and sin, two products and a sum of at most `size`; one rounding to the type (fp16: or half its
+              // subnormal).
               const double bound = 4 * kEpsilon * size * (1 + epsilon(GetParam())) +
                                    epsilon(GetParam()) * std::fabs(head[static_cast<size_t>(d)]) +
                                    (GetParam() == ElementType::kFloat16 ? 0x1p-25 : 0);
