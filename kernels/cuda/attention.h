@@ -15,8 +15,8 @@
 // 64, 96, 128, 256 of both and of (192, 128), others are filled up with zeros inside the kernel. Pointers 16-byte
 // aligned, strides multiples of 8. scale > 0; lengths and window below 2^30. out overlaps nothing.
 // Position j lives in block block_tables[s, j / 16]; entries of blocks that no row sees are not read, nor are slots
-// that no row of a tile sees: they may hold NaN. A slot that some row of a tile sees must be finite (a row's own zero weight
-// does not silence an infinity).
+// that no row of a tile sees: they may hold NaN. A slot that some row of a tile sees must be finite (a row's own
+// zero weight does not silence an infinity).
 // All lists are in device memory and made by engine/device/cuda_attention_plan. An entry whose sequence is negative is
 // skipped, so a captured graph replays with a shorter list. What is not listed is not written.
 //
