@@ -121,31 +121,34 @@ TEST_P(Golden, SmolLm2MeanNll) {
 }
 
 // bf16 weights, fp32 compute, fp32 cache: within 1e-3. With the default bf16 cache the bound of bf16 compute holds.
-TEST_P(Golden, TinyLlamaLastLogitsAndTokens) {
-  const nlohmann::json golden = read_json("tiny/llama/golden.json");
-  for (const auto& [kv_dtype, tolerance] : {std::pair{DType::kFloat32, 1e-3}, std::pair{DType::kBFloat16, 0.1}}) {
-    if (is_cuda() && kv_dtype == DType::kFloat32) continue;  // bf16 compute: the looser bound is its own
-    const auto model = load(std::string(SEXTANT_TEST_DATA) + "/golden/tiny/llama", kv_dtype);
-    int judged = 0;
-    for (const auto& golden_case : golden["cases"]) {
-      auto ids = golden_case["ids"].get<std::vector<int32_t>>();
-      const size_t prompt_length = ids.size();
-      const auto greedy = golden_case["greedy"].get<std::vector<int32_t>>();
-      ids.insert(ids.end(), greedy.begin(), greedy.end());
-      model->reset();
-      const auto logits = model->step({{0, ids}})[0];
-      const auto expected = golden_case["last_logits"].get<std::vector<float>>();
-      ASSERT_EQ(logits[prompt_length - 1].size(), expected.size());
-      for (size_t i = 0; i < expected.size(); ++i) {
-        ASSERT_NEAR(logits[prompt_length - 1][i], expected[i], tolerance) << "logit " << i;
+TEST_P(Golden, TinyLlamasLastLogitsAndTokens) {
+  for (const std::string name : {"llama", "llama3_rope"}) {
+    SCOPED_TRACE(name);
+    const nlohmann::json golden = read_json("tiny/" + name + "/golden.json");
+    for (const auto& [kv_dtype, tolerance] : {std::pair{DType::kFloat32, 1e-3}, std::pair{DType::kBFloat16, 0.1}}) {
+      if (is_cuda() && kv_dtype == DType::kFloat32) continue;  // bf16 compute: the looser bound is its own
+      const auto model = load(std::string(SEXTANT_TEST_DATA) + "/golden/tiny/" + name, kv_dtype);
+      int judged = 0;
+      for (const auto& golden_case : golden["cases"]) {
+        auto ids = golden_case["ids"].get<std::vector<int32_t>>();
+        const size_t prompt_length = ids.size();
+        const auto greedy = golden_case["greedy"].get<std::vector<int32_t>>();
+        ids.insert(ids.end(), greedy.begin(), greedy.end());
+        model->reset();
+        const auto logits = model->step({{0, ids}})[0];
+        const auto expected = golden_case["last_logits"].get<std::vector<float>>();
+        ASSERT_EQ(logits[prompt_length - 1].size(), expected.size());
+        for (size_t i = 0; i < expected.size(); ++i) {
+          ASSERT_NEAR(logits[prompt_length - 1][i], expected[i], tolerance) << "logit " << i;
+        }
+        for (size_t i = 0; i < greedy.size(); ++i) {
+          if (golden_case["gaps"][i].get<double>() < 0.03) continue;
+          ++judged;
+          EXPECT_EQ(top_1(logits[prompt_length + i - 1]), greedy[i]) << "step " << i;
+        }
       }
-      for (size_t i = 0; i < greedy.size(); ++i) {
-        if (golden_case["gaps"][i].get<double>() < 0.03) continue;
-        ++judged;
-        EXPECT_EQ(top_1(logits[prompt_length + i - 1]), greedy[i]) << "step " << i;
-      }
+      EXPECT_GT(judged, 30);
     }
-    EXPECT_GT(judged, 30);
   }
 }
 
