@@ -175,7 +175,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle) {
   }
   WorkPtr begun;
   const cudaError_t error =
-      runtime.enqueue(lock, *stream, {.name = "graph", .device = stream->device, .devices = 0, .run = {}}, &begun);
+      runtime.enqueue(lock, *stream, {.name = "graph", .device = stream->device, .devices = 0}, &begun);
   if (error != cudaSuccess) return runtime.remember(error);
   // Every node on a lane of its own, so that only the graph's edges order them.
   std::vector<WorkPtr> items;
@@ -187,7 +187,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t handle) {
     if (after.empty()) after = {begun, exec->last};
     items.push_back(runtime.executor().add(node.work, &node, after));
   }
-  Work end{.name = "end of a graph", .device = stream->device, .devices = 0, .run = {}};
+  Work end{.name = "end of a graph", .device = stream->device, .devices = 0};
   exec->last = runtime.append(*stream, std::make_shared<Work>(std::move(end)), std::move(items));
   return cudaSuccess;
 }

@@ -74,7 +74,7 @@ cudaError_t copy(Copy what, cudaMemcpyKind kind, cudaStream_t handle, bool synch
   if (!to.inside || !from.inside) return cudaErrorInvalidValue;
   const bool pageable = to.side == Side::kPageable || from.side == Side::kPageable;
   if (stream->capture != nullptr && pageable) return runtime.refuse_in_capture(stream);
-  Work work{.name = "copy", .device = stream->device, .devices = bit_of(to) | bit_of(from), .run = {}};
+  Work work{.name = "copy", .device = stream->device, .devices = bit_of(to) | bit_of(from)};
   if (from.side == Side::kPageable && to.side == Side::kDevice && !synchronous) {
     // Taken at the call: the caller may reuse its buffer at once.
     auto staged = std::make_shared<std::vector<std::byte>>(what.from, what.from + what.from_span());

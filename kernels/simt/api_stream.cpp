@@ -21,7 +21,7 @@ cudaError_t query(Runtime& runtime, sextant::simt::Executor::Lock& lock, const W
   return static_cast<cudaError_t>(runtime.current_device().sticky.load());
 }
 
-Work marker(const char* name, int device) { return {.name = name, .device = device, .devices = 0, .run = {}}; }
+Work marker(const char* name, int device) { return {.name = name, .device = device, .devices = 0}; }
 
 }  // namespace
 
@@ -32,10 +32,7 @@ cudaError_t cudaDeviceSynchronize() {
   if (const cudaError_t error = runtime.refuse_in_capture(nullptr); error != cudaSuccess)
     return runtime.remember(error);
   sextant::simt::Device& device = runtime.current_device();
-  if (!runtime.executor().drive_device(lock, device.id)) {
-    runtime.report_violation(device.id,
-                             {cudaErrorLaunchTimeout, "nothing can run: work waits for what nobody enqueues"});
-  }
+  if (!runtime.executor().drive_device(lock, device.id)) return runtime.remember(runtime.report_stuck(device.id));
   return runtime.remember(static_cast<cudaError_t>(device.sticky.load()));
 }
 
@@ -112,7 +109,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void*
   auto lock = runtime.executor().lock();
   CUstream_st* stream = runtime.find(handle);
   if (stream == nullptr) return runtime.remember(cudaErrorInvalidResourceHandle);
-  Work work{.name = "host function", .device = stream->device, .devices = 0, .is_host_function = true, .run = {}};
+  Work work{.name = "host function", .device = stream->device, .devices = 0, .is_host_function = true};
   work.run = [function, data] {
     function(data);
     return Outcome{};

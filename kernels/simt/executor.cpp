@@ -45,9 +45,17 @@ WorkPtr Executor::add(std::shared_ptr<const Work> work, const void* lane, const 
   return item;
 }
 
-void Executor::release(const WorkPtr& item) {
-  if (--item->missing > 0) return;
-  ready_.push_back(item);
+void Executor::complete(const WorkPtr& item) {
+  if (item->done) return;
+  --num_pending_;
+  ++num_executed_;
+  --pending_of_device_[static_cast<size_t>(item->work->device)];
+  item->done = true;
+  item->finished = std::chrono::steady_clock::now();
+  for (const WorkPtr& dependent : item->dependents) {
+    if (--dependent->missing == 0) ready_.push_back(dependent);
+  }
+  item->dependents.clear();
   changed_.notify_all();
 }
 
@@ -80,8 +88,8 @@ void Executor::execute(Lock& lock, const WorkPtr& item) {
   ++num_running_;
   lock.unlock();
   const Work& work = *item->work;
-  if (work.run && !hooks_.has_failed(work.device)) {
-    Outcome outcome;
+  Outcome outcome;
+  if ((work.run || work.meet) && !hooks_.has_failed(work.device)) {
     if (work.is_host_function) {
       {
         const std::lock_guard running(running_);
@@ -93,23 +101,19 @@ void Executor::execute(Lock& lock, const WorkPtr& item) {
     } else {
       const std::lock_guard running(running_);
       hooks_.open(work.devices);
-      outcome = work.run();
-      if (outcome.error == 0) outcome = hooks_.check(work);
+      outcome = work.run ? work.run() : work.meet(item);
+      if (outcome.error == 0 && !outcome.waits) {
+        Outcome checked = hooks_.check(work);
+        outcome.error = checked.error;
+        outcome.report = std::move(checked.report);
+      }
     }
-    if (outcome.error != 0) hooks_.failed(work.device, std::move(outcome));
+    if (outcome.error != 0) hooks_.failed(work.device, outcome);
   }
   lock.lock();
   --num_running_;
-  --num_pending_;
-  ++num_executed_;
-  --pending_of_device_[static_cast<size_t>(work.device)];
-  item->done = true;
-  item->finished = std::chrono::steady_clock::now();
-  for (const WorkPtr& dependent : item->dependents) {
-    if (--dependent->missing == 0) ready_.push_back(dependent);
-  }
-  item->dependents.clear();
-  changed_.notify_all();
+  if (!outcome.waits) complete(item);
+  for (const WorkPtr& waiting : outcome.completes) complete(waiting);
 }
 
 void Executor::leave() {

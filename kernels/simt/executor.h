@@ -15,9 +15,14 @@
 
 namespace sextant::simt {
 
+struct WorkItem;
+using WorkPtr = std::shared_ptr<WorkItem>;
+
 struct Outcome {
   int error = 0;  // a cudaError_t
-  std::string report;
+  std::string report = {};
+  bool waits = false;                   // not done: another piece of work will name it
+  std::vector<WorkPtr> completes = {};  // pieces that waited and are done now
 };
 
 // What one piece of work does; shared by all launches of a graph.
@@ -27,7 +32,8 @@ struct Work {
   uint64_t devices;  // whose memory it may touch, a bit each
   bool is_host_function = false;
   const void* kernel = nullptr;  // for its name in reports
-  std::function<Outcome()> run;
+  std::function<Outcome()> run = {};
+  std::function<Outcome(const WorkPtr& self)> meet = {};  // instead of run: work that others finish
 };
 
 struct WorkItem {
@@ -37,9 +43,8 @@ struct WorkItem {
   int missing = 0;             // what must come before and is not done
   bool done = false;
   std::chrono::steady_clock::time_point finished;
-  std::vector<std::shared_ptr<WorkItem>> dependents;
+  std::vector<WorkPtr> dependents;
 };
-using WorkPtr = std::shared_ptr<WorkItem>;
 
 class Executor {
  public:
@@ -48,7 +53,7 @@ class Executor {
   struct Hooks {
     std::function<void(uint64_t devices)> open;  // exactly these are accessible
     std::function<bool(int device)> has_failed;  // its work is not run any more
-    std::function<void(int device, Outcome outcome)> failed;
+    std::function<void(int device, const Outcome& outcome)> failed;
     std::function<Outcome(const Work& work)> check;  // after each piece of work
   };
   explicit Executor(Hooks hooks) : hooks_(std::move(hooks)) {}
@@ -57,9 +62,7 @@ class Executor {
   // All below: with the mutex held through `lock`.
   void set_seed(uint64_t seed);
   WorkPtr add(std::shared_ptr<const Work> work, const void* lane, const std::vector<WorkPtr>& after);
-  // Keeps work from running until release(): for what other ranks must join.
-  static void hold(WorkItem& item) { ++item.missing; }
-  void release(const WorkPtr& item);
+  void complete(const WorkPtr& item);
   // Runs work until `done`. False: nothing can run and nothing came for a long time.
   bool drive(Lock& lock, const std::function<bool()>& done);
   bool drive_until_done(Lock& lock, const WorkPtr& item);

@@ -167,9 +167,8 @@ WorkPtr Runtime::append(CUstream_st& stream, std::shared_ptr<const Work> work, s
 // What must be done before the stream counts as idle.
 WorkPtr Runtime::tail(CUstream_st& stream) {
   if (!stream.legacy) return stream.last;
-  return append(
-      stream, std::make_shared<Work>(Work{.name = "synchronisation", .device = stream.device, .devices = 0, .run = {}}),
-      {});
+  return append(stream, std::make_shared<Work>(Work{.name = "synchronisation", .device = stream.device, .devices = 0}),
+                {});
 }
 
 cudaError_t Runtime::enqueue(Executor::Lock& lock, CUstream_st& stream, Work work, WorkPtr* item) {
@@ -194,10 +193,37 @@ cudaError_t Runtime::enqueue(Executor::Lock& lock, CUstream_st& stream, Work wor
   return cudaSuccess;
 }
 
-cudaError_t Runtime::wait(Executor::Lock& lock, const WorkPtr& item, int id) {
-  if (!executor_.drive_until_done(lock, item)) {
-    report_violation(id, {cudaErrorLaunchTimeout, "nothing can run: work waits for what nobody enqueues"});
+cudaError_t Runtime::enqueue_together(CUstream_st& stream, std::vector<Work> works, WorkPtr after, WorkPtr* last) {
+  if (stream.capture != nullptr) {
+    Capture& capture = *stream.capture;
+    if (capture.invalid) return cudaErrorStreamCaptureInvalidated;
+    std::vector<size_t> tips;
+    for (Work& work : works) {
+      capture.nodes.push_back({std::make_shared<Work>(std::move(work)), stream.tips});
+      tips.push_back(capture.nodes.size() - 1);
+    }
+    stream.tips = std::move(tips);
+    return cudaSuccess;
   }
+  std::vector<WorkPtr> before = before_next(stream);
+  before.push_back(std::move(after));
+  std::vector<WorkPtr> items;
+  for (Work& work : works) items.push_back(executor_.add(std::make_shared<Work>(std::move(work)), &stream, before));
+  Work end{.name = "end of a group", .device = stream.device, .devices = 0};
+  *last = append(stream, std::make_shared<Work>(std::move(end)), std::move(items));
+  return cudaSuccess;
+}
+
+cudaError_t Runtime::report_stuck(int id) {
+  Outcome outcome;
+  outcome.error = cudaErrorLaunchTimeout;
+  outcome.report = "nothing can run: work waits for what nobody enqueues" + (explain_stuck ? explain_stuck() : "");
+  report_violation(id, outcome);
+  return cudaErrorLaunchTimeout;
+}
+
+cudaError_t Runtime::wait(Executor::Lock& lock, const WorkPtr& item, int id) {
+  if (!executor_.drive_until_done(lock, item)) return report_stuck(id);
   return static_cast<cudaError_t>(device(id).sticky.load());
 }
 

@@ -128,9 +128,12 @@ class Runtime {
   cudaError_t enqueue(Executor::Lock& lock, CUstream_st& stream, Work work, WorkPtr* item = nullptr);
   // The same for work that is shared, after more than the stream's last: no capture.
   WorkPtr append(CUstream_st& stream, std::shared_ptr<const Work> work, std::vector<WorkPtr> after);
+  // Works that run beside one another, after what the stream holds and `after`; the stream goes on after all of them.
+  cudaError_t enqueue_together(CUstream_st& stream, std::vector<Work> works, WorkPtr after, WorkPtr* last);
   WorkPtr tail(CUstream_st& stream);
   std::vector<WorkPtr> before_next(CUstream_st& stream);
   cudaError_t wait(Executor::Lock& lock, const WorkPtr& item, int device);
+  cudaError_t report_stuck(int device);
   // A call that may not be made while a capture is under way: invalidates it. `stream`: the call is about this stream only.
   cudaError_t refuse_in_capture(CUstream_st* stream);
   cudaError_t join_capture(CUstream_st& stream, const CUevent_st& event);
@@ -141,6 +144,7 @@ class Runtime {
   std::set<cudaGraph_t> graphs;
   std::set<cudaGraphExec_t> execs;
   std::vector<std::shared_ptr<Capture>> captures;
+  std::function<std::string()> explain_stuck;     // what waits for other ranks
   std::map<const void*, int> opted_shared_bytes;  // by kernel
 
  private:
