@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <utility>
 
 #include "engine/base/log.h"
@@ -71,8 +72,9 @@ Result<int64_t> context_length(const EngineConfig& config, const ModelConfig& mo
   return config.model.max_model_len;
 }
 
+// Before loading out of estimates; with what is `left` for the KV cache, measured after all else was allocated and used.
 Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& opened, const Backend& backend,
-                             int64_t max_model_len) {
+                             int64_t max_model_len, std::optional<uint64_t> measured_left = {}) {
   MemoryPlanInputs inputs;
   inputs.model = config.model.model;
   inputs.weights_bytes = opened.weight_bytes;
@@ -88,6 +90,7 @@ Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& open
   inputs.max_model_len = max_model_len;
   inputs.max_num_seqs = scheduler.max_num_seqs;
   inputs.available_bytes = backend.memory_budget_bytes(config.cache.gpu_memory_utilization);
+  if (measured_left) inputs.available_bytes = inputs.weights_bytes + inputs.workspace_bytes + *measured_left;
   if (config.cache.kv_cache_memory_bytes > 0) {
     inputs.kv_cache_bytes = static_cast<uint64_t>(config.cache.kv_cache_memory_bytes);
   } else {
@@ -106,6 +109,16 @@ Result<MemoryPlan> make_plan(const EngineConfig& config, const OpenedModel& open
     if (backend.uses_host_memory()) inputs.kv_cache_bytes = std::min({usable, left, cap});
   }
   return plan_memory(inputs);
+}
+
+Result<std::unique_ptr<KvCache>> make_cache(Backend& backend, const KvCacheSpec& spec, int32_t num_blocks) {
+  const KvCacheGroup& group = spec.groups[0];
+  return backend.make_kv_cache({.num_layers = static_cast<int32_t>(group.layers.size()),
+                                .num_blocks = num_blocks,
+                                .block_size = spec.block_size,
+                                .num_kv_heads = group.num_kv_heads,
+                                .head_dim = group.head_dim,
+                                .dtype = group.dtype});
 }
 
 Result<int64_t> num_steps_in_flight(const SchedulerConfig& config, const Backend& backend) {
@@ -146,8 +159,8 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   const AttentionParams attention = make_attention_params(opened.config);
   RETURN_IF_ERROR(backend.supports({opened.weight_types, attention, kv_dtype(config)}));
   ASSIGN_OR_RETURN(const int64_t steps_in_flight, num_steps_in_flight(config.scheduler, backend));
-  ASSIGN_OR_RETURN(const MemoryPlan plan, make_plan(config, opened, backend, max_model_len));
-  const std::string plan_text = render(plan);
+  ASSIGN_OR_RETURN(MemoryPlan plan, make_plan(config, opened, backend, max_model_len));
+  std::string plan_text = render(plan);
   if (options.on_memory_plan) options.on_memory_plan(plan_text);
 
   WeightLoader loader = make_loader(config, opened);
@@ -164,14 +177,27 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   const KvCacheSpec spec =
       make_kv_cache_spec(opened.config, kv_dtype(config), static_cast<int32_t>(config.cache.block_size));
   const KvCacheGroup& group = spec.groups[0];
+  const int64_t num_parameters = model->num_parameters();
+  const int64_t weight_bytes = model->weight_bytes();
+  ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner,
+                   ModelRunner::create(backend, std::move(model), opened.config.vocab_size,
+                                       backend.logits_rows(config.scheduler.max_num_seqs)));
+  if (!backend.uses_host_memory()) {
+    // Libraries and kernels take memory at their first use: the largest step runs once, over the null block alone.
+    ASSIGN_OR_RETURN(std::unique_ptr<KvCache> null_block, make_cache(backend, spec, 1));
+    runner->set_cache(std::move(null_block));
+    RETURN_IF_ERROR(runner->warm_up(std::min(config.scheduler.max_num_batched_tokens, max_model_len)));
+    runner->set_cache(nullptr);
+    const uint64_t left = backend.memory_budget_bytes(config.cache.gpu_memory_utilization);
+    ASSIGN_OR_RETURN(plan, make_plan(config, opened, backend, max_model_len, left));
+    plan_text = render(plan);
+    LOG_INFO << "measured after warm-up: " << plan_text;
+  }
   const auto num_blocks = static_cast<int32_t>(plan.num_blocks);  // with the null block
-  ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache,
-                   backend.make_kv_cache({.num_layers = static_cast<int32_t>(group.layers.size()),
-                                          .num_blocks = num_blocks,
-                                          .block_size = spec.block_size,
-                                          .num_kv_heads = group.num_kv_heads,
-                                          .head_dim = group.head_dim,
-                                          .dtype = group.dtype}));
+  ASSIGN_OR_RETURN(std::unique_ptr<KvCache> cache, make_cache(backend, spec, num_blocks));
+  const auto kv_cache_bytes = static_cast<int64_t>(cache->size_bytes());
+  runner->set_cache(std::move(cache));
+  RETURN_IF_ERROR(runner->record_steps());
 
   EngineInfo& info = parts.info;
   info.model_path = config.model.model;
@@ -183,16 +209,13 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   info.max_model_len = max_model_len;
   info.block_size = spec.block_size;
   info.num_blocks = num_blocks - 1;
-  info.num_parameters = model->num_parameters();
-  info.weight_bytes = model->weight_bytes();
-  info.kv_cache_bytes = static_cast<int64_t>(cache->size_bytes());
+  info.num_parameters = num_parameters;
+  info.weight_bytes = weight_bytes;
+  info.kv_cache_bytes = kv_cache_bytes;
   info.workspace_bytes = static_cast<int64_t>(plan.workspace_bytes);
   info.eos_token_ids = merge_eos(opened.config, options.eos_token_ids);
   info.memory_plan = plan_text;
 
-  ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner,
-                   ModelRunner::create(backend, std::move(model), std::move(cache), opened.config.vocab_size,
-                                       backend.logits_rows(config.scheduler.max_num_seqs)));
   parts.worker = std::make_unique<Worker>(backend, std::move(runner), info.eos_token_ids, spec.block_size);
   Scheduler::Options scheduler;
   scheduler.scheduler = config.scheduler;

@@ -206,6 +206,8 @@ class Backend {
 
   // Numbers of sequences for which a step of one token each can be recorded and replayed, ascending; empty: none.
   virtual std::span<const int32_t> recorded_batch_sizes() const { return {}; }
+  // Records `ops` without running them, after a plan() with inputs.recorded.
+  virtual void record(const std::function<void()>&) {}
   // Runs `ops`, the ops of a step that was planned with inputs.recorded. They must be the same calls with the same arguments in
   // each step of as many rows: a backend may record them once and then replay the record.
   virtual void run_recorded(const std::function<void()>& ops) { ops(); }

@@ -155,6 +155,9 @@ class CudaBackend final : public Backend {
 
   Result<Tensor> host_rows(Tensor x) override;
   std::span<const int32_t> recorded_batch_sizes() const override { return recorded_batch_sizes_; }
+  void record(const std::function<void()>& ops) override {
+    if (error_.ok()) note(graphs_.record(recorded_rows_, stream_->get(), ops), "recording a step");
+  }
   void run_recorded(const std::function<void()>& ops) override {
     if (error_.ok()) note(graphs_.run(recorded_rows_, stream_->get(), ops), "a recorded step");
   }

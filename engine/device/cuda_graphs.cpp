@@ -1,5 +1,6 @@
 #include "engine/device/cuda_graphs.h"
 
+#include "engine/base/result.h"
 #include "engine/device/cuda_status.h"
 
 namespace sextant {
@@ -8,20 +9,23 @@ CudaGraphs::~CudaGraphs() {
   for (const auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph);
 }
 
+Status CudaGraphs::record(int64_t key, cudaStream_t stream, const std::function<void()>& ops) {
+  if (graphs_.contains(key)) return ok_status();
+  RETURN_IF_CUDA_ERROR(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording a step");
+  ops();
+  cudaGraph_t graph = nullptr;
+  RETURN_IF_CUDA_ERROR(cudaStreamEndCapture(stream, &graph), "recording a step");
+  cudaGraphExec_t executable = nullptr;
+  const cudaError_t made = cudaGraphInstantiate(&executable, graph, 0);
+  cudaGraphDestroy(graph);
+  RETURN_IF_CUDA_ERROR(made, "making a graph of a recorded step");
+  graphs_.emplace(key, executable);
+  return ok_status();
+}
+
 Status CudaGraphs::run(int64_t key, cudaStream_t stream, const std::function<void()>& ops) {
-  auto found = graphs_.find(key);
-  if (found == graphs_.end()) {
-    RETURN_IF_CUDA_ERROR(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording a step");
-    ops();
-    cudaGraph_t graph = nullptr;
-    RETURN_IF_CUDA_ERROR(cudaStreamEndCapture(stream, &graph), "recording a step");
-    cudaGraphExec_t executable = nullptr;
-    const cudaError_t made = cudaGraphInstantiate(&executable, graph, 0);
-    cudaGraphDestroy(graph);
-    RETURN_IF_CUDA_ERROR(made, "making a graph of a recorded step");
-    found = graphs_.emplace(key, executable).first;
-  }
-  return cuda_status(cudaGraphLaunch(found->second, stream), "replaying a recorded step");
+  RETURN_IF_ERROR(record(key, stream, ops));
+  return cuda_status(cudaGraphLaunch(graphs_.at(key), stream), "replaying a recorded step");
 }
 
 }  // namespace sextant

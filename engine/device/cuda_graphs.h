@@ -20,6 +20,8 @@ class CudaGraphs {
   CudaGraphs(const CudaGraphs&) = delete;
   CudaGraphs& operator=(const CudaGraphs&) = delete;
 
+  // Records what `ops` enqueues on `stream`, without running it; nothing when `key` is known.
+  Status record(int64_t key, cudaStream_t stream, const std::function<void()>& ops);
   // Replays the graph of `key` on `stream`, recording it first out of what `ops` enqueues there.
   Status run(int64_t key, cudaStream_t stream, const std::function<void()>& ops);
   size_t num_recorded() const { return graphs_.size(); }

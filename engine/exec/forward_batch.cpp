@@ -52,6 +52,24 @@ void ForwardBatch::build(const SchedulerOutput& step, int32_t block_size,
   CHECK_EQ(cu_seqlens_q_.back(), static_cast<int32_t>(token_ids_.size()));
 }
 
+void ForwardBatch::build_null_prompt(int32_t num_tokens) {
+  build_null_decodes(0);
+  for (int32_t position = 0; position < num_tokens; ++position) positions_.push_back(position);
+  token_ids_.assign(static_cast<size_t>(num_tokens), 0);
+  slot_mapping_.assign(static_cast<size_t>(num_tokens), 0);
+  cu_seqlens_q_.push_back(num_tokens);
+  seq_lens_.push_back(num_tokens);
+  logits_indices_.push_back(num_tokens - 1);
+  max_blocks_per_seq_ = (num_tokens + 15) / 16;
+  block_tables_.assign(static_cast<size_t>(max_blocks_per_seq_), 0);
+}
+
+void ForwardBatch::build_null_decodes(int32_t num_sequences) {
+  SchedulerOutput nothing;
+  build(nothing, 16, [](size_t) { return SequenceView{}; });
+  pad(num_sequences);
+}
+
 void ForwardBatch::pad(int32_t num_sequences) {
   while (static_cast<int32_t>(seq_lens_.size()) < num_sequences) {
     logits_indices_.push_back(static_cast<int32_t>(token_ids_.size()));

@@ -31,6 +31,10 @@ class ForwardBatch {
   // `sequence(i)` describes step.sequences[i].
   void build(const SchedulerOutput& step, int32_t block_size, const std::function<SequenceView(size_t)>& sequence);
 
+  // Steps over the null block alone, of nobody's tokens: a prompt whose last row's logits are wanted, or decodes.
+  void build_null_prompt(int32_t num_tokens);
+  void build_null_decodes(int32_t num_sequences);
+
   // Fills a step of one token per sequence up with rows of the null block, for a record of `num_sequences`.
   void pad(int32_t num_sequences);
   // Whether every sequence has one token, whose logits are wanted: what a backend may record.

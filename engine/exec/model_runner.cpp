@@ -6,9 +6,8 @@
 namespace sextant {
 
 Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Backend& backend, std::unique_ptr<Model> model,
-                                                         std::unique_ptr<KvCache> cache, int64_t vocab_size,
-                                                         int64_t logits_rows) {
-  std::unique_ptr<ModelRunner> runner(new ModelRunner(backend, std::move(model), std::move(cache)));
+                                                         int64_t vocab_size, int64_t logits_rows) {
+  std::unique_ptr<ModelRunner> runner(new ModelRunner(backend, std::move(model)));
   runner->vocab_size_ = vocab_size;
   runner->logits_rows_ = logits_rows;
   ASSIGN_OR_RETURN(runner->logits_, backend.allocate(static_cast<size_t>(logits_rows * vocab_size) * sizeof(float)));
@@ -31,6 +30,26 @@ Status ModelRunner::execute(const ForwardBatch& batch, const std::function<void(
   for (int64_t first = 0; first < hidden.rows; first += logits_rows_) {
     ASSIGN_OR_RETURN(const Tensor on_host, backend_.host_rows(logits_of(hidden, first)));
     on_logits(first, on_host);
+  }
+  return backend_.synchronize();
+}
+
+Status ModelRunner::warm_up(int64_t num_tokens) {
+  ForwardBatch batch;
+  batch.build_null_prompt(static_cast<int32_t>(num_tokens));
+  backend_.plan(batch.inputs(), model_->attention());
+  logits_of(model_->forward(num_tokens, 1, *cache_), 0);
+  return backend_.synchronize();
+}
+
+Status ModelRunner::record_steps() {
+  for (const int32_t size : backend_.recorded_batch_sizes()) {
+    ForwardBatch batch;
+    batch.build_null_decodes(size);
+    StepInputs inputs = batch.inputs();
+    inputs.recorded = true;
+    backend_.plan(inputs, model_->attention());
+    backend_.record([&] { logits_of(model_->forward(size, size, *cache_), 0); });
   }
   return backend_.synchronize();
 }

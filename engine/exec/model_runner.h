@@ -16,9 +16,15 @@ namespace sextant {
 class ModelRunner {
  public:
   // `backend` outlives the runner. `logits_rows` of them at once.
-  static Result<std::unique_ptr<ModelRunner>> create(Backend& backend, std::unique_ptr<Model> model,
-                                                     std::unique_ptr<KvCache> cache, int64_t vocab_size,
+  static Result<std::unique_ptr<ModelRunner>> create(Backend& backend, std::unique_ptr<Model> model, int64_t vocab_size,
                                                      int64_t logits_rows);
+
+  // Before the first step, and before record_steps(): records hold the cache's address.
+  void set_cache(std::unique_ptr<KvCache> cache) { cache_ = std::move(cache); }
+  // Runs a prompt of so many tokens over the null block alone, so that all that is allocated at first use is.
+  Status warm_up(int64_t num_tokens);
+  // Records a decode step of each of the backend's sizes, so that no request waits for it.
+  Status record_steps();
 
   // Calls on_logits(first, logits) with [rows, vocab_size] for logits_indices [first, first + rows) of the batch, in order.
   // The logits are host memory, may be changed in place and are gone when it returns.
@@ -33,8 +39,7 @@ class ModelRunner {
   const KvCache& cache() const { return *cache_; }
 
  private:
-  ModelRunner(Backend& backend, std::unique_ptr<Model> model, std::unique_ptr<KvCache> cache)
-      : backend_(backend), model_(std::move(model)), cache_(std::move(cache)) {}
+  ModelRunner(Backend& backend, std::unique_ptr<Model> model) : backend_(backend), model_(std::move(model)) {}
 
   Backend& backend_;
   std::unique_ptr<Model> model_;

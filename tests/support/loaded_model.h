@@ -60,11 +60,11 @@ class LoadedModel {
                                         .head_dim = static_cast<int32_t>(loaded->config.head_dim),
                                         .dtype = kv_dtype});
     EXPECT_TRUE(cache.ok()) << cache.status().message();
-    Result<std::unique_ptr<ModelRunner>> runner =
-        ModelRunner::create(*loaded->backend, std::move(*model), std::move(*cache), loaded->config.vocab_size,
-                            loaded->backend->logits_rows(64));
+    Result<std::unique_ptr<ModelRunner>> runner = ModelRunner::create(
+        *loaded->backend, std::move(*model), loaded->config.vocab_size, loaded->backend->logits_rows(64));
     EXPECT_TRUE(runner.ok()) << runner.status().message();
     loaded->runner = std::move(*runner);
+    loaded->runner->set_cache(std::move(*cache));
     for (BlockId id = 1; id < num_blocks; ++id) loaded->free_blocks.push_back(id);
     return loaded;
   }
