@@ -3,7 +3,8 @@
 # end-to-end tests against the real program. All stages run, whatever fails; the exit code is 1 when any did.
 #   tests/run.sh            what CI runs
 #   tests/run.sh --full     longer fuzzing, more soak rounds, lint of every file
-#   tests/run.sh --only release,e2e     some stages: deps python model release asan tsan fuzz tidy e2e
+#   tests/run.sh --only release,e2e     some stages: deps python model release asan tsan cuda fuzz tidy e2e
+# The stage cuda compiles with nvcc what it can and looks at the machine code; it needs no GPU. Without nvcc it is skipped.
 # Prints a table of minutes per stage; the last line is "N passed, N failed, N skipped" over all stages.
 # Reads no input. Writes under build/ and the per-user cache (the model).
 set -uo pipefail
@@ -20,7 +21,7 @@ while [ $# -gt 0 ]; do
       only=$2
       shift
       ;;
-    -h|--help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "usage: $0 [--full] [--only STAGE,...]" >&2; exit 2 ;;
   esac
   shift
@@ -95,6 +96,27 @@ run_ctest() {  # <preset>
   return "$status"
 }
 
+nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
+
+build_cuda() {
+  if [ -z "$nvcc" ]; then echo "no nvcc on this machine: CUDA is compiled nowhere in this run"; return 0; fi
+  CUDACXX=$nvcc cmake --preset cuda -DSEXTANT_TESTS=ON >"$results/cuda-configure.log" 2>&1 ||
+    { cat "$results/cuda-configure.log"; return 1; }
+  cmake --build --preset cuda --parallel "$jobs" --target sextant_cuda_kernels kernel_launches kernel_occupancy \
+    kernels_bench test_kernels_cuda -- --quiet
+}
+
+check_cuda() {
+  if [ -z "$nvcc" ]; then
+    echo "SKIPPED: no nvcc on this machine, so no CUDA kernel was compiled and no machine code was looked at"
+    echo '<testsuite><testcase classname="cuda_static" name="all"><skipped message="no nvcc"/></testcase></testsuite>' \
+      >"$results/cuda-static.xml"
+    return 0
+  fi
+  "$venv/bin/python" tests/cuda_static/check_kernels.py --build build/cuda --junit "$results/cuda-static.xml" &&
+    "$venv/bin/python" bench/gpu/kernel_table.py --build build/cuda --out "$results/cuda-kernels.md"
+}
+
 run_fuzzers() {
   local seconds=10
   [ "$full" = 0 ] || seconds=120
@@ -120,6 +142,7 @@ if [ -z "${SEXTANT_TEST_MODEL:-}" ]; then echo "no model: tests that need one wi
 stage release "release build" - build release -DSEXTANT_BENCH=ON && stage release "release tests" release-tests.xml run_ctest release
 stage asan "asan build" - build asan && stage asan "asan tests" asan-tests.xml run_ctest asan
 stage tsan "tsan build" - build tsan && stage tsan "tsan tests" tsan-tests.xml run_ctest tsan
+stage cuda "cuda build" - build_cuda && stage cuda "cuda static checks" cuda-static.xml check_cuda
 stage fuzz "fuzz build" - build fuzz && stage fuzz "fuzz run" fuzz.xml run_fuzzers
 stage tidy "clang-tidy" tidy.xml run_tidy
 stage e2e "end to end" e2e.xml run_e2e
