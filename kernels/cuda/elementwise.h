@@ -4,11 +4,14 @@
 //   add_bias:  x[t, i] = round(x[t, i] + bias[i])
 //
 // residual [T, N] fp32, x [T, N] of `type`, bias [N] fp32; row strides in elements, at least `cols`; nothing overlaps.
-// rows * cols < 2^31. Pointers are aligned to their element. Accesses are 128 bits wide where pointers and row strides are
-// multiples of 16 bytes and `cols` a multiple of 16 bytes' elements (8 of 16 bits, 4 of fp32), else one element each.
-// One thread does one access of x; a block 256 of them, over rows and columns alike, so that short rows waste no threads.
-// Bytes: add reads x and reads and writes residual once, add_bias reads and writes x once; one operation per element: bound
-// by memory. Determinism: an element depends on its own operands alone: one fp32 sum, one rounding to the type.
+// rows * cols < 2^31. Pointers are aligned to their element. Accesses are 128 bits wide where pointers and row strides
+// are multiples of 16 bytes and `cols` a multiple of 16 bytes' elements (8 of 16 bits, 4 of fp32), else one element
+// each.
+// One thread does one access of x; a block 256 of them, over rows and columns alike, so that short rows waste no
+// threads.
+// Bytes: add reads x and reads and writes residual once, add_bias reads and writes x once; one operation per element:
+// bound by memory.
+// Determinism: an element depends on its own operands alone: one fp32 sum, one rounding to the type.
 #pragma once
 
 #include <cstdint>

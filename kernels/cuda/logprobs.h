@@ -3,16 +3,20 @@
 //   logprob(i) = (x[i] - max) - log(sum over j of exp(x[j] - max)); rank = 1 + number of x[j] > x[chosen]
 //   top: the num_top largest logits, larger first, ties lower id first
 //
-// logits [R, V] fp32, only read, row stride in elements, any stride and alignment; V from 1 to 262144. chosen [R] int32 ids. Row r wants
-// num_top[r * num_top_stride] top tokens: -1 leaves the row's outputs alone, 0 fills chosen_logprob and rank only, at most max_top.
-// top_ids, top_logprobs [R, max_top]: entries past min(num_top, V) are left alone; max_top from 0 to 256. All in device memory.
-// NaN counts as -infinity; with a +infinity the largest share all the mass, as they do when all logits are -infinity.
+// logits [R, V] fp32, only read, row stride in elements, any stride and alignment; V from 1 to 262144. chosen [R] int32
+// ids. Row r wants num_top[r * num_top_stride] top tokens: -1 leaves the row's outputs alone, 0 fills chosen_logprob
+// and rank only, at most max_top. top_ids, top_logprobs [R, max_top]: entries past min(num_top, V) are left alone;
+// max_top from 0 to 256.
+// All in device memory. NaN counts as -infinity; with a +infinity the largest share all the mass, as they do when all
+// logits are -infinity.
 //
-// One block of 512 threads per row. Passes over a row of 4 V bytes: 2, and with top tokens 2 more (a histogram of distances from
-// the largest, then a gathering of what may belong, up to 2048 tokens, into shared memory), or up to 8 more where thousands of
-// logits lie as near to the largest as the last wanted one. Bound by memory, or in small batches by what one multiprocessor reads from L2.
-// Numbers: exp in fp32 (2 units in the last place), summed exactly as whole multiples of 2^-45; logarithm and differences in fp64.
-// Determinism: sums are exact, hence without an order; a row depends on itself alone. Shared memory 26 KB static.
+// One block of 512 threads per row. Passes over a row of 4 V bytes: 2, and with top tokens 2 more (a histogram of
+// distances from the largest, then a gathering of what may belong, up to 2048 tokens, into shared memory), or up to 8
+// more where thousands of logits lie as near to the largest as the last wanted one. Bound by memory, or in small
+// batches by what one multiprocessor reads from L2.
+// Numbers: exp in fp32 (2 units in the last place), summed exactly as whole multiples of 2^-45; logarithm and
+// differences in fp64.
+// Determinism: sums are exact, hence without an order; a row depends on itself alone. Shared memory 27 KB static.
 #pragma once
 
 #include <cstdint>

@@ -1,8 +1,9 @@
 // RMS normalisation on the device; formula and source in kernels/norm.h.
 //
-// residual [T, H] fp32; x, out [T, H] of `type`, row strides in elements; weight [H] fp32. Pointers and strides in bytes are
-// multiples of 16; H a multiple of 8, at most 65536. add_rms_norm: residual += x first unless x is null; out may be x.
-// One block per row. Bytes: residual twice, x and out once each; bound by memory.
+// residual [T, H] fp32; x, out [T, H] of `type`, row strides in elements; weight [H] fp32. Pointers and strides in
+// bytes are multiples of 16; H a multiple of 8, at most 65536. add_rms_norm: residual += x first unless x is null; out
+// may be x. One block per row.
+// Bytes: residual twice, x and out once each; bound by memory.
 // Determinism: a row depends on itself alone: partial sums per thread in steps of the block, then block_sum's tree.
 #pragma once
 
@@ -27,10 +28,11 @@ struct AddRmsNormArgs {
 };
 int add_rms_norm(const AddRmsNormArgs& args, Stream stream);
 
-// out[r] = rms_norm(residual[g] + x[g]), g = row_indices[r], or r when row_indices is null; the residual is only read, so that a
-// row may be wanted twice: the final norm of the rows whose logits are wanted. x may be null. row_indices [rows] int32 in device
-// memory. out overlaps nothing. One block per row of out; bytes: each of its rows of residual and x once (the second read comes
-// from the cache), out once.
+// out[r] = rms_norm(residual[g] + x[g]), g = row_indices[r], or r when row_indices is null; the residual is only read,
+// so that a row may be wanted twice: the final norm of the rows whose logits are wanted. x may be null. row_indices
+// [rows] int32 in device memory. out overlaps nothing.
+// One block per row of out; bytes: each of its rows of residual and x once (the second read comes from the cache), out
+// once.
 struct RmsNormRowsArgs {
   const float* residual;
   int64_t residual_stride;

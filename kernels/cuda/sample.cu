@@ -10,7 +10,7 @@ namespace {
 
 using Memory = SearchMemory<true, false, 4096>;
 
-// --- edits: applied for the call, taken back at its end -----------------------------------------------------------------
+// --- edits: applied for the call, taken back at its end --------------------------------------------------------------
 
 struct SavedLogits {
   float* biases;
@@ -110,7 +110,7 @@ __device__ __forceinline__ void take_back_edits(const SampleArgs& args, const Sa
   }
 }
 
-// --- one draw -----------------------------------------------------------------------------------------------------------
+// --- one draw --------------------------------------------------------------------------------------------------------
 
 // What is left of a row by the cuts so far; a probability of 0 is cut.
 struct Kept {

@@ -1,35 +1,39 @@
-// Chooses one token per row of logits, on the device. What is computed is what engine/exec/sampler computes on the host:
+// Chooses one token per row of logits, on the device: what engine/exec/sampler chooses on the host.
 //
 //   1. allowed: with a list, only those tokens take part.  2. logits[id] += bias.
-//   3. penalties: of a token in the prompt or the output, x = x > 0 ? x / repetition : x * repetition; of one that was put out
-//      `count` times, x -= frequency * count + presence.  4. masked ids become -infinity.
-//   5. temperature 0: the lowest id of the largest logit. Else p[i] = exp((x[i] - max) / temperature), and p[i] becomes 0
-//      below min_p, below the top_k-th largest logit (ties stay), and below the least probability of the smallest set of
-//      most likely tokens whose mass reaches top_p of the rest (ties stay). The token is the first, in order of ids, whose
-//      cumulated mass exceeds u * total, u = philox_uniform(seed, choice_idx, output_idx).
-//   NaN and -infinity never win; where nothing else is left, and no more is known, the token is 0. A +infinity wins at once.
+//   3. penalties: of a token in the prompt or the output, x = x > 0 ? x / repetition : x * repetition; of one that was
+//      put out `count` times, x -= frequency * count + presence.  4. masked ids become -infinity.
+//   5. temperature 0: the lowest id of the largest logit. Else p[i] = exp((x[i] - max) / temperature), and p[i] is 0
+//      below min_p, below the top_k-th largest logit (ties stay), and below the least probability of the smallest set
+//      of most likely tokens whose mass reaches top_p of the rest (ties stay). The token is the first, in order of ids,
+//      whose cumulated mass exceeds u * total, u = philox_uniform(seed, choice_idx, output_idx).
+//   NaN and -infinity never win; where there is nothing else the token is 0. The first +infinity wins at once.
 //
-// logits [R, V] fp32, row stride in elements, any stride and alignment (128-bit loads from each row's first aligned element on);
-// edited during the call, bit for bit as before after it. V from 1 to 262144. rows [R], the lists and previous_tokens in device
-// memory; tokens [R] int32 overlaps none of them. Ids of one row's list differ from one another (masked ones may repeat), are
-// inside the vocabulary, and allowed ids ascend. top_p in (0, 1], min_p in [0, 1], repetition > 0; top_k <= 0: all.
-// Overlapped steps: previous_row >= 0 says that the sequence's newest output token is previous_tokens[previous_row], known on the
-// device only and not yet in the row's counts; it is counted as one more occurrence.
+// logits [R, V] fp32, row stride in elements, any stride and alignment (128-bit loads from each row's first aligned
+// element on); edited during the call, bit for bit as before after it. V from 1 to 262144. rows [R], the lists and
+// previous_tokens in device memory; tokens [R] int32 overlaps none of them. Ids of one row's list differ from one
+// another (masked ones may repeat), are inside the vocabulary, and allowed ids ascend. top_p in (0, 1], min_p in
+// [0, 1], repetition > 0; top_k <= 0: all.
+// Overlapped steps: previous_row >= 0 says that the sequence's newest output token is previous_tokens[previous_row],
+// known on the device only and not yet in the row's counts; it is counted as one more occurrence.
 //
-// Numbers: steps 1 to 4 are single fp32 operations, equal to the host's bit for bit; so is every order of logits, hence greedy and
-// top_k. Probabilities are fp32 (fixed recipe of fused operations, 2 units in the last place; 0 below 2^-45); their sums are exact:
-// each is cut to a multiple of 2^-45 and added in 64-bit integers. So no sum has an order: the result depends on the row alone,
-// and is the same on every GPU and under the emulator. It differs from the host's only where u * total or top_p * total falls
-// within the rounding of exp (2^-20 of the total) of a boundary.
+// Numbers: steps 1 to 4 are single fp32 operations, equal to the host's bit for bit; so is every order of logits, hence
+// greedy and top_k. Probabilities are fp32 (a fixed recipe of fused operations, 2 units in the last place; 0 below
+// 2^-45). Their sums are exact: each is cut to a multiple of 2^-45 and added in 64-bit integers.
+// Determinism: so no sum has an order: the result depends on the row alone, and is the same on every GPU and under the
+// emulator. It differs from the host's only where u * total or top_p * total falls within the rounding of exp (2^-17 of
+// the total) of a boundary, or p[i] within it of min_p.
 //
-// One block of 512 threads per row, each of its 16 warps over one run of ids; no other block is waited for, nothing is sorted.
-// Passes over a row of 4 V bytes (from L2 after the first): 1 greedy, 2 with temperature, 4 with top_k or top_p, or both: a histogram
-// in shared memory finds the bin where the threshold lies, the next pass gathers what is above its lower edge into shared memory
-// (up to 4096 logits), where it is found to the last bit. Where more lie above, further histogram passes over the row (two for
-// top_p, three for top_k) take the place of the gathering. About 30 operations per element and pass: bound by memory or, in small
-// batches, by what one multiprocessor reads from L2 (about 100 GB/s: 5 microseconds per pass of 128k logits).
-// Shared memory 41 KB static. Nothing is synchronised with the host: fit for graphs.
-// Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020 (top-p); Keskar et al., CTRL, 2019 (repetition).
+// One block of 512 threads per row, each of its 16 warps over one run of ids; no other block is waited for, nothing is
+// sorted. Passes over a row of 4 V bytes (from L2 after the first): 1 greedy, 2 with temperature, 4 with top_k or top_p
+// or both: a histogram in shared memory finds the bin where the threshold lies, the next pass gathers what is above its
+// lower edge into shared memory (up to 4096 logits), where it is found to the last bit. Where more lie above, further
+// histogram passes over the row (two for top_p, three for top_k) take the place of the gathering. About 30 operations
+// per element and pass: bound by memory or, in small batches, by what one multiprocessor reads from L2 (at 64 bytes a
+// clock 5 microseconds per pass of 128k logits). Shared memory 41 KB static, 64 registers: two blocks per
+// multiprocessor. Nothing is synchronised with the host: fit for graphs.
+// Source: Holtzman et al., The Curious Case of Neural Text Degeneration, 2020 (top-p); Keskar et al., CTRL, 2019
+// (repetition).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// What one block does with one row of logits: walks it, orders its values, turns them into masses, adds them up. Device code of
-// sample.cu and logprobs.cu; their contracts say why sums are integers.
+// What one block does with one row of logits: walks it, orders its values, turns them into masses, adds them up. Device
+// code of sample.cu and logprobs.cu; their contracts say why sums are integers.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -78,8 +78,9 @@ __device__ __forceinline__ uint32_t order_key(float x) {
   return (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
 }
 
-// e^x for x <= 0 within 2 units in the last place, exactly 1 at 0; 0 below -32, and for NaN. Fused and rounded operations only, so
-// that its bits are the same everywhere. Cody and Waite reduction, polynomial as in kernels/cpu/simd_math.h.
+// e^x for x <= 0 within 2 units in the last place, exactly 1 at 0; 0 below -32, and for NaN. Fused and rounded
+// operations only, so that its bits are the same everywhere. Cody and Waite reduction, polynomial as in
+// kernels/cpu/simd_math.h.
 __device__ __forceinline__ float exp_of_nonpositive(float x) {
   if (!(x >= -32.0f)) return 0.0f;
   const float n = rintf(__fmul_rn(x, 0x1.715476p0f));

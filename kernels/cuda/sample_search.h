@@ -1,8 +1,9 @@
-// The search for a threshold among a row's values, by one block: the largest key t for which the values of key >= t have at
-// least a wanted weight: their number, or their mass. Keys are 32-bit numbers that a function gives to values.
-// A round counts values by the top 11 bits of (key - low) into shared memory, scans the bins from above and goes on inside the
-// bin where the weight is reached: three rounds for 32 bits. As soon as no more values than the list holds lie at or above that
-// bin, they are gathered into shared memory, and rounds stop reading the row. Device code of sample.cu and logprobs.cu.
+// The search for a threshold among a row's values, by one block: the largest key t for which the values of key >= t
+// have at least a wanted weight: their number, or their mass. Keys are 32-bit numbers that a function gives to values.
+// A round counts values by the top 11 bits of (key - low) into shared memory, scans the bins from above and goes on
+// inside the bin where the weight is reached: three rounds for 32 bits. As soon as no more values than the list holds
+// lie at or above that bin, they are gathered into shared memory, and rounds stop reading the row. Device code of
+// sample.cu and logprobs.cu.
 #pragma once
 
 #include "kernels/cuda/sample_row.h"
@@ -91,8 +92,9 @@ struct Found {
   uint32_t count_from;   // and with this one
 };
 
-// Every thread of the block calls and gets the result. value_of(place, value) -> SearchValue; wanted_of(weight of all values
-// with keys in [low, high]) -> the wanted weight, at least 1. `listed`: the list holds every value that matters; set when it comes to.
+// Every thread of the block calls and gets the result. value_of(place, value) -> SearchValue; wanted_of(weight of all
+// values with keys in [low, high]) -> the wanted weight, at least 1. `listed`: the list holds every value that matters;
+// set when it comes to.
 template <bool kByMass, typename Memory, typename ValueOf, typename WantedOf>
 __device__ __forceinline__ Found search(Memory& memory, const RowView& row, bool& listed, uint32_t low, uint32_t high,
                                         ValueOf value_of, WantedOf wanted_of) {
@@ -191,7 +193,8 @@ struct ByOrder {
   __device__ __forceinline__ SearchValue operator()(int32_t, float x) const { return {true, order_key(x), 0.0f}; }
 };
 
-// The order_key of the k-th largest value, 1 <= k <= the row's size; afterwards the list may hold all values from it on up.
+// The order_key of the k-th largest value, 1 <= k <= the row's size; afterwards the list may hold all values from it on
+// up.
 template <typename Memory>
 __device__ __forceinline__ Found kth_largest(Memory& memory, const RowView& row, bool& listed, float largest,
                                              uint64_t k) {

@@ -23,8 +23,8 @@ struct Weighted {
   double error;
 };
 
-// The argument is one difference, one product and one rounded reciprocal: three roundings, which move e^a by 3 |a| roundings;
-// e^a itself is good to 2 units in the last place, 4 roundings.
+// The argument is one difference, one product and one rounded reciprocal: three roundings, which move e^a by 3 |a|
+// roundings; e^a itself is good to 2 units in the last place, 4 roundings.
 double relative_error(double argument) { return (3 * std::fabs(argument) + 4) * kUnit; }
 
 struct Cut {

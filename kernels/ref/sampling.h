@@ -1,6 +1,6 @@
-// The definition of sampling, in fp64 and full sorts (the op's contract: kernels/cuda/sample.h). Beside each choice it says
-// whether fp32 arithmetic must agree: how far rounding may move a probability is derived, and a choice that hangs on less
-// than that is not certain.
+// The definition of sampling, in fp64 and full sorts (the op's contract: kernels/cuda/sample.h). Beside each choice it
+// says whether fp32 arithmetic must agree: how far rounding may move a probability is derived, and a choice that hangs
+// on less than that is not certain.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Backend's ops on every backend against kernels/ref: one suite, whatever the device. Tolerances follow from the type in which
-// the backend holds activations and from the length of sums; inputs are numbers that this type holds exactly.
+// Backend's ops on every backend against kernels/ref: one suite, whatever the device. Tolerances follow from the type
+// in which the backend holds activations and from the length of sums; inputs are numbers that this type holds exactly.
 #include <tuple>
 
 #include "tests/engine/device/conformance_support.h"
@@ -30,7 +30,7 @@ class BackendConformance : public ConformanceTest {
   ScatteredSequences::Step step_;
 };
 
-// --- weights ------------------------------------------------------------------------------------------------------------
+// --- weights ---------------------------------------------------------------------------------------------------------
 
 // A matrix as a file holds it, its exact numbers, and per number the most that its parts can be: |d| q_max + |m|.
 struct FileMatrix {
@@ -102,7 +102,8 @@ FileMatrix file_matrix(size_t type, int64_t rows, int64_t cols, std::mt19937_64&
   return m;
 }
 
-// What keeping a weight in the backend's form may change, relatively: a backend of 16-bit activations keeps plain weights so.
+// What keeping a weight in the backend's form may change, relatively: a backend of 16-bit activations keeps plain
+// weights so.
 double weight_rounding(WeightType type, DType act) {
   if (is_block_quantized(type) || act == DType::kFloat32) return 0;
   if (type == WeightType::kBF16 && act == DType::kBFloat16) return 0;
@@ -170,7 +171,8 @@ TEST_P(WeightConformance, MatmulOfEveryWeightTypeAndNumberOfTokens) {
         for (int64_t t = 0; t < tokens; ++t) {
           for (int64_t n = 0; n < rows; ++n) {
             const auto at = static_cast<size_t>(t * rows + n);
-            // A chain over K at worst, and the offsets by which kernels turn small integers into floats (300 times the largest).
+            // A chain over K at worst, and the offsets by which kernels turn small integers into floats (300 times the
+            // largest).
             const double sum = (static_cast<double>(cols) + 300) * kUnit * parts.magnitude[at] +
                                weight_rounding(file.type, act()) * expected.magnitude[at];
             expect_near(got, t, n, expected.out[at], 1.01 * (sum + rounding(out_type, expected.out[at])));
@@ -214,7 +216,7 @@ TEST_P(WeightConformance, MatmulOfStackedPartsIsTheirProductsSideBySide) {
   }
 }
 
-// --- rows ---------------------------------------------------------------------------------------------------------------
+// --- rows ------------------------------------------------------------------------------------------------------------
 
 TEST_P(BackendConformance, RmsNormWithAndWithoutTheSumBefore) {
   reserve(64, 4, kAnyAttention);
@@ -305,10 +307,10 @@ TEST_P(BackendConformance, GatherLogitsRowsCopiesTheRowsOfThePlan) {
   }
 }
 
-// --- attention ----------------------------------------------------------------------------------------------------------
+// --- attention -------------------------------------------------------------------------------------------------------
 
-// Steps of random chunks of several sequences: rotations are held to the reference; attention to the reference over the very
-// queries, keys and values that the backend rotated and rounded, so that its bound is that of attention alone.
+// Steps of random chunks of several sequences: rotations are held to the reference; attention to the reference over the
+// very queries, keys and values that the backend rotated and rounded, so that its bound is that of attention alone.
 class AttentionConformance : public BackendConformance {
  protected:
   void run(const AttentionParams& params, DType cache_type, const std::vector<int32_t>& lengths) {
@@ -371,7 +373,8 @@ class AttentionConformance : public BackendConformance {
     rope_ = {dim, num_positions, floats_on_device(cosines), floats_on_device(sines)};
   }
 
-  // NaN into every slot of both layers, through the op that writes slots: no result may show what was not written since.
+  // NaN into every slot of both layers, through the op that writes slots: no result may show what was not written
+  // since.
   void poison(const AttentionParams& params, KvCache& cache, int32_t num_blocks, int64_t width) {
     const int64_t num_slots = int64_t{num_blocks} * kBlockSize;
     ScatteredSequences::Step step;
@@ -435,9 +438,9 @@ class AttentionConformance : public BackendConformance {
           }
           largest_score = std::max(largest_score, score * params.scale);
         }
-        // A score: a chain over d, the scale, the cap (4 units), the base of the exponential. A weight: the exponential of a
-        // difference of two scores, 4 roundings, and one to the type in which it meets v. Numerator and denominator: chains over
-        // positions, each weight's error in both.
+        // A score: a chain over d, the scale, the cap (4 units), the base of the exponential. A weight: the exponential
+        // of a difference of two scores, 4 roundings, and one to the type in which it meets v. Numerator and
+        // denominator: chains over positions, each weight's error in both.
         const double score_error = largest_score * (static_cast<double>(dim) + 12) * kUnit;
         const double weight_error = 2 * score_error + 8 * kUnit;
         const double relative = 2 * weight_error + unit_of(act()) + 2 * (static_cast<double>(position) + 16) * kUnit;

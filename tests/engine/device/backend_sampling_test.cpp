@@ -1,5 +1,6 @@
-// Sampling through Backend, where a backend samples: overlapped steps, of which the second reads tokens of the first that only
-// the device knows. Each choice against kernels/ref/sampling; the op's own cases are in tests/kernels/cuda/sample_test.cpp.
+// Sampling through Backend, where a backend samples: overlapped steps, of which the second reads tokens of the first
+// that only the device knows. Each choice against kernels/ref/sampling; the op's own cases are in
+// tests/kernels/cuda/sample_test.cpp.
 #include "engine/device/sample_batch.h"
 #include "kernels/philox.h"
 #include "kernels/ref/sampling.h"

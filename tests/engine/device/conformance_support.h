@@ -1,5 +1,6 @@
-// What the conformance suite of Backend needs on any device: the backends of this build and machine, matrices in device memory
-// whose padding is poisoned, steps over sequences with shuffled blocks, and what one rounding to a type may change.
+// What the conformance suite of Backend needs on any device: the backends of this build and machine, matrices in device
+// memory whose padding is poisoned, steps over sequences with shuffled blocks, and what one rounding to a type may
+// change.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -117,8 +118,8 @@ class ConformanceTest : public testing::TestWithParam<std::string> {
     return m;
   }
 
-  // In device memory, until the test ends. Rows are multiples of 16 bytes and at least as much apart: NaN before every op,
-  // and after it.
+  // In device memory, until the test ends. Rows are multiples of 16 bytes and at least as much apart: NaN before every
+  // op, and after it.
   Tensor on_device(const HostRows& m, DType dtype) {
     const int64_t stride = (m.cols + 7) / 8 * 8 + 8;
     std::vector<std::byte> bytes(static_cast<size_t>(m.rows * stride) * dtype_size(dtype));

@@ -1,4 +1,5 @@
-// The host's sampler against kernels/ref/sampling, to which the device's is held as well: so the two backends choose alike.
+// The host's sampler against kernels/ref/sampling, to which the device's is held as well: so the two backends choose
+// alike.
 #include <cmath>
 #include <iostream>
 #include <limits>

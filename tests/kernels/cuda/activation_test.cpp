@@ -61,7 +61,8 @@ TEST_P(ActivationTest, GatesTheOtherHalf) {
           const double g = gate_up[static_cast<size_t>(t * stride + i)];
           const double up = gate_up[static_cast<size_t>(t * stride + shape.cols + i)];
           const double expected = activated(activation, g) * up;
-          // The argument: 5 roundings at most; exp: 2 units in the last place of fp32 (2^-22 relative, hardware or library); erfc:
+          // The argument: 5 roundings at most; exp: 2 units in the last place of fp32 (2^-22 relative, hardware or
+          // library); erfc:
           // 7 units; sum, quotient (2 units for the hardware's), product: 5 more.
           const double relative = condition(activation, g) * 5 * kEpsilon + 20 * kEpsilon + epsilon(type);
           // f(g) below 2^-126 |g| may be 0: the quotient's divisor is past what the hardware divides by.

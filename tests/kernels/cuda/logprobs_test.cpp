@@ -101,7 +101,8 @@ TEST_F(LogprobsTest, UnderThreadOrders) {
   under_thread_orders(seed(), [&] { expect_reference(rows, 20); });
 }
 
-// Thousands of equal values, and thousands within one step of the first histogram: the list in shared memory is too short.
+// Thousands of equal values, and thousands within one step of the first histogram: the list in shared memory is too
+// short.
 TEST_F(LogprobsTest, CrowdedTops) {
   std::vector<float> equal(5003, 1.25f), close(5003), far(5003);
   for (float& x : close) x = 1.0f + 1e-6f * static_cast<float>(uniform(0, 4000));

@@ -39,7 +39,8 @@ TEST_P(NormTest, AddsTheResidualAndNormalises) {
         }
         const std::vector<double> expected = ref::rms_norm(sum, weight, 1e-5);
         for (int32_t i = 0; i < cols; ++i) {
-          // The mean of squares: cols / threads additions in a chain and a tree of 8; then a root, two products, a rounding.
+          // The mean of squares: cols / threads additions in a chain and a tree of 8; then a root, two products, a
+          // rounding.
           const double bound =
               std::abs(expected[static_cast<size_t>(i)]) * ((cols / 256.0 + 20) * kEpsilon + epsilon(GetParam())) +
               (GetParam() == ElementType::kFloat16 ? 0x1p-25 : 0);  // half of the least subnormal

@@ -134,7 +134,8 @@ TEST_F(SampleTest, TopKOfOneIsGreedyWithoutTies) {
 }
 
 TEST_F(SampleTest, TiesAtTheCutStay) {
-  // Five equal logits at the cut: with top_k 2, and with a top_p that the first of them passes, each is drawn sometimes.
+  // Five equal logits at the cut: with top_k 2, and with a top_p that the first of them passes, each is drawn
+  // sometimes.
   std::vector<float> values(100, -30.0f);
   for (const size_t i : {3u, 50u, 51u, 52u, 99u}) values[i] = 2.0f;
   for (const bool by_count : {true, false}) {
@@ -192,8 +193,8 @@ TEST_F(SampleTest, RandomRowsAgreeWithTheReference) {
     total += 100;
   }
   std::cout << skipped << " of " << total << " rows hang on less than rounding\n";
-  // A target hangs on rounding within 2 E of a boundary, E at most (3 * 10 + 4) units = 2e-6 of the total; with about 1000
-  // boundaries (the mean size) that is 0.8% of all targets at most, for each of the two cuts by mass.
+  // A target hangs on rounding within 2 E of a boundary, E at most (3 * 10 + 4) units = 2e-6 of the total; with about
+  // 1000 boundaries (the mean size) that is 0.8% of all targets at most, for each of the two cuts by mass.
   EXPECT_LT(skipped, total / 50);
 }
 
