@@ -59,6 +59,10 @@ std::vector<Status> EngineConfig::validate() const {
   // cuda-emulated is for tests: no help text names it.
   if (device.device != "cuda-emulated") errors.check_choice(device.device, {"auto", "cpu", "cuda"}, "device");
   errors.check_range(device.num_threads, 0, 1024, "num_threads");
+  // NaN fails both comparisons.
+  errors.check(device.step_timeout_s == -1 || (device.step_timeout_s >= 0 && device.step_timeout_s <= 1e6),
+               "step_timeout_s",
+               "must be between 0 and 1000000, or -1 for the default, not " + std::to_string(device.step_timeout_s));
   return errors.take();
 }
 

@@ -48,6 +48,11 @@ struct ParallelConfig {
 struct DeviceConfig {
   std::string device = "auto";  // auto, cpu, cuda
   int64_t num_threads = 0;      // CPU threads of the engine; 0: the cores this process may use
+  // A step without results for so long is a failed device; 0: never. -1: 300 on a GPU, whose longest step takes seconds;
+  // never elsewhere, where there is no driver to wait for and a step may honestly take minutes.
+  double step_timeout_s = -1;
+  // Where the steps in flight are written when the device fails (step_dump.h); empty: nowhere.
+  std::string step_dump_dir = "/tmp";
 };
 
 struct EngineConfig {
@@ -90,6 +95,11 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
   visitor("pipeline_parallel_size", config.parallel.pipeline_parallel_size, "groups of devices that share the layers");
   visitor("device", config.device.device, "auto, cpu, cuda");
   visitor("num_threads", config.device.num_threads, "CPU threads of the engine (default: the cores it may use)");
+  visitor("step_timeout_s", config.device.step_timeout_s,
+          "seconds without a step's results after which the device counts as failed; 0: never (default: 300 on a GPU)");
+  visitor("step_dump_dir", config.device.step_dump_dir,
+          "directory for a replayable record of the steps in flight (token ids, no text) when the device fails; "
+          "empty: none");
 }
 
 }  // namespace sextant

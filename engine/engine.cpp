@@ -6,8 +6,11 @@
 #include <utility>
 
 #include "engine/base/log.h"
+#include "engine/device/cuda_device.h"
+#include "engine/device/device_monitor.h"
 #include "engine/device/make_backend.h"
 #include "engine/engine_thread.h"
+#include "engine/exec/worker.h"
 #include "engine/model/memory_model.h"
 #include "engine/model/model.h"
 
@@ -132,6 +135,12 @@ Result<int64_t> num_steps_in_flight(const SchedulerConfig& config, const Backend
   return config.max_steps_in_flight;
 }
 
+double step_timeout_s(const DeviceConfig& config, bool on_gpu) {
+  constexpr double kGpuTimeoutS = 300;
+  if (config.step_timeout_s >= 0) return config.step_timeout_s;
+  return on_gpu ? kGpuTimeoutS : 0;
+}
+
 // Every id that ends a sequence: the model file's and the tokenizer's, inside the vocabulary, each once.
 std::vector<int32_t> merge_eos(const ModelConfig& model, const std::vector<int32_t>& of_tokenizer) {
   std::vector<int32_t> ids = of_tokenizer;
@@ -231,6 +240,13 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   parts.config = config.scheduler;
   parts.config.max_steps_in_flight = steps_in_flight;
   parts.on_step = std::move(options.on_step);
+  parts.engine_config = config;
+  // The emulator's device is no GPU: nobody measures it, and its steps take the time they take.
+  const Result<CudaDevice> gpu = backend.uses_host_memory() || cuda_is_emulated()
+                                     ? Result<CudaDevice>(unsupported("not on a GPU"))
+                                     : open_cuda_device();
+  parts.step_timeout_s = step_timeout_s(config.device, gpu.ok());
+  if (gpu.ok()) parts.device_readings = monitor_gpu(gpu->uuid);
   info.load_s = static_cast<double>(SteadyClock::instance().now_ns() - begin_ns) * 1e-9;
   return std::unique_ptr<Engine>(std::make_unique<EngineThread>(std::move(parts)));
 }

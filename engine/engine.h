@@ -15,6 +15,7 @@
 #include "engine/config.h"
 #include "engine/core/request.h"
 #include "engine/core/scheduler_output.h"
+#include "engine/device/device_reading.h"
 
 namespace sextant {
 
@@ -103,7 +104,9 @@ class Engine {
   // Loads the model (blocking) and starts the engine thread.
   static Result<std::unique_ptr<Engine>> create(Options options);
 
-  virtual ~Engine() = default;  // aborts what is left, joins
+  // Aborts what is left, joins. After a device failure that may wait for a driver that never answers: a process that must
+  // end then ends without it.
+  virtual ~Engine() = default;
 
   virtual const EngineInfo& info() const = 0;
   virtual const Clock& clock() const = 0;
@@ -120,6 +123,9 @@ class Engine {
   virtual void resume(RequestId request_id, int32_t choice_idx) = 0;
 
   virtual EngineStats stats() const = 0;
+  // What the GPU that the engine runs on says about itself; empty on other devices and where nothing can be read. At most
+  // a second or so old; waits a tenth of a second at most.
+  virtual std::vector<DeviceReading> device_readings() const { return {}; }
   // No new requests (kUnavailable) from here on; running ones go on. True once nothing is left or false at the time-out.
   virtual void begin_drain() = 0;
   virtual bool wait_drained(double timeout_s) = 0;

@@ -11,7 +11,8 @@
 
 namespace sextant {
 
-EngineThread::EngineThread(Parts parts) : parts_(std::move(parts)) {
+EngineThread::EngineThread(Parts parts)
+    : parts_(std::move(parts)), watchdog_(parts_.step_timeout_s, [this] { take_over(); }) {
   stats_.healthy = true;
   thread_ = std::thread([this] { run(); });
 }
@@ -110,6 +111,10 @@ bool EngineThread::wait_drained(double timeout_s) {
   return drained_.wait_for(lock, std::chrono::duration<double>(timeout_s), [&] { return num_active_requests_ == 0; });
 }
 
+std::vector<DeviceReading> EngineThread::device_readings() const {
+  return parts_.device_readings ? parts_.device_readings() : std::vector<DeviceReading>();
+}
+
 Status EngineThread::check_integrity() {
   Status status;
   call([&] { status = parts_.scheduler->check_integrity(); });
@@ -151,69 +156,80 @@ void EngineThread::run() {
     }
     for (const Command& command : commands) command();
     commands.clear();
-    idle = !step();
+    const Turn turn = step();
+    if (turn == Turn::kReplaced) return;
+    idle = turn == Turn::kIdle;
   }
 }
 
 // Submits while another step may be in flight, then takes in the oldest: with two in flight the device works on one while
 // the host prepares the next.
-bool EngineThread::step() {
-  bool submitted = false;
-  if (static_cast<int64_t>(steps_.size()) < parts_.config.max_steps_in_flight) submitted = submit_step();
+EngineThread::Turn EngineThread::step() {
+  Turn submitted = Turn::kIdle;
+  const bool has_room = static_cast<int64_t>(steps_.size()) < parts_.config.max_steps_in_flight;
+  if (has_room && healthy_.load()) submitted = submit_step();
+  if (submitted == Turn::kReplaced) return Turn::kReplaced;
   const bool is_full = static_cast<int64_t>(steps_.size()) == parts_.config.max_steps_in_flight;
-  const bool collects = !steps_.empty() && (is_full || !submitted);
-  if (collects) collect_step();
+  const bool collects = !steps_.empty() && (is_full || submitted == Turn::kIdle);
+  if (collects && collect_step() == Turn::kReplaced) return Turn::kReplaced;
   deliver_events(collects ? last_collected_ns_ : clock().now_ns());
   publish_stats();
-  return submitted || collects;
+  return submitted == Turn::kWorked || collects ? Turn::kWorked : Turn::kIdle;
 }
 
-// False when the scheduler had nothing to compute.
-bool EngineThread::submit_step() {
+// kIdle when the scheduler had nothing to compute.
+EngineThread::Turn EngineThread::submit_step() {
   const int64_t begin_ns = clock().now_ns();
   const std::shared_ptr<const SchedulerOutput> output = parts_.scheduler->schedule();
   const int64_t scheduled_ns = clock().now_ns();
   note_first_scheduled(*output, scheduled_ns);
+  if (!output->empty()) {
+    steps_.push_back({output, scheduled_ns, static_cast<double>(scheduled_ns - begin_ns) * 1e-9});
+  }
   Status submitted;
+  watchdog_.enter(busy_since_ns());
   try {
     submitted = parts_.worker->submit(output);
   } catch (const std::exception& error) {
     submitted = Status(StatusCode::kDeviceError, error.what());
   }
+  if (!watchdog_.leave()) return Turn::kReplaced;
   if (!submitted.ok()) {
     fail(submitted.message());
-    return false;
+    return Turn::kIdle;
   }
-  if (output->empty()) return false;
-  steps_.push_back({output, scheduled_ns, static_cast<double>(scheduled_ns - begin_ns) * 1e-9});
-  return true;
+  return output->empty() ? Turn::kIdle : Turn::kWorked;
 }
 
-void EngineThread::collect_step() {
-  const StepInFlight step = std::move(steps_.front());
-  steps_.pop_front();
+EngineThread::Turn EngineThread::collect_step() {
   Result<ModelOutput> result = internal_error("not executed");
+  watchdog_.enter(busy_since_ns());
   try {
     result = parts_.worker->collect();
   } catch (const std::exception& error) {
     result = Status(StatusCode::kDeviceError, error.what());
   }
+  if (!watchdog_.leave()) return Turn::kReplaced;
   const int64_t collected_ns = clock().now_ns();
-  const int64_t busy_since_ns = std::max(step.submitted_ns, last_collected_ns_);
+  const int64_t began_ns = busy_since_ns();
   last_collected_ns_ = collected_ns;
   if (!result.ok()) {
     fail(result.status().message());
-    return;
+    return Turn::kIdle;
   }
+  const StepInFlight step = std::move(steps_.front());
+  steps_.pop_front();
   parts_.scheduler->update(*step.output, std::move(result).value());
   const double schedule_s = step.schedule_s + static_cast<double>(clock().now_ns() - collected_ns) * 1e-9;
-  const double execute_s = static_cast<double>(collected_ns - busy_since_ns) * 1e-9;
+  const double execute_s = static_cast<double>(collected_ns - began_ns) * 1e-9;
   totals_.schedule_s += schedule_s;
   totals_.step_busy_s += execute_s;
   ++totals_.num_steps;
-  if (!parts_.on_step) return;
-  const SchedulerOutput& output = *step.output;
-  parts_.on_step({output.num_tokens(), static_cast<int32_t>(output.sequences.size()), schedule_s, execute_s});
+  if (parts_.on_step) {
+    const SchedulerOutput& output = *step.output;
+    parts_.on_step({output.num_tokens(), static_cast<int32_t>(output.sequences.size()), schedule_s, execute_s});
+  }
+  return Turn::kWorked;
 }
 
 void EngineThread::start_request(std::shared_ptr<const Request> request, std::shared_ptr<OutputSink> sink) {
@@ -252,14 +268,6 @@ void EngineThread::note_first_scheduled(const SchedulerOutput& output, int64_t n
     }
     active.first_scheduled_ns[static_cast<size_t>(added.choice_idx)] = now_ns;
   }
-}
-
-void EngineThread::fail(const std::string& message) {
-  LOG_ERROR << "the device failed, requests in flight are lost: " << message;
-  failure_ = message;
-  healthy_.store(false);
-  steps_.clear();
-  parts_.scheduler->fail_all();
 }
 
 OutputEvent EngineThread::make_event(SequenceEvent& event, const ActiveRequest& active, int64_t step_end_ns) const {

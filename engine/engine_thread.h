@@ -1,5 +1,8 @@
 // EngineThread: the running engine. Other threads put commands into a queue; the engine's thread alone touches the
 // scheduler and the worker, so neither needs a lock. Events leave once per step and sink.
+// When the device fails (the worker says so, throws, or gives no result in time) the steps in flight are written to a file,
+// every request ends with an error, and nothing is computed any more. A thread that is stuck in the worker is replaced by
+// the watchdog's: "the engine's thread" is then that one.
 #pragma once
 
 #include <atomic>
@@ -15,8 +18,11 @@
 #include <vector>
 
 #include "engine/core/scheduler.h"
+#include "engine/device/backend.h"
 #include "engine/engine.h"
-#include "engine/exec/worker.h"
+#include "engine/exec/step_executor.h"
+#include "engine/step_dump.h"
+#include "engine/step_watchdog.h"
 
 namespace sextant {
 
@@ -26,9 +32,12 @@ class EngineThread final : public Engine {
     EngineInfo info;
     SchedulerConfig config;            // the limits that submit() checks
     std::unique_ptr<Backend> backend;  // outlives the worker
-    std::unique_ptr<Worker> worker;
+    std::unique_ptr<StepExecutor> worker;
     std::unique_ptr<Scheduler> scheduler;  // without a queue limit of its own: submit() has it
     std::function<void(const StepInfo&)> on_step;
+    EngineConfig engine_config = {};  // what a record of failed steps states, and where it goes
+    double step_timeout_s = 0;        // 0: none
+    std::function<std::vector<DeviceReading>()> device_readings = {};
   };
   explicit EngineThread(Parts parts);
   ~EngineThread() override;
@@ -43,6 +52,7 @@ class EngineThread final : public Engine {
   EngineStats stats() const override;
   void begin_drain() override { draining_.store(true); }
   bool wait_drained(double timeout_s) override;
+  std::vector<DeviceReading> device_readings() const override;
   Status check_integrity() override;
   bool reset_prefix_cache() override;
 
@@ -57,12 +67,16 @@ class EngineThread final : public Engine {
     std::vector<int64_t> first_scheduled_ns;  // per choice; 0: not yet
   };
 
-  // A step that the worker has, from submit_step() to collect_step().
+  // A step that the worker has, from before submit() until collect() gave its output.
   struct StepInFlight {
     std::shared_ptr<const SchedulerOutput> output;
     int64_t submitted_ns;
     double schedule_s;  // on schedule() so far
   };
+
+  // What became of a turn of the engine's thread. kReplaced: it was stuck in the worker, and another thread has taken
+  // everything over; it must touch nothing and end.
+  enum class Turn { kIdle, kWorked, kReplaced };
 
   Status validate(const Request& request) const;
   Result<RequestId> reserve_place();
@@ -70,12 +84,16 @@ class EngineThread final : public Engine {
   // Runs `command` on the engine thread and waits for its end; at once when the thread has ended.
   void call(const Command& command);
   void run();
-  bool step();  // false when there was nothing to do
-  bool submit_step();
-  void collect_step();
+  Turn step();
+  Turn submit_step();
+  Turn collect_step();
   void start_request(std::shared_ptr<const Request> request, std::shared_ptr<OutputSink> sink);
   void note_first_scheduled(const SchedulerOutput& output, int64_t now_ns);
+  // engine_thread_failure.cpp
+  int64_t busy_since_ns() const;
+  void take_over();
   void fail(const std::string& message);
+  StepDump record_steps(const std::string& reason) const;
   void deliver_events(int64_t step_end_ns);
   OutputEvent make_event(SequenceEvent& event, const ActiveRequest& active, int64_t step_end_ns) const;
   void publish_stats();
@@ -103,6 +121,8 @@ class EngineThread final : public Engine {
   std::string failure_;
   int64_t num_left_queue_ = 0;  // since the last publish_stats()
   int64_t num_ended_ = 0;
+
+  StepWatchdog watchdog_;
   std::thread thread_;
 };
 

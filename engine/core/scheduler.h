@@ -66,6 +66,15 @@ struct SchedulerStats {
   uint64_t num_preemptions = 0;       // running sequences that lost their blocks
 };
 
+// A sequence of the steps in flight, as the worker was told of it.
+struct SequenceSnapshot {
+  SequenceId sequence_id = 0;
+  int32_t choice_idx = 0;
+  std::shared_ptr<const Request> request;
+  std::vector<int32_t> output_token_ids;           // those that the host knows
+  std::vector<std::vector<BlockId>> block_tables;  // per cache group, the steps' new blocks included
+};
+
 class Scheduler {
  public:
   struct Options {
@@ -114,6 +123,8 @@ class Scheduler {
   // told of.
   bool has_work() const;
   int32_t num_steps_in_flight() const;
+  // Each sequence of the steps in flight once, ended and preempted ones too; for the record of a failure.
+  std::vector<SequenceSnapshot> sequences_in_flight() const;
   SchedulerStats stats() const;
   // Recounts every block, reference, queue and state; the first violated invariant, or ok.
   Status check_integrity() const;
@@ -128,6 +139,7 @@ class Scheduler {
   // Blocks that a finished or preempted sequence left while steps in flight still name them.
   struct DeferredBlocks {
     uint64_t release_step = 0;
+    SequenceId sequence_id = 0;
     SequenceBlocks blocks;
   };
 

@@ -4,6 +4,7 @@
 // other one. When it finds none, they are on their way from steps in flight, and nobody behind it gets any in
 // between. A request that would not fit alone was refused by add().
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -63,7 +64,7 @@ void Scheduler::preempt(Sequence& sequence) {
 void Scheduler::release_blocks(Sequence& sequence) {
   if (!sequence.holds_blocks()) return;
   if (sequence.last_scheduled_step > last_updated_step_) {
-    deferred_.push_back({sequence.last_scheduled_step, manager_.detach(sequence.blocks)});
+    deferred_.push_back({sequence.last_scheduled_step, sequence.sequence_id, manager_.detach(sequence.blocks)});
   } else {
     manager_.free(sequence.blocks);
   }
@@ -75,6 +76,31 @@ void Scheduler::release_deferred_blocks() {
     manager_.free(deferred.blocks);
     return true;
   });
+}
+
+std::vector<SequenceSnapshot> Scheduler::sequences_in_flight() const {
+  std::vector<SequenceSnapshot> snapshots;
+  std::unordered_set<const Sequence*> seen;
+  for (int32_t i = 0; i < num_in_flight_; ++i) {
+    const auto slot = static_cast<size_t>(ring_begin_ + i) % ring_.size();
+    for (const Sequence* sequence : ring_[slot].sequences) {
+      if (!seen.insert(sequence).second) continue;
+      // One that ended or was preempted since has left its blocks to those steps.
+      const SequenceBlocks* blocks = &sequence->blocks;
+      for (const DeferredBlocks& deferred : deferred_) {
+        if (deferred.sequence_id == sequence->sequence_id) blocks = &deferred.blocks;
+      }
+      SequenceSnapshot& snapshot = snapshots.emplace_back();
+      snapshot.sequence_id = sequence->sequence_id;
+      snapshot.choice_idx = sequence->choice_idx;
+      snapshot.request = sequence->group->request;
+      snapshot.output_token_ids = sequence->output;
+      for (const BlockTable& table : blocks->tables) {
+        snapshot.block_tables.emplace_back(table.block_ids().begin(), table.block_ids().end());
+      }
+    }
+  }
+  return snapshots;
 }
 
 void Scheduler::publish(Sequence& sequence) {

@@ -1,6 +1,7 @@
 #include "engine/device/cuda_device.h"
 
 #include <cuda_runtime.h>
+#include <cstdio>
 
 #include "engine/device/cuda_status.h"
 
@@ -39,6 +40,17 @@ bool cuda_available() {
   return available;
 }
 
+std::string gpu_uuid_text(std::span<const char, 16> bytes) {
+  std::string text = "GPU";
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    char digits[3];
+    std::snprintf(digits, sizeof digits, "%02x", static_cast<unsigned>(static_cast<unsigned char>(bytes[i])));
+    text += digits;
+  }
+  return text;
+}
+
 Result<CudaDevice> open_cuda_device() {
   int driver = 0;
   int runtime = 0;
@@ -63,6 +75,7 @@ Result<CudaDevice> open_cuda_device() {
   cudaDeviceProp properties = {};
   RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, device.index), "asking for a device's properties");
   device.name = properties.name;
+  if (!cuda_is_emulated()) device.uuid = gpu_uuid_text(properties.uuid.bytes);
   device.memory_bytes = properties.totalGlobalMem;
   ASSIGN_OR_RETURN(device.compute_major, attribute(cudaDevAttrComputeCapabilityMajor, device.index));
   ASSIGN_OR_RETURN(device.compute_minor, attribute(cudaDevAttrComputeCapabilityMinor, device.index));

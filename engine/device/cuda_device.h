@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "engine/base/result.h"
@@ -11,6 +12,7 @@ namespace sextant {
 struct CudaDevice {
   int index = 0;
   std::string name;
+  std::string uuid;  // "GPU-...", as NVML and nvidia-smi have it; empty for the emulator's
   int compute_major = 0;
   int compute_minor = 0;
   int num_multiprocessors = 0;
@@ -28,5 +30,8 @@ bool cuda_is_emulated();
 // Makes device 0 current for this thread and describes it. The error is one line that says what is missing (driver, device,
 // compute capability 8.0) and names the CPU as the way out.
 Result<CudaDevice> open_cuda_device();
+
+// "GPU-01234567-89ab-cdef-0123-456789abcdef" from its 16 bytes.
+std::string gpu_uuid_text(std::span<const char, 16> bytes);
 
 }  // namespace sextant

@@ -13,19 +13,18 @@
 #include "engine/exec/model_runner.h"
 #include "engine/exec/sample_rows.h"
 #include "engine/exec/sampler.h"
+#include "engine/exec/step_executor.h"
 
 namespace sextant {
 
-class Worker {
+class Worker final : public StepExecutor {
  public:
   // `backend` outlives the worker.
   Worker(Backend& backend, std::unique_ptr<ModelRunner> runner, std::vector<int32_t> eos_token_ids, int32_t block_size)
       : backend_(backend), runner_(std::move(runner)), sampler_(std::move(eos_token_ids)), block_size_(block_size) {}
 
-  // Begins a step. collect() gives its output, in the order of the steps; one without sequences has none.
-  // kDeviceError when the device failed: the state of every sequence is then lost.
-  Status submit(std::shared_ptr<const SchedulerOutput> step);
-  Result<ModelOutput> collect();
+  Status submit(std::shared_ptr<const SchedulerOutput> step) override;
+  Result<ModelOutput> collect() override;
 
   const ModelRunner& runner() const { return *runner_; }
   size_t num_sequences() const { return sequences_.size(); }

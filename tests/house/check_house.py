@@ -72,7 +72,7 @@ PARTS = [
     ("model", r"engine/model/"),
     ("quantize", r"engine/quantize/"),
     ("exec", r"engine/exec/"),
-    ("engine", r"engine/engine[a-z_]*\.(h|cpp)$"),
+    ("engine", r"engine/(engine|step)[a-z_]*\.(h|cpp)$"),
     ("kernels", r"kernels/"),
     ("main", r"server/main\.cpp$"),
     ("http", r"server/http/"),

@@ -1,0 +1,21 @@
+// StepExecutor: what the engine thread asks of whoever carries steps out. Thread: the engine's.
+#pragma once
+
+#include <memory>
+
+#include "engine/base/result.h"
+#include "engine/core/scheduler_output.h"
+
+namespace sextant {
+
+class StepExecutor {
+ public:
+  virtual ~StepExecutor() = default;
+
+  // Begins a step. collect() gives its output, in the order of the steps; one without sequences has none.
+  // kDeviceError when the device failed: the state of every sequence is then lost, and nothing more is asked.
+  virtual Status submit(std::shared_ptr<const SchedulerOutput> step) = 0;
+  virtual Result<ModelOutput> collect() = 0;
+};
+
+}  // namespace sextant
