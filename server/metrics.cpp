@@ -46,6 +46,7 @@ struct ServerMetrics::Families {
 
   std::mutex stats_mutex;  // the TotalCounters, the window and the source
   std::function<EngineStats()> stats_source;
+  std::function<std::vector<DeviceReading>()> readings_source;
   struct Sample {
     int64_t at_ns;
     uint64_t generation_tokens;
@@ -58,6 +59,11 @@ struct ServerMetrics::Families {
   HttpSeries& http_series_of(const http::RequestRecord& record);
   void apply(const EngineStats& stats);   // with stats_mutex held
   void apply(const ProcessStats& stats);  // likewise
+  void apply(const std::vector<DeviceReading>& readings);
+
+  // The gauges of one family that stand for what was read at the last scrape, by the label values.
+  using Series = std::map<std::pair<std::string, std::string>, prometheus::Gauge*>;
+  std::map<prometheus::Family<prometheus::Gauge>*, Series> device_series;
 };
 
 ServerMetrics::ServerMetrics(std::string model_name, const Clock& clock)
@@ -171,6 +177,34 @@ void ServerMetrics::Families::apply(const ProcessStats& stats) {
   all.process_threads.Set(static_cast<double>(stats.num_threads));
 }
 
+// A value that is not read any more disappears: an old number would pass for a measurement.
+void ServerMetrics::Families::apply(const std::vector<DeviceReading>& readings) {
+  const auto show = [&](prometheus::Family<prometheus::Gauge>& family, auto value_of) {
+    Series& shown = device_series[&family];
+    Series kept;
+    for (const DeviceReading& reading : readings) {
+      const std::optional<double> value = value_of(reading);
+      if (!value) continue;
+      const std::pair<std::string, std::string> key = {std::to_string(reading.index), reading.uuid};
+      prometheus::Gauge& gauge = family.Add({{"gpu", key.first}, {"uuid", key.second}});  // the one there is, if any
+      gauge.Set(*value);
+      kept.emplace(key, &gauge);
+    }
+    for (const auto& [key, gauge] : shown) {
+      if (!kept.contains(key)) family.Remove(gauge);
+    }
+    shown = std::move(kept);
+  };
+  const auto bytes = [](const std::optional<uint64_t>& value) {
+    return value ? std::optional<double>(static_cast<double>(*value)) : std::nullopt;
+  };
+  show(all.gpu_utilization_ratio, [](const DeviceReading& reading) { return reading.utilization_ratio; });
+  show(all.gpu_memory_used_bytes, [&](const DeviceReading& reading) { return bytes(reading.memory_used_bytes); });
+  show(all.gpu_memory_total_bytes, [&](const DeviceReading& reading) { return bytes(reading.memory_total_bytes); });
+  show(all.gpu_temperature_celsius, [](const DeviceReading& reading) { return reading.temperature_celsius; });
+  show(all.gpu_power_watts, [](const DeviceReading& reading) { return reading.power_watts; });
+}
+
 void ServerMetrics::set_engine_stats(const EngineStats& stats) {
   const std::lock_guard lock(families_->stats_mutex);
   families_->apply(stats);
@@ -179,6 +213,11 @@ void ServerMetrics::set_engine_stats(const EngineStats& stats) {
 void ServerMetrics::set_engine_stats_source(std::function<EngineStats()> source) {
   const std::lock_guard lock(families_->stats_mutex);
   families_->stats_source = std::move(source);
+}
+
+void ServerMetrics::set_device_readings_source(std::function<std::vector<DeviceReading>()> source) {
+  const std::lock_guard lock(families_->stats_mutex);
+  families_->readings_source = std::move(source);
 }
 
 void ServerMetrics::set_engine_info(const EngineInfo& info, const EngineConfig& config) {
@@ -229,10 +268,18 @@ void ServerMetrics::on_http_request(const http::RequestRecord& record) {
 }
 
 std::string ServerMetrics::render() {
+  std::function<std::vector<DeviceReading>()> readings_source;
+  {
+    const std::lock_guard lock(families_->stats_mutex);
+    readings_source = families_->readings_source;
+  }
+  // It may wait for a driver.
+  const std::vector<DeviceReading> readings = readings_source ? readings_source() : std::vector<DeviceReading>();
   {
     const std::lock_guard lock(families_->stats_mutex);
     if (families_->stats_source) families_->apply(families_->stats_source());
     families_->apply(read_process_stats());
+    families_->apply(readings);
   }
   return prometheus::TextSerializer().Serialize(families_->all.registry.Collect());
 }

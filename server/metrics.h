@@ -60,6 +60,8 @@ class ServerMetrics {
   void set_engine_stats(const EngineStats& stats);  // totals since start: they only grow
   // render() asks this first, so that a scrape shows the present. May be empty.
   void set_engine_stats_source(std::function<EngineStats()> source);
+  // Likewise; gauges of GPUs are there as far as they are read. Called without a lock held; may be empty.
+  void set_device_readings_source(std::function<std::vector<DeviceReading>()> source);
   void set_engine_info(const EngineInfo& info,
                        const EngineConfig& config);  // once, after loading: cache_config_info
 

@@ -67,6 +67,9 @@ prometheus::Gauge& MetricFamilies::gauge(const std::string& name, const std::str
                                          const prometheus::Labels& labels) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels);
 }
+prometheus::Family<prometheus::Gauge>& MetricFamilies::gauge_family(const std::string& name, const std::string& help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
+}
 prometheus::Histogram& MetricFamilies::histogram(const std::string& name, const std::string& help,
                                                  const prometheus::Labels& labels, const Buckets& buckets) {
   return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add(labels, buckets);
@@ -173,6 +176,12 @@ MetricFamilies::MetricFamilies(const std::string& model)
       llm_ttft(histogram("llm_ttft_seconds", "Time to first token.", llm_labels, ttft_buckets())),
       llm_throughput(gauge("llm_throughput_tokens_per_sec", "Tokens generated per second, over the last 10 s or more.",
                            llm_labels)),
+      gpu_utilization_ratio(gauge_family("sextant_gpu_utilization_ratio",
+                                         "Share of the driver's last sample period in which a kernel ran, 0 to 1.")),
+      gpu_memory_used_bytes(gauge_family("sextant_gpu_memory_used_bytes", "Memory of the GPU in use, by anyone.")),
+      gpu_memory_total_bytes(gauge_family("sextant_gpu_memory_total_bytes", "Memory of the GPU.")),
+      gpu_temperature_celsius(gauge_family("sextant_gpu_temperature_celsius", "Temperature of the GPU's core.")),
+      gpu_power_watts(gauge_family("sextant_gpu_power_watts", "Power that the GPU's board draws.")),
       process_cpu_s(counter("process_cpu_seconds_total", "User and system CPU time spent.", {})),
       process_start_time_s(gauge("process_start_time_seconds", "Start of the process, seconds since 1970 (UTC).", {})),
       process_resident_bytes(gauge("process_resident_memory_bytes", "Resident memory.", {})),

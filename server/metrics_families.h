@@ -4,7 +4,7 @@
 //
 // Of vLLM's families these are absent: what this server cannot know or does not do (corrupted_requests,
 // watermark_requests, lora_requests_info, spec_decode_*, kv_block_* residency, estimated_* per GPU,
-// websocket_*, llm_gpu_*): absent rather than a constant.
+// websocket_*, llm_gpu_*): absent rather than a constant. sextant_gpu_* are there on a GPU whose driver tells.
 #pragma once
 
 #include <prometheus/counter.h>
@@ -97,6 +97,12 @@ struct MetricFamilies {
   Histogram& llm_batch_size;
   Histogram& llm_ttft;
   Gauge& llm_throughput;
+  // GPUs: a series per device and value that was read
+  prometheus::Family<Gauge>& gpu_utilization_ratio;
+  prometheus::Family<Gauge>& gpu_memory_used_bytes;
+  prometheus::Family<Gauge>& gpu_memory_total_bytes;
+  prometheus::Family<Gauge>& gpu_temperature_celsius;
+  prometheus::Family<Gauge>& gpu_power_watts;
   // Process
   TotalCounter process_cpu_s;
   Gauge& process_start_time_s;
@@ -113,6 +119,7 @@ struct MetricFamilies {
 
  private:
   Counter& counter(const std::string& name, const std::string& help, const prometheus::Labels& labels);
+  prometheus::Family<Gauge>& gauge_family(const std::string& name, const std::string& help);
   Gauge& gauge(const std::string& name, const std::string& help, const prometheus::Labels& labels);
   Histogram& histogram(const std::string& name, const std::string& help, const prometheus::Labels& labels,
                        const Histogram::BucketBoundaries& buckets);

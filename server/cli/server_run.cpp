@@ -183,6 +183,7 @@ class Server {
     ASSIGN_OR_RETURN(engine_, Engine::create(std::move(engine_options)));
     metrics_.set_engine_info(engine_->info(), options_.engine);
     metrics_.set_engine_stats_source([this] { return engine_->stats(); });
+    metrics_.set_device_readings_source([this] { return engine_->device_readings(); });
     return ok_status();
   }
 
@@ -204,20 +205,17 @@ class Server {
              << static_cast<int64_t>(info.load_s * 1e3) << " ms)";
   }
 
-  // Until a signal. Looks at the engine now and then: after a device error nothing but /health says so.
+  // Until a signal comes or the engine fails: it refuses new work by itself then, and has answered what it had.
   void run() {
-    while (!signals_.wait_for(milliseconds(1000))) {
-      if (!engine_->stats().healthy && health_.ready()) {
-        LOG_ERROR << "the engine has failed: no request can be served; restart the process";
-        health_.set_failed("the device failed");
-      }
+    while (!signals_.wait_for(milliseconds(200)) && engine_->stats().healthy) {
     }
   }
 
-  // New work is refused with 503 while what runs may finish; then what is left is cut off. False when the engine's books
-  // do not add up at the end.
+  // New work is refused with 503 while what runs may finish; then what is left is cut off. False when the device failed or
+  // the engine's books do not add up at the end.
   bool drain() {
     const auto deadline = steady_clock::now() + std::chrono::seconds(options_.server.shutdown_timeout);
+    if (device_failed()) health_.set_failed("the device failed");
     health_.set_draining();
     engine_->begin_drain();
     const size_t num_at_work = http_->num_requests();
@@ -234,6 +232,10 @@ class Server {
       LOG_WARNING << "cutting off " << num_left << " requests that did not finish in time";
     }
     http_->close_all();
+    if (device_failed()) {
+      LOG_ERROR << "stopped because the device failed";
+      return false;
+    }
     if (finished) {
       if (const Status status = engine_->check_integrity(); !status.ok()) {
         LOG_ERROR << "the KV cache's integrity was violated: " << status.message();
@@ -244,11 +246,14 @@ class Server {
     return true;
   }
 
+  bool device_failed() const { return engine_ != nullptr && !engine_->stats().healthy; }
+
   // The reverse of the order of life.
   ~Server() {
     http_.reset();
     io_.stop();
     metrics_.set_engine_stats_source({});
+    metrics_.set_device_readings_source({});
   }
 
  private:
@@ -285,7 +290,11 @@ int serve(const ServeOptions& options) {
   }
   server.open();
   server.run();
-  return server.drain() ? kExitDone : kExitFailed;
+  const bool drained = server.drain();
+  // Giving back what a failed device holds may take for ever: a thread may be inside its driver, and each call may join it.
+  // Everyone was answered, and each line of the log is out.
+  if (server.device_failed()) std::_Exit(kExitFailed);
+  return drained ? kExitDone : kExitFailed;
 }
 
 }  // namespace sextant::cli

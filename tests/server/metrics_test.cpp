@@ -228,6 +228,37 @@ TEST(Metrics, RequestsThatDoNotEndWell) {
   EXPECT_EQ(text.value(R"(llm_requests_total{model="tiny",status="success"})"), 0);
 }
 
+TEST(Metrics, GpusAreShownAsFarAsTheyAreRead) {
+  ServerMetrics metrics("tiny");
+  EXPECT_EQ(MetricsText(metrics.render()).type("sextant_gpu_power_watts"), "") << "what nobody measured is not shown";
+  std::vector<DeviceReading> readings(2);
+  metrics.set_device_readings_source([&] { return readings; });
+  readings[0] = {0, "NVIDIA H200", "GPU-a", 0.75, uint64_t{3} << 30, uint64_t{141} << 30, 61, 512.5};
+  readings[1].index = 1;
+  readings[1].uuid = "GPU-b";
+  readings[1].temperature_celsius = 40;
+  const std::string first = R"({gpu="0",uuid="GPU-a"})";
+  const std::string second = R"({gpu="1",uuid="GPU-b"})";
+  {
+    const MetricsText text(metrics.render());
+    EXPECT_EQ(text.type("sextant_gpu_utilization_ratio"), "gauge");
+    EXPECT_EQ(text.value("sextant_gpu_utilization_ratio" + first), 0.75);
+    EXPECT_EQ(text.value("sextant_gpu_memory_used_bytes" + first), 3.0 * (1 << 30));
+    EXPECT_EQ(text.value("sextant_gpu_memory_total_bytes" + first), 141.0 * (1 << 30));
+    EXPECT_EQ(text.value("sextant_gpu_temperature_celsius" + first), 61);
+    EXPECT_EQ(text.value("sextant_gpu_power_watts" + first), 512.5);
+    EXPECT_EQ(text.value("sextant_gpu_temperature_celsius" + second), 40);
+    EXPECT_FALSE(text.has("sextant_gpu_power_watts" + second));
+  }
+  readings[0].power_watts.reset();
+  readings[0].temperature_celsius = 62;
+  readings.pop_back();
+  const MetricsText text(metrics.render());
+  EXPECT_EQ(text.value("sextant_gpu_temperature_celsius" + first), 62);
+  EXPECT_FALSE(text.has("sextant_gpu_temperature_celsius" + second)) << "not read any more";
+  EXPECT_EQ(text.type("sextant_gpu_power_watts"), "");
+}
+
 TEST(Metrics, EngineStateAndSteps) {
   ManualClock clock;
   clock.advance_ns(1'000'000'000);
