@@ -1,0 +1,93 @@
+"""bench/gpu_check.sh's parts that need no GPU: what is read back, what is refused, what a table says.
+
+Standard library only. Run: python3 tests/cuda_static/gpu_check_test.py
+"""
+
+import pathlib
+import stat
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "bench/gpu"))
+import gpu_check  # noqa: E402  (stands with the script that it serves)
+
+ROOFS = [{"name": "H200", "memory_tb_per_s": 4.0, "bf16_tflop_per_s": 1000}]
+DEVICE = {"device": "NVIDIA H200", "model_shape": "some", "is_emulated": False}
+# 4 GB at 4 TB/s take 1 ms; it took 2.
+BY_MEMORY = {"case": "a x", "op": "a", "shape": "x", "bytes": 4e9, "flops": 1e9, "median_s": 0.002}
+# 5e12 operations at 1e15 a second take 5 ms; it took 10.
+BY_TENSOR_CORES = {"case": "b y", "op": "b", "shape": "y", "bytes": 4e9, "flops": 5e12, "median_s": 0.010}
+
+
+class Table(unittest.TestCase):
+    def rows(self, *records):
+        return [line for line in gpu_check.measurement_table(list(records), ROOFS) if line.startswith(("| a", "| b"))]
+
+    def test_percent_of_the_roof_that_binds(self):
+        self.assertEqual(self.rows(DEVICE, BY_MEMORY, BY_TENSOR_CORES),
+                         ["| a | x | 2000.00 | 2000 | 0.50 | 50.0 |", "| b | y | 10000.00 | 400 | 500.00 | 50.0 |"])
+
+    def test_a_later_record_of_a_case_wins_and_errors_are_shown(self):
+        error = {"case": "a x", "error": "launch: out of memory"}
+        self.assertEqual(self.rows(DEVICE, error, BY_MEMORY), ["| a | x | 2000.00 | 2000 | 0.50 | 50.0 |"])
+        self.assertEqual(self.rows(DEVICE, BY_MEMORY, error), ["| a x | launch: out of memory | | | | |"])
+
+    def test_no_percent_on_a_device_whose_roof_is_unknown(self):
+        self.assertEqual(self.rows(DEVICE | {"device": "L4"}, BY_MEMORY), ["| a | x | 2000.00 | 2000 | 0.50 |  |"])
+
+    def test_refuses_emulated_nameless_and_mixed_records(self):
+        for records in ([DEVICE | {"is_emulated": True}, BY_MEMORY], [BY_MEMORY],
+                        [DEVICE, BY_MEMORY, DEVICE | {"device": "NVIDIA A100"}]):
+            with self.assertRaises(ValueError):
+                list(gpu_check.measurement_table(records, ROOFS))
+
+
+class Records(unittest.TestCase):
+    def test_a_line_that_was_cut_off_is_not_read_and_spoils_no_other(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "test.jsonl"
+            self.assertEqual(gpu_check.read_lines(path), [])
+            gpu_check.append_line(path, {"suite": "one"})
+            with path.open("a") as file:
+                file.write('\n{"suite": "tw')
+            gpu_check.append_line(path, {"suite": "three"})
+            self.assertEqual([record["suite"] for record in gpu_check.read_lines(path)], ["one", "three"])
+
+
+class TestStage(unittest.TestCase):
+    PROGRAM = """#!/bin/sh
+case $1 in
+  --gtest_list_tests) printf 'First.\\n  a\\nSecond.\\n  b\\n' ;;
+  *) echo "$1" >>{ran}; case $1 in *Second*) exit {status} ;; esac ;;
+esac
+"""
+
+    def run_stage(self, folder, status):
+        ran = folder / "ran"
+        for name in gpu_check.TEST_PROGRAMS:
+            program = folder / "tests" / name
+            program.parent.mkdir(exist_ok=True)
+            program.write_text(self.PROGRAM.format(ran=ran, status=status))
+            program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        ran.write_text("")
+        return gpu_check.test(folder, folder, 1), ran.read_text().split()
+
+    def test_failed_suites_run_again_and_passed_ones_do_not_until_the_program_changes(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            programs = len(gpu_check.TEST_PROGRAMS)
+            first = "--gtest_filter=First.*"
+            second = "--gtest_filter=Second.*"
+            self.assertEqual(self.run_stage(folder, 1), (gpu_check.FAILED, [first, second] * programs))
+            self.assertEqual(self.run_stage(folder, 1), (gpu_check.FAILED, [second] * programs))
+            self.assertEqual(self.run_stage(folder, 0), (gpu_check.DONE, [first, second] * programs))
+            self.assertEqual(self.run_stage(folder, 0), (gpu_check.DONE, []))
+
+    def test_a_program_that_was_not_built_is_a_failure(self):
+        with tempfile.TemporaryDirectory() as name:
+            self.assertEqual(gpu_check.test(pathlib.Path(name), pathlib.Path(name), 1), gpu_check.FAILED)
+
+
+if __name__ == "__main__":
+    unittest.main()
