@@ -19,6 +19,7 @@ Scheduler::Options make_options(int32_t num_blocks, int64_t num_seqs) {
   options.scheduler.max_num_seqs = num_seqs;
   options.scheduler.max_num_batched_tokens = 8192;
   options.scheduler.max_num_queued_reqs = 1 << 20;
+  options.scheduler.max_steps_in_flight = 1;
   options.max_model_len = 1 << 20;
   options.spec.block_size = kBlockSize;
   options.spec.groups.resize(1);

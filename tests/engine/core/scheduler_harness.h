@@ -27,6 +27,7 @@ inline Scheduler::Options make_options() {
   options.scheduler.max_num_seqs = 8;
   options.scheduler.max_num_batched_tokens = 64;
   options.scheduler.max_num_queued_reqs = 100;
+  options.scheduler.max_steps_in_flight = 1;
   options.cache_root = "fake";
   return options;
 }

@@ -138,6 +138,7 @@ class Simulation {
       }
     }
     EXPECT_EQ(scheduler_.num_steps_in_flight(), static_cast<int>(in_flight_.size()));
+    check_snapshots();
     if (idle) check_may_stand_still();
     while (!to_execute_.empty() && chance(60)) execute_next();
     if (!in_flight_.empty() && (static_cast<int>(in_flight_.size()) == max_in_flight || chance(40))) update_oldest();
@@ -191,6 +192,23 @@ class Simulation {
       }
     }
     named_.push_back(std::move(names));
+  }
+
+  // What a record of a failure would hold now: of each sequence of the steps in flight the worker's own table, whatever
+  // became of the sequence since.
+  void check_snapshots() {
+    std::set<SequenceId> expected;
+    for (const auto& step : in_flight_) {
+      for (const ScheduledSequence& scheduled : step->sequences) expected.insert(scheduled.sequence_id);
+    }
+    for (const SequenceSnapshot& snapshot : scheduler_.sequences_in_flight()) {
+      EXPECT_EQ(expected.erase(snapshot.sequence_id), 1u) << snapshot.sequence_id;
+      EXPECT_EQ(snapshot.block_tables.at(0), tables_[snapshot.sequence_id]) << snapshot.sequence_id;
+      const auto& choices = choices_[snapshot.request->request_id];
+      const std::vector<int32_t>& given = choices[static_cast<size_t>(snapshot.choice_idx)].token_ids;
+      EXPECT_EQ(snapshot.output_token_ids, given);
+    }
+    EXPECT_TRUE(expected.empty());
   }
 
   // Nothing scheduled and nothing in flight: every unfinished choice must be paused or wait for a paused one.

@@ -39,6 +39,7 @@ TEST(Nvml, ReadsWhatEachGpuTells) {
 
 TEST(Nvml, ReadsOneGpuByTheUuidThatCudaGives) {
   const auto nvml = Nvml::open(FAKE_NVML);
+  ASSERT_NE(nvml, nullptr);
   const char bytes[16] = {'\x01', '\x23', '\x45', '\x67', '\x89', '\xab', '\xcd', '\xef',
                           '\x01', '\x23', '\x45', '\x67', '\x89', '\xab', '\xcd', '\xef'};
   const std::vector<DeviceReading> readings = nvml->read(gpu_uuid_text(bytes));
