@@ -35,7 +35,8 @@ struct SamplingParams {
   static constexpr int32_t kMaxLogprobs = 20;
   static constexpr size_t kMaxLogitBias = 1024;
 
-  bool greedy() const { return temperature == 0.0f; }
+  // Below this, dividing by the temperature would leave the range of fp32; vLLM draws the line there too.
+  bool greedy() const { return temperature < 1e-5f; }
   bool needs_penalties() const {
     return presence_penalty != 0.0f || frequency_penalty != 0.0f || repetition_penalty != 1.0f;
   }

@@ -1,8 +1,9 @@
 // Backend: the ops a model is made of, on one device. A model is a straight list of these calls; it never asks which device
 // it runs on. All ops of one Backend are called by one thread (the rank's) and run in order.
 // Shapes: T tokens of the step (flat, ragged), H hidden size, D head_dim. "f32 [T, H]" is row-major.
-// Numeric contract: for one (instruction set, weight type) a row's result depends on that row alone, bit for bit: never on
-// T, on its place in the batch, or on how a prompt was cut into steps.
+// Numeric contract, on the CPU: for one (instruction set, weight type) a row's result depends on that row alone, bit for bit:
+// never on T, on its place in the batch, or on how a prompt was cut into steps. On CUDA the order of sums may follow T and how
+// attention was split (kernels/cuda says where): the same batch gives the same bits, another batch the same within rounding.
 #pragma once
 
 #include <cstddef>

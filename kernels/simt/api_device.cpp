@@ -22,6 +22,11 @@ bool exists(const Runtime& runtime, int device) {
 cudaError_t cudaGetDeviceCount(int* count) {
   Runtime& runtime = Runtime::instance();
   if (count == nullptr) return runtime.remember(cudaErrorInvalidValue);
+  const int driver = runtime.machine().driver_version;
+  *count = 0;
+  if (driver != 0 && driver < kVersion) {
+    return runtime.remember(driver < 0 ? cudaErrorNoDevice : cudaErrorInsufficientDriver);
+  }
   *count = static_cast<int>(runtime.num_devices());
   return runtime.remember(*count == 0 ? cudaErrorNoDevice : cudaSuccess);
 }
@@ -126,7 +131,8 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = kVersion;
+  const int driver = Runtime::instance().machine().driver_version;
+  *version = driver == 0 ? kVersion : std::max(driver, 0);  // 0 says that there is none
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {

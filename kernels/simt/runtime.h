@@ -34,6 +34,8 @@ struct Machine {
   int num_devices = 1;
   size_t memory_bytes = size_t{2} << 30;  // of each device
   Protection protection = Protection::kCheap;
+  int driver_version =
+      0;  // 0: the one that this runtime was made for; -1: no driver; else as cudaDriverGetVersion says it
 };
 // The environment: SEXTANT_SIMT_PROFILE (sm_80, sm_90), SEXTANT_SIMT_DEVICES, SEXTANT_SIMT_MEMORY_BYTES,
 // SEXTANT_SIMT_PROTECTION (off, cheap, always). A value that is none of these ends the process.
