@@ -100,10 +100,10 @@ nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
 
 build_cuda() {
   if [ -z "$nvcc" ]; then echo "no nvcc on this machine: CUDA is compiled nowhere in this run"; return 0; fi
-  CUDACXX=$nvcc cmake --preset cuda -DSEXTANT_TESTS=ON >"$results/cuda-configure.log" 2>&1 ||
+  CUDACXX=$nvcc cmake --preset cuda -DSEXTANT_TESTS=ON -DSEXTANT_SERVER=ON >"$results/cuda-configure.log" 2>&1 ||
     { cat "$results/cuda-configure.log"; return 1; }
   cmake --build --preset cuda --parallel "$jobs" --target sextant_cuda_kernels kernel_launches kernel_occupancy \
-    kernels_bench test_kernels_cuda -- --quiet
+    kernels_bench test_kernels_cuda test_device sextant -- --quiet
 }
 
 check_cuda() {
