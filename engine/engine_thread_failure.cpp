@@ -49,7 +49,7 @@ void EngineThread::fail(const std::string& message) {
     try {
       const Result<std::string> path = write_step_dump(dump, directory);
       if (path.ok()) {
-        LOG_ERROR << "the " << dump.steps.size() << " steps in flight were written to " << *path;
+        LOG_ERROR << "the steps in flight (" << dump.steps.size() << ") were written to " << *path;
       } else {
         LOG_ERROR << "the steps in flight could not be written: " << path.status().message();
       }

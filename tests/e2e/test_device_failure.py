@@ -1,6 +1,6 @@
 """A device that gives no results: everyone is answered, the steps are on record, the process ends with an error.
 
-Provoked without a hook: a time-out that no step of the CPU can keep.
+Provoked without a hook: a time-out that no step of this device can keep.
 """
 
 import json
@@ -8,14 +8,22 @@ import re
 import stat
 import threading
 
+import pytest
 from server_process import Server, model_id
 
 
-def test_a_step_over_its_deadline_ends_the_server(model, tmp_path):
-    with Server(model, "--step-timeout-s", "0.0001", "--step-dump-dir", str(tmp_path)) as server:
+CPU = ("--device", "cpu", "--step-timeout-s", "0.0001")
+# Two steps overlap here, and the engine's thread waits for the stream.
+EMULATED = ("--device", "cuda-emulated", "--step-timeout-s", "0.02", "--max-model-len", "256", "--max-num-seqs", "4",
+            "--max-num-batched-tokens", "16", "--kv-cache-memory-bytes", "16M")
+
+
+@pytest.mark.parametrize("device", [CPU, EMULATED], ids=["cpu", "cuda-emulated"])
+def test_a_step_over_its_deadline_ends_the_server(model, tmp_path, device):
+    with Server(model, *device, "--step-dump-dir", str(tmp_path), ready_timeout_s=120) as server:
         name = model_id(server)
         answers, too_late = [], []
-        prompts = [f"Once upon a time, in village number {i}, " * 20 for i in range(4)]
+        prompts = [f"Once upon a time, in village number {i}, " * 10 for i in range(4)]
 
         def ask(prompt):
             try:
@@ -47,14 +55,14 @@ def test_a_step_over_its_deadline_ends_the_server(model, tmp_path):
     dump = json.loads(text)
     assert dump["version"] == 1
     assert re.match(r"step \d+ \(\d+ sequences, \d+ tokens\) gave no result", dump["reason"])
-    assert dump["config"]["step_timeout_s"] == 0.0001
+    assert dump["config"]["step_timeout_s"] == float(device[3])
     assert dump["steps"] and dump["steps"][0]["token_ids"]
     known = {sequence["sequence_id"] for sequence in dump["sequences"]}
     assert {scheduled["sequence_id"] for step in dump["steps"] for scheduled in step["sequences"]} == known
 
 
 def test_streams_end_with_an_error_and_nothing_is_written_when_switched_off(model, tmp_path):
-    with Server(model, "--step-timeout-s", "0.0001", "--step-dump-dir", "", env={"TMPDIR": str(tmp_path)}) as server:
+    with Server(model, *CPU, "--step-dump-dir", "", env={"TMPDIR": str(tmp_path)}) as server:
         body = {"model": model_id(server), "prompt": "Once", "max_tokens": 50, "stream": True}
         answer = server.post("/v1/completions", body)
         assert server.wait_end(30) == 1

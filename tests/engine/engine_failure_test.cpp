@@ -131,6 +131,11 @@ Request make_request(int32_t first_token, int32_t num_prompt, int64_t max_tokens
 
 class EngineFailure : public testing::Test {
  protected:
+  // A test that gave up early must not wait for its worker for ever.
+  void TearDown() override {
+    if (engine_ != nullptr) worker_->release();
+  }
+
   EngineThread& make_engine(Fault fault, uint64_t at, int64_t steps_in_flight = 1, double step_timeout_s = 0,
                             std::chrono::milliseconds step_time = {}) {
     EngineThread::Parts parts;
