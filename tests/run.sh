@@ -96,7 +96,8 @@ run_ctest() {  # <preset>
   return "$status"
 }
 
-nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
+nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+[ -f "$nvcc" ] && [ -x "$nvcc" ] || nvcc=
 
 build_cuda() {
   if [ -z "$nvcc" ]; then echo "no nvcc on this machine: CUDA is compiled nowhere in this run"; return 0; fi

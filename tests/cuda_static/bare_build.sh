@@ -6,8 +6,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
-[ -n "$nvcc" ] || { echo "no nvcc"; exit 77; }
+nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+[ -x "$nvcc" ] || { echo "no nvcc"; exit 77; }
 unshare --mount --map-root-user true 2>/dev/null || unshare --mount true 2>/dev/null || { echo "no mount namespaces"; exit 77; }
 flags=(--mount)
 unshare --mount true 2>/dev/null || flags+=(--map-root-user)
