@@ -59,11 +59,21 @@ uint64_t BlockRun::next_random() {
   return random_;
 }
 
+// An even choice among threads keeps warps abreast, so that half of the orders favour warps instead: a race between two
+// barriers shows when one warp is far ahead.
+size_t BlockRun::choose_ready() {
+  if (!runs_ahead_) return ready_head_ + next_random() % (ready_.size() - ready_head_);
+  size_t best = ready_head_;
+  for (size_t i = ready_head_ + 1; i < ready_.size(); ++i) {
+    if (warp_favour_[static_cast<size_t>(ready_[i]->warp())] > warp_favour_[static_cast<size_t>(ready_[best]->warp())])
+      best = i;
+  }
+  return best;
+}
+
 ThreadState* BlockRun::pop_ready() {
   if (ready_head_ == ready_.size()) return nullptr;
-  if (shuffled_) {
-    std::swap(ready_[ready_head_], ready_[ready_head_ + next_random() % (ready_.size() - ready_head_)]);
-  }
+  if (shuffled_) std::swap(ready_[ready_head_], ready_[choose_ready()]);
   ThreadState* next = ready_[ready_head_++];
   if (ready_head_ == ready_.size()) {
     ready_.clear();
@@ -329,6 +339,9 @@ std::string BlockRun::run(const Launch& launch, Dim3 block_idx, uint64_t seed) {
   num_alive_ = static_cast<int>(num_threads);
   num_at_barrier_ = 0;
   threads_.resize(num_threads);
+  runs_ahead_ = flip();
+  warp_favour_.resize((num_threads + kWarpSize - 1) / kWarpSize);
+  for (uint64_t& favour : warp_favour_) favour = runs_ahead_ ? next_random() : 0;
   collectives_.assign((num_threads + kWarpSize - 1) / kWarpSize, {});
   ready_.clear();
   ready_head_ = 0;

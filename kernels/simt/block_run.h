@@ -117,6 +117,7 @@ class BlockRun {
   std::string describe_address(const void* address) const;  // in the block's shared memory; empty: elsewhere
   std::string describe_fault() const;
   uint64_t next_random();
+  size_t choose_ready();
   void prepare_shared();
   void check_shared();  // ends the block when something was written beside its arrays
 
@@ -124,6 +125,8 @@ class BlockRun {
   Dim3 block_idx_;
   uint64_t random_ = 0;
   bool shuffled_ = false;
+  bool runs_ahead_ = false;            // one warp goes as far as it can while the others stand, then the next
+  std::vector<uint64_t> warp_favour_;  // of each warp; the greatest that is ready goes on
   int num_alive_ = 0;
   int num_at_barrier_ = 0;
   std::vector<ThreadState> threads_;

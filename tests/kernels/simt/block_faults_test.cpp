@@ -1,4 +1,5 @@
 // Faults inside a thread block, each beside its correct twin: the twin passes under every order, the fault is caught.
+#include <algorithm>
 #include <cmath>
 
 #include "tests/kernels/simt/emulator_test_support.h"
@@ -64,6 +65,35 @@ TEST_F(BlockFaults, AMissingBarrierBeforeReuseChangesTheResult) {
   };
   EXPECT_EQ(num_caught([&] { return is_right(true); }), 0);
   EXPECT_GE(num_caught([&] { return is_right(false); }), 12);
+}
+
+// Each warp tells its share of a sum, twice. Without the barrier after reading, a warp that is far ahead overwrites its share
+// of the first sum before the others have read it.
+__global__ void shared_sum_kernel(int* out, bool waits) {
+  SEXTANT_SHARED(int, share, [16]);
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  int total = 0;
+  for (int round = 1; round <= 2; ++round) {
+    int sum = round;
+    for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+    if (threadIdx.x % 32 == 0) share[warp] = sum;
+    __syncthreads();
+    for (int w = 0; w < 16; ++w) total += share[w] * round;
+    if (waits) __syncthreads();
+    for (int i = 0; i < 8; ++i) __syncwarp();
+  }
+  out[threadIdx.x] = total;
+}
+
+TEST_F(BlockFaults, AWarpThatRunsAheadShowsAMissingBarrier) {
+  const auto is_right = [](bool waits) {
+    int* out = device_array(std::vector<int>(512, 0));
+    EXPECT_EQ(launch({.grid = dim3(1), .block = dim3(512)}, nullptr, shared_sum_kernel, out, waits), cudaSuccess);
+    const std::vector<int> got = host_copy(out, 512);
+    return std::all_of(got.begin(), got.end(), [](int total) { return total == 16 * 32 * (1 + 4); });
+  };
+  EXPECT_EQ(num_caught([&] { return is_right(true); }), 0);
+  EXPECT_GE(num_caught([&] { return is_right(false); }), 4);
 }
 
 __global__ void divergent_kernel(bool diverges) {
