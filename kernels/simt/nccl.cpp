@@ -170,7 +170,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t* comm, int num_ranks, ncclUniqueId id, 
     runtime.explain_stuck = &explain_stuck;
   }
   uint64_t key = 0;
-  std::memcpy(&key, id.internal, sizeof(key));
+  std::memcpy(&key, &id, sizeof(key));  // its bytes are all that it has
   std::shared_ptr<NcclWorld> world;
   {
     Registry& all = registry();
