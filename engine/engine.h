@@ -79,8 +79,9 @@ struct EngineStats {
   uint64_t prompt_tokens = 0;  // computed or found in the cache, once per request
   uint64_t generation_tokens = 0;
   uint64_t num_steps = 0;
-  double step_busy_s = 0;  // time inside model execution
-  double schedule_s = 0;   // time inside schedule() and update()
+  double step_busy_s = 0;    // time inside model execution
+  double schedule_s = 0;     // time inside schedule() and update()
+  double device_busy_s = 0;  // by the device's own clock; 0 where it has none
   uint64_t queue_rejections = 0;
   bool healthy = true;  // false after a device error
 };

@@ -104,7 +104,7 @@ build_cuda() {
   CUDACXX=$nvcc cmake --preset cuda -DSEXTANT_TESTS=ON -DSEXTANT_SERVER=ON >"$results/cuda-configure.log" 2>&1 ||
     { cat "$results/cuda-configure.log"; return 1; }
   cmake --build --preset cuda --parallel "$jobs" --target sextant_cuda_kernels kernel_launches kernel_occupancy \
-    kernels_bench test_kernels_cuda test_device sextant -- --quiet
+    kernels_bench engine_bench test_kernels_cuda test_device sextant -- --quiet
 }
 
 check_cuda() {

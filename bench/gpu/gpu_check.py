@@ -23,7 +23,7 @@ STAGES = ("build", "test", "measure")
 STAGE_LIMIT_S = 460  # under 8 minutes with what starting and ending take
 ARCHIVE_LIMIT_BYTES = 64 << 20
 TEST_PROGRAMS = ("test_kernels_cuda", "test_device")
-TARGETS = ("kernels_bench", "kernel_launches", "kernel_occupancy", "sextant_engine") + TEST_PROGRAMS
+TARGETS = ("kernels_bench", "kernel_launches", "kernel_occupancy", "engine_bench") + TEST_PROGRAMS
 # What the archive holds of the repository, and of the system.
 PACKED = ("CMakeLists.txt", "CMakePresets.json", "LICENSE", "cmake", "kernels", "engine", "bench", "tests/CMakeLists.txt",
           "tests/kernels", "tests/engine", "tests/support", "tests/data")
@@ -167,6 +167,7 @@ def test(folder, out, _jobs):
 
 def measurement_table(records, devices):
     """Markdown lines of what kernels_bench wrote; refuses what no device has measured."""
+    records = [record for record in records if "engine_case" not in record]
     about = next((record for record in records if "device" in record), None)
     if about is None or about["is_emulated"]:
         raise ValueError("these records come from no GPU")
@@ -195,26 +196,75 @@ def measurement_table(records, devices):
                f"{record['flops'] / seconds / 1e12:.2f} | {percent} |")
 
 
+def engine_table(records, devices):
+    """Markdown lines of what engine_bench wrote; refuses what no device has measured."""
+    latest = {record["engine_case"]: record for record in records if "engine_case" in record}
+    load = latest.get("load")
+    if load is None:
+        return
+    if not load["device"].startswith("cuda ("):
+        raise ValueError("these records come from no GPU")
+    roof = next((device for device in devices if device["name"] in load["device"]), None)
+    yield f"# The engine on {load['device']}: random weights of the shape {load['shape']}"
+    yield ""
+    yield (f"Process start to ready {load['ready_s']:.1f} s, with {load['weight_bytes'] / 2**30:.1f} GiB of weights made up on the host. "
+           "Medians over steps. Percent of roof: the least time for the step's bytes or operations over its time.")
+    yield ""
+    yield "| case | step ms | tokens/s | % of roof |"
+    yield "|---|---|---|---|"
+    for name, record in latest.items():
+        if "median_step_s" not in record or record["median_step_s"] <= 0:
+            continue
+        percent = ""
+        if roof is not None:
+            bound = max(record["bytes"] / (roof["memory_tb_per_s"] * 1e12),
+                        record["flops"] / (roof["bf16_tflop_per_s"] * 1e12))
+            percent = f"{100 * bound / record['median_step_s']:.1f}"
+        yield f"| {name} | {record['median_step_s'] * 1e3:.3f} | {record['tokens_per_s']:.0f} | {percent} |"
+    for name, record in latest.items():
+        if name.startswith("load/"):
+            yield ""
+            yield (f"{name}: {record['output_tokens_per_s']:.0f} output tokens/s, the device at work for "
+                   f"{100 * record['device_busy_share']:.1f}% of the time, {record['num_preemptions']} preemptions.")
+
+
+def write_table(kind, device, lines):
+    lines = list(lines)
+    if not lines:
+        return
+    results = ROOT / "bench/results"
+    results.mkdir(exist_ok=True)
+    name = re.sub(r"[^A-Za-z0-9]+", "-", device).strip("-").lower()
+    table = results / f"{kind}-{name}-{datetime.date.today().isoformat()}.md"
+    table.write_text("\n".join(lines) + "\n")
+    print(f"  {table}")
+
+
 def measure(folder, out, _jobs):
     clock, path, log = Clock(STAGE_LIMIT_S), out / "measure.jsonl", out / "measure.log"
-    program = folder / "bench/gpu/kernels_bench"
-    if not program.exists():
-        print("  kernels_bench is not built")
-        return FAILED
-    code = run_within(clock, [str(program), "--shape", "llama-8b", "--out", str(path)], log)
+    commands = {"kernels_bench": [folder / "bench/gpu/kernels_bench", "--shape", "llama-8b", "--out", path],
+                "engine_bench": [folder / "bench/engine/engine_bench", "--shape", "llama-8b", "--device", "cuda", "--out", path]}
+    devices = json.loads((ROOT / "bench/gpu/device_roofs.json").read_text())["devices"]
+    status = DONE
+    for name, command in commands.items():
+        if not command[0].exists():
+            print(f"  {name} is not built")
+            status = FAILED
+            continue
+        code = run_within(clock, [str(part) for part in command], log)
+        if code is None:
+            status = UNFINISHED
+        elif code != 0:
+            print(tail(log))
+            status = FAILED
     records = read_lines(path)
     if not any("median_s" in record for record in records):
         print(tail(log) if log.exists() else "  nothing was measured")
-        return UNFINISHED if code is None else FAILED
-    devices = json.loads((ROOT / "bench/gpu/device_roofs.json").read_text())["devices"]
-    lines = list(measurement_table(records, devices))
-    device = re.sub(r"[^A-Za-z0-9]+", "-", next(r["device"] for r in records if "device" in r)).strip("-").lower()
-    results = ROOT / "bench/results"
-    results.mkdir(exist_ok=True)
-    table = results / f"kernels-{device}-{datetime.date.today().isoformat()}.md"
-    table.write_text("\n".join(lines) + "\n")
-    print(f"  {table}")
-    return UNFINISHED if code is None else DONE if code == 0 else FAILED
+        return status if status != DONE else FAILED
+    device = next(record["device"] for record in records if "device" in record)
+    write_table("kernels", device, measurement_table(records, devices))
+    write_table("engine", device, engine_table(records, devices))
+    return status
 
 
 # --- archive ----------------------------------------------------------------------------------------------------------

@@ -222,6 +222,9 @@ class Backend {
   // Waits for the oldest step whose samples were not collected yet.
   virtual Result<SampledTokens> collect_samples() { return unsupported(description() + " does not sample"); }
 
+  // Seconds that collected steps kept the device at work, by its own clock; 0 where there is none.
+  virtual double device_busy_s() const { return 0; }
+
   // Rows of the logits buffer: a step's logits are made so many rows at a time.
   virtual int64_t logits_rows(int64_t /*max_num_seqs*/) const { return 64; }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <string>
 #include <utility>
 
@@ -162,8 +163,10 @@ class CudaBackend final : public Backend {
     if (error_.ok()) note(graphs_.run(recorded_rows_, stream_->get(), ops), "a recorded step");
   }
   int64_t max_steps_in_flight() const override { return 2; }
+  // A recorded step has padding rows too.
   int64_t logits_rows(int64_t max_num_seqs) const override {
-    return std::clamp<int64_t>(max_num_seqs, 1, kRecordedBatchSizes.back());
+    const auto size = std::lower_bound(kRecordedBatchSizes.begin(), kRecordedBatchSizes.end(), max_num_seqs);
+    return size == kRecordedBatchSizes.end() ? kRecordedBatchSizes.back() : *size;
   }
   bool samples() const override { return true; }
   void sample(Tensor logits, int64_t first_row) override {
@@ -171,11 +174,11 @@ class CudaBackend final : public Backend {
   }
   void end_step() override {
     if (error_.ok()) note(sampling_.end_step(stream_->get()), "the end of a step");
+    if (error_.ok()) note(step_ends_[step_]->record(stream_->get()), "the end of a step");
+    if (error_.ok()) uncollected_steps_.push_back(step_);
   }
-  Result<SampledTokens> collect_samples() override {
-    RETURN_IF_ERROR(error_);
-    return sampling_.collect();
-  }
+  Result<SampledTokens> collect_samples() override;
+  double device_busy_s() const override { return device_busy_s_; }
   void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) override {
     pool_.parallel_for(n, grain, body);
   }
@@ -219,6 +222,12 @@ class CudaBackend final : public Backend {
   CudaAttentionPlan attention_plan_;
   int64_t recorded_rows_ = 0;
   int32_t max_position_ = 0;
+
+  // How long the device is at work: from a step's first copy to its last, by its own clock.
+  std::array<std::unique_ptr<CudaEvent>, CudaStepInputs::kNumPieces> step_begins_, step_ends_;
+  std::deque<size_t> uncollected_steps_;
+  size_t step_ = 0;
+  double device_busy_s_ = 0;
 };
 
 CudaAttentionShape attention_shape(const AttentionParams& attention, const CudaDevice& device) {
@@ -300,6 +309,10 @@ Status CudaBackend::reserve(const StepLimits& limits, const AttentionParams& att
   sampling_.add_arrays(inputs_, limits.max_num_batched_tokens);
   RETURN_IF_ERROR(inputs_.reserve());
   RETURN_IF_ERROR(sampling_.reserve(limits.max_num_batched_tokens));
+  for (size_t i = 0; i < step_begins_.size(); ++i) {
+    ASSIGN_OR_RETURN(step_begins_[i], CudaEvent::create(true));
+    ASSIGN_OR_RETURN(step_ends_[i], CudaEvent::create(true));
+  }
   ASSIGN_OR_RETURN(gemm_, CudaGemm::create(limits.max_num_batched_tokens, max_cols_));
   ASSIGN_OR_RETURN(partials_, CudaBuffer::create(static_cast<size_t>(bounds.partial_floats) * sizeof(float)));
   ASSIGN_OR_RETURN(host_rows_, PinnedBuffer::create(static_cast<size_t>(logits_rows(limits.max_num_seqs)) *
@@ -320,6 +333,8 @@ void CudaBackend::plan(const StepInputs& step, const AttentionParams& attention)
     attention_plan_.plan(batch.cu_seqlens_q, batch.seq_lens, shape);
   }
   note(inputs_.begin(), "a step's inputs");
+  step_ = (step_ + 1) % step_begins_.size();
+  note(step_begins_[step_]->record(stream_->get()), "the beginning of a step");
   inputs_.fill<int32_t>(token_ids_, step.token_ids);
   inputs_.fill<int32_t>(positions_, batch.positions);
   inputs_.fill<int64_t>(slots_, batch.slot_mapping);
@@ -370,6 +385,17 @@ void CudaBackend::attention(Tensor qkv, const AttentionParams& attention, const 
   if (args.num_prefill_items > 0) launched(cuda::attention_prefill(args, stream_->get()), "attention_prefill");
   if (args.num_decode_items > 0) launched(cuda::attention_decode(args, stream_->get()), "attention_decode");
   if (args.num_merges > 0) launched(cuda::attention_merge(args, stream_->get()), "attention_merge");
+}
+
+Result<SampledTokens> CudaBackend::collect_samples() {
+  RETURN_IF_ERROR(error_);
+  ASSIGN_OR_RETURN(const SampledTokens sampled, sampling_.collect());
+  const size_t step = uncollected_steps_.front();
+  uncollected_steps_.pop_front();
+  RETURN_IF_ERROR(step_ends_[step]->wait());
+  ASSIGN_OR_RETURN(const double seconds, step_ends_[step]->seconds_since(*step_begins_[step]));
+  device_busy_s_ += seconds;
+  return sampled;
 }
 
 Result<Tensor> CudaBackend::host_rows(Tensor x) {

@@ -37,14 +37,20 @@ Result<std::unique_ptr<CudaStream>> CudaStream::create() {
   return std::unique_ptr<CudaStream>(new CudaStream(stream));
 }
 
-Result<std::unique_ptr<CudaEvent>> CudaEvent::create() {
+Result<std::unique_ptr<CudaEvent>> CudaEvent::create(bool with_timing) {
   cudaEvent_t event = nullptr;
-  RETURN_IF_CUDA_ERROR(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
+  RETURN_IF_CUDA_ERROR(cudaEventCreateWithFlags(&event, with_timing ? cudaEventDefault : cudaEventDisableTiming),
+                       "creating an event");
   return std::unique_ptr<CudaEvent>(new CudaEvent(event));
 }
 
 Status CudaEvent::record(cudaStream_t stream) {
   return cuda_status(cudaEventRecord(event_, stream), "recording an event");
+}
+Result<double> CudaEvent::seconds_since(const CudaEvent& begin) const {
+  float ms = 0;
+  RETURN_IF_CUDA_ERROR(cudaEventElapsedTime(&ms, begin.event_, event_), "reading the device's clock");
+  return static_cast<double>(ms) * 1e-3;
 }
 Status CudaEvent::wait() { return cuda_status(cudaEventSynchronize(event_), "waiting for the device"); }
 

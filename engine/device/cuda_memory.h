@@ -62,16 +62,18 @@ class CudaStream {
   cudaStream_t stream_;
 };
 
-// Without timing: the cheap kind.
+// Without timing: the cheap kind; with it, the device's clock when the work before it was done.
 class CudaEvent {
  public:
-  static Result<std::unique_ptr<CudaEvent>> create();
+  static Result<std::unique_ptr<CudaEvent>> create(bool with_timing = false);
   ~CudaEvent() { cudaEventDestroy(event_); }
   CudaEvent(const CudaEvent&) = delete;
   CudaEvent& operator=(const CudaEvent&) = delete;
 
   Status record(cudaStream_t stream);
   Status wait();  // at once when it was never recorded
+  // From `begin` to this one; both with timing, recorded and passed.
+  Result<double> seconds_since(const CudaEvent& begin) const;
 
  private:
   explicit CudaEvent(cudaEvent_t event) : event_(event) {}

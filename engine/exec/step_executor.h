@@ -16,6 +16,8 @@ class StepExecutor {
   // kDeviceError when the device failed: the state of every sequence is then lost, and nothing more is asked.
   virtual Status submit(std::shared_ptr<const SchedulerOutput> step) = 0;
   virtual Result<ModelOutput> collect() = 0;
+  // Seconds that collected steps kept the device at work, by its own clock; 0 where there is none.
+  virtual double device_busy_s() const { return 0; }
 };
 
 }  // namespace sextant

@@ -25,6 +25,7 @@ class Worker final : public StepExecutor {
 
   Status submit(std::shared_ptr<const SchedulerOutput> step) override;
   Result<ModelOutput> collect() override;
+  double device_busy_s() const override { return backend_.device_busy_s(); }
 
   const ModelRunner& runner() const { return *runner_; }
   size_t num_sequences() const { return sequences_.size(); }

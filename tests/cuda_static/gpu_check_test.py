@@ -43,6 +43,27 @@ class Table(unittest.TestCase):
                 list(gpu_check.measurement_table(records, ROOFS))
 
 
+class EngineTable(unittest.TestCase):
+    LOAD = {"engine_case": "load", "device": "cuda (" + DEVICE["device"] + ", compute capability 9.0)", "shape": "llama-8b",
+            "ready_s": 12.0, "weight_bytes": 16 << 30}
+    DECODE = {"engine_case": "decode/1/1024", "median_step_s": 0.01, "tokens_per_s": 100, "bytes": 20e9, "flops": 30e9}
+    FULL = {"engine_case": "load/256x1000/1000", "output_tokens_per_s": 9000, "device_busy_share": 0.991, "num_preemptions": 0}
+
+    def test_percent_of_the_roof_and_the_busy_share(self):
+        lines = list(gpu_check.engine_table([self.LOAD, self.DECODE, self.FULL], ROOFS))
+        bandwidth = next(roof["memory_tb_per_s"] for roof in ROOFS if roof["name"] in self.LOAD["device"])
+        self.assertIn(f"| decode/1/1024 | 10.000 | 100 | {100 * 20e9 / (bandwidth * 1e12) / 0.01:.1f} |", lines)
+        self.assertIn("99.1% of the time", lines[-1])
+
+    def test_refuses_what_no_device_measured(self):
+        with self.assertRaises(ValueError):
+            list(gpu_check.engine_table([self.LOAD | {"device": "cuda-emulated (A100)"}, self.DECODE], ROOFS))
+        self.assertEqual(list(gpu_check.engine_table([DEVICE, BY_MEMORY], ROOFS)), [])
+
+    def test_kernel_tables_do_not_mind_the_engines_records(self):
+        self.assertTrue(list(gpu_check.measurement_table([DEVICE, BY_MEMORY, self.LOAD, self.DECODE], ROOFS)))
+
+
 class Records(unittest.TestCase):
     def test_a_line_that_was_cut_off_is_not_read_and_spoils_no_other(self):
         with tempfile.TemporaryDirectory() as folder:

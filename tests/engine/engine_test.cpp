@@ -202,6 +202,23 @@ TEST(Engine, PreemptionChangesNothingThatIsSeen) {
   expect_all_free(*tight);
 }
 
+// More sequences than a record has and fewer than the next: padding rows must fit wherever real ones do.
+TEST(Engine, AnyNumberOfSequencesFits) {
+  for (const int64_t max_num_seqs : {1, 3, 5, 9}) {
+    EngineConfig config = tiny_config();
+    config.scheduler.max_num_seqs = max_num_seqs;
+    const auto engine = make_engine(config);
+    auto sink = std::make_shared<CollectingSink>();
+    for (int64_t i = 0; i < max_num_seqs + 1; ++i) {
+      ASSERT_TRUE(engine->submit(make_request({1, 2, static_cast<int32_t>(i)}, 6), sink).ok());
+    }
+    ASSERT_TRUE(sink->wait_ended(static_cast<size_t>(max_num_seqs + 1)));
+    EXPECT_TRUE(engine->stats().healthy) << max_num_seqs;
+    for (const auto& [key, choice] : sink->all()) EXPECT_EQ(choice.token_ids.size(), 6u);
+    expect_all_free(*engine);
+  }
+}
+
 TEST(Engine, StopTokensEosAndMinTokens) {
   const auto engine = make_engine();
   const auto free_run = run(*engine, make_request({5, 6, 7}, 20));

@@ -119,7 +119,7 @@ MAY_INCLUDE = {
     "bench/kernels": ["kernels", "device", "core", "config", "base"],
     "bench/gpu": ["kernels"],
     "bench/core": ["core", "config", "base"],
-    "bench/engine": ["engine", "core", "config", "base", "bench"],
+    "bench/engine": ["engine", "core", "facts", "format", "config", "base", "bench"],
     "advisor": ["facts", "base"],
     "deploy": ["advisor", "base"],
 }
