@@ -13,7 +13,10 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${SEXTANT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/sextant}
 pid_file=$cache/quickstart.pid
 log_file=$cache/quickstart.log
-binary=$root/build/release/server/sextant
+# The CUDA backend where this machine has both a GPU and nvcc, else the CPU's.
+preset=release
+if command -v nvcc >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; then preset=cuda; fi
+binary=$root/build/$preset/server/sextant
 ready_timeout_s=120
 
 say() { echo "quickstart: $*" >&2; }
@@ -94,9 +97,9 @@ memory_jobs=$(awk '/^MemAvailable:/ {print int($2 / 1572864)}' /proc/meminfo 2>/
 [ "$jobs" -le "$memory_jobs" ] || jobs=$memory_jobs
 say "2/5 build with $jobs jobs"
 cd "$root"
-cmake --preset release -DSEXTANT_TESTS=OFF -DSEXTANT_BENCH=OFF >"$cache/quickstart-cmake.log" 2>&1 ||
+cmake --preset "$preset" -DSEXTANT_TESTS=OFF -DSEXTANT_BENCH=OFF >"$cache/quickstart-cmake.log" 2>&1 ||
   { cat "$cache/quickstart-cmake.log" >&2; die "cmake failed"; }
-cmake --build --preset release --parallel "$jobs" --target sextant >&2
+cmake --build --preset "$preset" --parallel "$jobs" --target sextant >&2
 
 say "3/5 model"
 model=$("$root/deploy/fetch-default-model.sh")
