@@ -17,6 +17,13 @@ namespace sextant::kernels {
 
 inline constexpr double kEpsilon = 0x1p-24;  // unit roundoff of fp32
 
+// A sanitizer takes many times as long, of emulated CUDA above all: tests of many rounds do this part of them there.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr int kRoundsDivisor = 8;
+#else
+inline constexpr int kRoundsDivisor = 1;
+#endif
+
 inline std::vector<const cpu::KernelTable*> available_tables() {
   std::vector<const cpu::KernelTable*> tables;
   for (int i = 0; i < cpu::kNumIsas; ++i) {

@@ -185,7 +185,7 @@ TEST_F(SampleTest, TheTokenOfTheStepBeforeIsCounted) {
 
 TEST_F(SampleTest, RandomRowsAgreeWithTheReference) {
   int skipped = 0, total = 0;
-  for (int round = 0; round < 24; ++round) {
+  for (int round = 0; round < 24 / kRoundsDivisor; ++round) {
     const int64_t vocab = uniform(1, round % 3 == 0 ? 5000 : 700);
     std::vector<SampledRow> rows;
     for (int i = 0; i < 100; ++i) rows.push_back(random_row(vocab));
@@ -200,7 +200,7 @@ TEST_F(SampleTest, RandomRowsAgreeWithTheReference) {
 
 TEST_F(SampleTest, RandomRowsUnderThreadOrders) {
   std::vector<SampledRow> rows;
-  for (int i = 0; i < 60; ++i) rows.push_back(random_row(301));
+  for (int i = 0; i < 60 / kRoundsDivisor; ++i) rows.push_back(random_row(301));
   std::vector<std::vector<int32_t>> results;
   under_thread_orders(seed(), [&] {
     expect_reference(rows);
@@ -262,8 +262,8 @@ TEST_F(SampleTest, FrequenciesFollowTheDistribution) {
   row.seed = random()();
   std::cout << "Philox seed " << row.seed << "\n";
   // Degrees of freedom 9 and 7: chi-squared is above these with probability 1e-6.
-  for (const auto& [top_p, draws, num_cells, limit] :
-       std::vector<std::tuple<float, int, int, double>>{{1.0f, 16000, 10, 44.8}, {0.93f, 4000, 8, 40.5}}) {
+  for (const auto& [top_p, draws, num_cells, limit] : std::vector<std::tuple<float, int, int, double>>{
+           {1.0f, 16000 / kRoundsDivisor, 10, 44.8}, {0.93f, 4000 / kRoundsDivisor, 8, 40.5}}) {
     row.problem.top_p = top_p;
     std::vector<SampledRow> rows(static_cast<size_t>(draws), row);
     for (size_t i = 0; i < rows.size(); ++i) rows[i].output_idx = i;
