@@ -24,6 +24,7 @@ struct uint3 {
 };
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
+  // NOLINTNEXTLINE(google-explicit-constructor): as CUDA's
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
@@ -92,9 +93,8 @@ namespace sextant::simt {
 // A built-in variable as an object, so that structs may have members of the same names.
 template <Dim3 (*kRead)(), unsigned Dim3::*kMember>
 struct BuiltinComponent {
-  operator unsigned() const {
-    return kRead().*kMember;
-  }  // NOLINT(google-explicit-constructor): CUDA's are plain numbers
+  // NOLINTNEXTLINE(google-explicit-constructor): CUDA's are plain numbers
+  operator unsigned() const { return kRead().*kMember; }
 };
 template <Dim3 (*kRead)()>
 struct BuiltinIndex {

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include <cuda_fp16.h>
+
 #include "kernels/simt/device_code.h"
 
 namespace sextant::kernels::cuda {
@@ -12,12 +14,7 @@ namespace sextant::kernels::cuda {
 namespace simt_ptx {
 
 inline float f32_of_bf16(uint32_t half) { return std::bit_cast<float>(half << 16); }
-inline float f32_of_f16(uint32_t half) {
-  _Float16 value;
-  const auto bits = static_cast<uint16_t>(half);
-  std::memcpy(&value, &bits, 2);
-  return static_cast<float>(value);
-}
+inline float f32_of_f16(uint32_t half) { return __half2float(__half_raw{static_cast<unsigned short>(half)}); }
 
 // Rounded once: a b is exact in fp64, the sum is brought to fp32 by rounding to odd, which no second rounding can spoil.
 inline uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {

@@ -15,16 +15,26 @@ struct alignas(4) __half2 {
   __half x, y;
 };
 
-// Not _Float16's conversion: without F16C that is a call of libgcc's, and kernels convert a scale for every few weights.
+// Not _Float16's conversions: without F16C those are calls of libgcc's, kernels convert a scale for every few weights, and
+// clang 14 has no such type.
 inline float __half2float(__half h) {
   const uint32_t sign = (h.bits & 0x8000u) << 16, magnitude = h.bits & 0x7fffu;
   if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude << 13) * 0x1p112f));
 }
 inline __half __float2half(float x) {
-  const auto value = static_cast<_Float16>(x);
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+  uint32_t half = 0x7c00u;        // from 2^16 on
+  if (magnitude > 0x7f800000u) {  // NaN
+    half = 0x7fffu;
+  } else if (magnitude < 0x38800000u) {  // below 2^-14: a sum with 1/2 rounds to the subnormals' unit, 2^-24
+    half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
+  } else if (magnitude < 0x47800000u) {
+    half = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - (112u << 23)) >> 13;
+  }
   __half h;
-  std::memcpy(&h.bits, &value, 2);
+  h.bits = static_cast<uint16_t>(sign | half);
   return h;
 }
 inline __half __float2half_rn(float x) { return __float2half(x); }

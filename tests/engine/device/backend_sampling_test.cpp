@@ -43,7 +43,8 @@ TEST_P(BackendSampling, OverlappedStepsReadTheTokensOfTheStepBefore) {
   std::vector<float> table_values(static_cast<size_t>(kVocab * hidden));
   for (size_t i = 0; i < table_values.size(); ++i) table_values[i] = static_cast<float>(static_cast<int>(i % 32) * 8);
   for (int64_t id = 0; id < kVocab; ++id) {
-    table_values[static_cast<size_t>(id * hidden)] = static_cast<float>(id / 100);
+    const int64_t hundreds = id / 100;
+    table_values[static_cast<size_t>(id * hidden)] = static_cast<float>(hundreds);
     table_values[static_cast<size_t>(id * hidden + 1)] = static_cast<float>(id % 100);
   }
   const HostMatrix host{WeightType::kF32, kVocab, hidden, std::as_bytes(std::span(table_values))};
