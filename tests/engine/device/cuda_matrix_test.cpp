@@ -15,7 +15,6 @@ using kernels::file_row_bytes;
 using kernels::PanelType;
 using kernels::RandomMatrix;
 using kernels::cuda::DeviceArray;
-using kernels::cuda::WeightFormat;
 using testing::HasSubstr;
 namespace ref = kernels::ref;
 

@@ -31,7 +31,8 @@ double condition(Activation activation, double g) {
 class ActivationTest : public ::testing::TestWithParam<std::tuple<ElementType, Activation>>, public SeededTest {};
 
 TEST_P(ActivationTest, GatesTheOtherHalf) {
-  const auto [type, activation] = GetParam();
+  const auto type = std::get<0>(GetParam());
+  const auto activation = std::get<1>(GetParam());
   struct Shape {
     int32_t rows, cols, padding;
   };
