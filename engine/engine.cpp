@@ -242,9 +242,8 @@ Result<std::unique_ptr<Engine>> Engine::create(Options options) {
   parts.on_step = std::move(options.on_step);
   parts.engine_config = config;
   // The emulator's device is no GPU: nobody measures it, and its steps take the time they take.
-  const Result<CudaDevice> gpu = backend.uses_host_memory() || cuda_is_emulated()
-                                     ? Result<CudaDevice>(unsupported("not on a GPU"))
-                                     : open_cuda_device();
+  const Result<CudaDevice> gpu =
+      backend.uses_host_memory() ? Result<CudaDevice>(unsupported("not on a GPU")) : open_cuda_device();
   parts.step_timeout_s = step_timeout_s(config.device, gpu.ok());
   if (gpu.ok()) parts.device_readings = monitor_gpu(gpu->uuid);
   info.load_s = static_cast<double>(SteadyClock::instance().now_ns() - begin_ns) * 1e-9;

@@ -1,10 +1,9 @@
 // CudaBackend: each op of backend.h as launches on one stream. Nothing waits: the host runs ahead of the device until it asks
-// for results. The first error of a launch or a copy is kept; ops after it do nothing, and whoever waits next is told.
+// for results. The first error of a launch or a copy is kept, and whoever waits next is told; what ops do after it is lost.
 #include "engine/device/cuda_backend.h"
 
 #include <algorithm>
 #include <array>
-#include <deque>
 #include <string>
 #include <utility>
 
@@ -174,11 +173,12 @@ class CudaBackend final : public Backend {
   }
   void end_step() override {
     if (error_.ok()) note(sampling_.end_step(stream_->get()), "the end of a step");
-    if (error_.ok()) note(step_ends_[step_]->record(stream_->get()), "the end of a step");
-    if (error_.ok()) uncollected_steps_.push_back(step_);
   }
-  Result<SampledTokens> collect_samples() override;
-  double device_busy_s() const override { return device_busy_s_; }
+  Result<SampledTokens> collect_samples() override {
+    RETURN_IF_ERROR(error_);
+    return sampling_.collect();
+  }
+  double device_busy_s() const override { return sampling_.device_busy_s(); }
   void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) override {
     pool_.parallel_for(n, grain, body);
   }
@@ -208,7 +208,6 @@ class CudaBackend final : public Backend {
   CudaGraphs graphs_;
   Status error_;
 
-  StepLimits limits_;
   CudaStepInputs inputs_;
   CudaSampling sampling_;
   int token_ids_ = 0, logits_indices_ = 0, positions_ = 0, slots_ = 0, cu_seqlens_q_ = 0, seq_lens_ = 0,
@@ -222,12 +221,6 @@ class CudaBackend final : public Backend {
   CudaAttentionPlan attention_plan_;
   int64_t recorded_rows_ = 0;
   int32_t max_position_ = 0;
-
-  // How long the device is at work: from a step's first copy to its last, by its own clock.
-  std::array<std::unique_ptr<CudaEvent>, CudaStepInputs::kNumPieces> step_begins_, step_ends_;
-  std::deque<size_t> uncollected_steps_;
-  size_t step_ = 0;
-  double device_busy_s_ = 0;
 };
 
 CudaAttentionShape attention_shape(const AttentionParams& attention, const CudaDevice& device) {
@@ -287,7 +280,6 @@ uint64_t CudaBackend::memory_budget_bytes(double utilization) const {
 
 Status CudaBackend::reserve(const StepLimits& limits, const AttentionParams& attention) {
   CHECK(partials_ == nullptr) << "reserve() is called once";
-  limits_ = limits;
   const auto max_tokens = static_cast<size_t>(limits.max_num_batched_tokens);
   for (const int32_t size : kRecordedBatchSizes) {
     if (size <= limits.max_num_batched_tokens) recorded_batch_sizes_.push_back(size);
@@ -309,10 +301,6 @@ Status CudaBackend::reserve(const StepLimits& limits, const AttentionParams& att
   sampling_.add_arrays(inputs_, limits.max_num_batched_tokens);
   RETURN_IF_ERROR(inputs_.reserve());
   RETURN_IF_ERROR(sampling_.reserve(limits.max_num_batched_tokens));
-  for (size_t i = 0; i < step_begins_.size(); ++i) {
-    ASSIGN_OR_RETURN(step_begins_[i], CudaEvent::create(true));
-    ASSIGN_OR_RETURN(step_ends_[i], CudaEvent::create(true));
-  }
   ASSIGN_OR_RETURN(gemm_, CudaGemm::create(limits.max_num_batched_tokens, max_cols_));
   ASSIGN_OR_RETURN(partials_, CudaBuffer::create(static_cast<size_t>(bounds.partial_floats) * sizeof(float)));
   ASSIGN_OR_RETURN(host_rows_, PinnedBuffer::create(static_cast<size_t>(logits_rows(limits.max_num_seqs)) *
@@ -333,8 +321,6 @@ void CudaBackend::plan(const StepInputs& step, const AttentionParams& attention)
     attention_plan_.plan(batch.cu_seqlens_q, batch.seq_lens, shape);
   }
   note(inputs_.begin(), "a step's inputs");
-  step_ = (step_ + 1) % step_begins_.size();
-  note(step_begins_[step_]->record(stream_->get()), "the beginning of a step");
   inputs_.fill<int32_t>(token_ids_, step.token_ids);
   inputs_.fill<int32_t>(positions_, batch.positions);
   inputs_.fill<int64_t>(slots_, batch.slot_mapping);
@@ -385,17 +371,6 @@ void CudaBackend::attention(Tensor qkv, const AttentionParams& attention, const 
   if (args.num_prefill_items > 0) launched(cuda::attention_prefill(args, stream_->get()), "attention_prefill");
   if (args.num_decode_items > 0) launched(cuda::attention_decode(args, stream_->get()), "attention_decode");
   if (args.num_merges > 0) launched(cuda::attention_merge(args, stream_->get()), "attention_merge");
-}
-
-Result<SampledTokens> CudaBackend::collect_samples() {
-  RETURN_IF_ERROR(error_);
-  ASSIGN_OR_RETURN(const SampledTokens sampled, sampling_.collect());
-  const size_t step = uncollected_steps_.front();
-  uncollected_steps_.pop_front();
-  RETURN_IF_ERROR(step_ends_[step]->wait());
-  ASSIGN_OR_RETURN(const double seconds, step_ends_[step]->seconds_since(*step_begins_[step]));
-  device_busy_s_ += seconds;
-  return sampled;
 }
 
 Result<Tensor> CudaBackend::host_rows(Tensor x) {

@@ -52,7 +52,8 @@ Status CudaSampling::reserve(int64_t max_rows) {
   ASSIGN_OR_RETURN(results_on_device_, CudaBuffer::create(layout(max_rows).end));
   for (Results& results : results_) {
     ASSIGN_OR_RETURN(results.memory, PinnedBuffer::create(layout(max_rows).end));
-    ASSIGN_OR_RETURN(results.copied, CudaEvent::create());
+    ASSIGN_OR_RETURN(results.begun, CudaEvent::create(true));
+    ASSIGN_OR_RETURN(results.copied, CudaEvent::create(true));
   }
   size_bytes_ = static_cast<int64_t>(layout(max_rows).end + 2 * tokens_[0]->size_bytes());
   return ok_status();
@@ -86,6 +87,7 @@ Status CudaSampling::plan(const StepInputs& step, CudaStepInputs& inputs, cudaSt
   // A piece is free when its results were collected; so were the copies out of its lists, which came before.
   CHECK(std::find(uncollected_.begin(), uncollected_.end(), piece_) == uncollected_.end())
       << "more steps in flight than pieces";
+  RETURN_IF_ERROR(results_[piece_].begun->record(stream));
   wants_logprobs_ = batch.wants_logprobs;
   num_biases_ = static_cast<int32_t>(batch.biases.size());
   num_counts_ = static_cast<int32_t>(batch.counts.size());
@@ -188,6 +190,8 @@ Result<SampledTokens> CudaSampling::collect() {
   Results& results = results_[uncollected_.front()];
   uncollected_.pop_front();
   RETURN_IF_ERROR(results.copied->wait());
+  ASSIGN_OR_RETURN(const double seconds, results.copied->seconds_since(*results.begun));
+  device_busy_s_ += seconds;
   const ResultLayout at = layout(max_rows_);
   const auto n = static_cast<size_t>(results.num_rows);
   std::byte* memory = results.memory->data();

@@ -35,6 +35,8 @@ class CudaSampling {
   // Copies what was sampled to the host.
   Status end_step(cudaStream_t stream);
   Result<SampledTokens> collect();
+  // How long collected steps kept the device at work: from a step's first copy to its last, by the device's clock.
+  double device_busy_s() const { return device_busy_s_; }
 
  private:
   // A list whose length has no bound in the step's size; grows when a step needs more.
@@ -44,6 +46,7 @@ class CudaSampling {
   };
   struct Results {  // of one step, in page-locked memory
     std::unique_ptr<PinnedBuffer> memory;
+    std::unique_ptr<CudaEvent> begun;  // the step, by the device's clock
     std::unique_ptr<CudaEvent> copied;
     int64_t num_rows = 0;
     bool has_logprobs = false;
@@ -65,6 +68,7 @@ class CudaSampling {
   std::unique_ptr<CudaBuffer> results_on_device_;
   std::array<Results, kNumPieces> results_;
   std::deque<size_t> uncollected_;  // pieces, oldest first
+  double device_busy_s_ = 0;
 
   // Of the step.
   size_t piece_ = 0;
