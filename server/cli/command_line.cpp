@@ -45,7 +45,23 @@ std::string program_help(const CLI::App& app, std::span<const std::unique_ptr<Ve
   }
   return text +
          "\n`sextant VERB --help` lists a verb's arguments, with examples.\n"
-         "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.\n";
+         "Exit codes: 0 done, 1 failed, 2 bad input, 3 a limit was missed, 130 interrupted.\n";
+}
+
+// Verbs of two words: "bench" is the group of "bench serve" and its like.
+bool is_group(const std::string& word, std::span<const std::unique_ptr<Verb>> verbs) {
+  return std::any_of(verbs.begin(), verbs.end(), [&](const auto& verb) { return verb->name().starts_with(word + " "); });
+}
+
+std::string group_help(const std::string& group, std::span<const std::unique_ptr<Verb>> verbs) {
+  std::string text = "Usage: sextant " + group + " VERB [arguments]\n\nVerbs:\n";
+  size_t width = 0;
+  for (const auto& verb : verbs) width = std::max(width, verb->name().size());
+  for (const auto& verb : verbs) {
+    if (!verb->name().starts_with(group + " ")) continue;
+    text += "  " + verb->name() + std::string(width + 3 - verb->name().size(), ' ') + verb->description() + "\n";
+  }
+  return text + "\n`sextant " + group + " VERB --help` lists a verb's arguments, with examples.\n";
 }
 
 int unknown_verb(const std::string& word, std::span<const std::unique_ptr<Verb>> verbs) {
@@ -86,10 +102,24 @@ int run_command_line(int argc, const char* const* argv, std::span<const std::uni
     std::fputs(program_help(app, verbs).c_str(), stdout);
     return kExitDone;
   }
-  const std::string wanted = word == "--version" ? "version" : word;
+  std::string wanted = word == "--version" ? "version" : word;
+  int num_words = 1;  // of the verb
+  if (is_group(word, verbs)) {
+    const std::string second = argc > 2 ? argv[2] : "";
+    if (second == "--help" || second == "-h" || second == "help") {
+      std::fputs(group_help(word, verbs).c_str(), stdout);
+      return kExitDone;
+    }
+    if (second.empty()) {
+      std::fputs(group_help(word, verbs).c_str(), stderr);
+      return kExitBadInput;
+    }
+    wanted = word + " " + second;
+    num_words = 2;
+  }
   const auto chosen =
       std::find_if(verbs.begin(), verbs.end(), [&](const auto& verb) { return verb->name() == wanted; });
-  if (chosen == verbs.end()) return unknown_verb(word, verbs);
+  if (chosen == verbs.end()) return unknown_verb(wanted, verbs);
 
   Verb& verb = **chosen;
   CLI::App verb_app(verb.description(), "sextant " + verb.name());
@@ -99,7 +129,7 @@ int run_command_line(int argc, const char* const* argv, std::span<const std::uni
   verb_app.allow_extras();
   verb.declare(verb_app);
   // CLI11 takes the words in reverse.
-  std::vector<std::string> words(argv + 2, argv + argc);
+  std::vector<std::string> words(argv + 1 + num_words, argv + argc);
   std::reverse(words.begin(), words.end());
   try {
     verb_app.parse(std::move(words));

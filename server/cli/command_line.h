@@ -20,13 +20,14 @@ enum ExitCode : int {
   kExitDone = 0,
   kExitFailed = 1,
   kExitBadInput = 2,
+  kExitLimitMissed = 3,  // an SLO was missed, or nothing meets it
   kExitInterrupted = 130,
 };
 
 class Verb {
  public:
   virtual ~Verb() = default;
-  virtual std::string name() const = 0;
+  virtual std::string name() const = 0;         // "serve", or two words: "bench serve" is in the group "bench"
   virtual std::string description() const = 0;  // one line for the list of verbs
   virtual std::string examples() const = 0;     // lines for the end of --help
   virtual void declare(CLI::App& app) = 0;      // flags and arguments, stored in the verb

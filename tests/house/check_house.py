@@ -84,6 +84,7 @@ PARTS = [
     ("bench/gpu", r"bench/gpu/"),
     ("bench/core", r"bench/core(/|_bench\.cpp$)"),
     ("bench/engine", r"bench/engine/"),
+    ("bench/record", r"bench/record/"),
     ("bench", r"bench/"),
     ("advisor", r"advisor/"),
     ("deploy", r"deploy/"),
@@ -114,13 +115,15 @@ MAY_INCLUDE = {
     "openai": ENGINE_FACE + ["config", "text", "format", "base", "http", "server"],
     "server": ENGINE_FACE + ["config", "text", "format", "base", "http"],
     "gateway": ["base", "http", "server"],
-    "cli": ENGINE_FACE + ["config", "text", "format", "base", "http", "openai", "gateway", "server"],
-    "bench": ["base", "text"],
+    "cli": ENGINE_FACE + ["config", "text", "format", "base", "http", "openai", "gateway", "server", "bench", "bench/record"],
+    "bench/record": ["base"],
+    # nvml.h and its reading: a client beside its server asks the GPU itself; they know nothing else of the engine.
+    "bench": ["base", "text", "bench/record", "engine/device/nvml.h", "engine/device/device_reading.h"],
     "bench/kernels": ["kernels", "device", "core", "config", "base"],
     "bench/gpu": ["kernels"],
     "bench/core": ["core", "config", "base"],
-    "bench/engine": ["engine", "core", "facts", "format", "config", "base", "bench"],
-    "advisor": ["facts", "base"],
+    "bench/engine": ["engine", "core", "facts", "format", "config", "base", "bench", "bench/record"],
+    "advisor": ["facts", "base", "bench/record"],
     "deploy": ["advisor", "base"],
 }
 
