@@ -50,7 +50,8 @@ std::string program_help(const CLI::App& app, std::span<const std::unique_ptr<Ve
 
 // Verbs of two words: "bench" is the group of "bench serve" and its like.
 bool is_group(const std::string& word, std::span<const std::unique_ptr<Verb>> verbs) {
-  return std::any_of(verbs.begin(), verbs.end(), [&](const auto& verb) { return verb->name().starts_with(word + " "); });
+  return std::any_of(verbs.begin(), verbs.end(),
+                     [&](const auto& verb) { return verb->name().starts_with(word + " "); });
 }
 
 std::string group_help(const std::string& group, std::span<const std::unique_ptr<Verb>> verbs) {
