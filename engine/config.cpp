@@ -56,6 +56,8 @@ std::vector<Status> EngineConfig::validate() const {
   errors.check_range(scheduler.max_steps_in_flight, 0, 16, "max_steps_in_flight");
   errors.check(parallel.tensor_parallel_size == 1, "tensor_parallel_size", "above 1 is not supported yet");
   errors.check(parallel.pipeline_parallel_size == 1, "pipeline_parallel_size", "above 1 is not supported yet");
+  errors.check(parallel.collective_timeout_s >= 0 && parallel.collective_timeout_s <= 1e6, "collective_timeout_s",
+               "must be between 0 and 1000000, not " + std::to_string(parallel.collective_timeout_s));
   // cuda-emulated is for tests: no help text names it.
   if (device.device != "cuda-emulated") errors.check_choice(device.device, {"auto", "cpu", "cuda"}, "device");
   errors.check_range(device.num_threads, 0, 1024, "num_threads");

@@ -43,6 +43,7 @@ struct SchedulerConfig {
 struct ParallelConfig {
   int64_t tensor_parallel_size = 1;
   int64_t pipeline_parallel_size = 1;
+  double collective_timeout_s = 600;  // after which a rank that does not come to a collective is missing; 0: never
 };
 
 struct DeviceConfig {
@@ -93,6 +94,8 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
           "steps that may overlap (default: 1 on the CPU, 2 on CUDA)");
   visitor("tensor_parallel_size", config.parallel.tensor_parallel_size, "devices that share each layer");
   visitor("pipeline_parallel_size", config.parallel.pipeline_parallel_size, "groups of devices that share the layers");
+  visitor("collective_timeout_s", config.parallel.collective_timeout_s,
+          "seconds a rank waits for the others before it names those that are missing and fails; 0: for ever");
   visitor("device", config.device.device, "auto, cpu, cuda");
   visitor("num_threads", config.device.num_threads, "CPU threads of the engine (default: the cores it may use)");
   visitor("step_timeout_s", config.device.step_timeout_s,
