@@ -124,17 +124,16 @@ def test_wrong_bytes_on_the_wire(server):
 
 
 def test_a_slow_client_times_out_and_holds_nobody_up(model):
-    import time
+    import select
 
     import server_process
 
-    with server_process.Server(model, "--header-timeout-ms", "500") as strict:
+    with server_process.Server(model, "--header-timeout-ms", "2000") as strict:
         sockets = [socket.create_connection(("127.0.0.1", strict.port)) for _ in range(50)]
         for connection in sockets:
             connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n")
-        begin = time.monotonic()
         assert strict.get("/health").status == 200
-        assert time.monotonic() - begin < 0.5
+        assert not select.select(sockets, [], [], 0)[0], "answered before the first of them was sent away"
         for connection in sockets:
             connection.settimeout(10)
             received = connection.recv(4096)
@@ -148,7 +147,7 @@ def test_a_full_queue_is_503_with_retry_after(model):
     import server_process
 
     with server_process.Server(model, "--max-num-seqs", "1", "--max-num-queued-reqs", "1") as narrow:
-        body = {"model": server_process.model_id(narrow), "prompt": "Hi", "max_tokens": 60, "ignore_eos": True}
+        body = {"model": server_process.model_id(narrow), "prompt": "Hi", "max_tokens": 200, "ignore_eos": True}
         with concurrent.futures.ThreadPoolExecutor(12) as pool:
             answers = list(pool.map(lambda _: narrow.post("/v1/completions", body), range(12)))
         statuses = [answer.status for answer in answers]

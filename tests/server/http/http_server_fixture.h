@@ -19,7 +19,7 @@
 
 namespace sextant::http {
 
-inline bool wait_until(const std::function<bool()>& condition, int timeout_ms = 5000) {
+inline bool wait_until(const std::function<bool()>& condition, int timeout_ms = 30'000) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
   while (!condition()) {
     if (std::chrono::steady_clock::now() > deadline) return false;

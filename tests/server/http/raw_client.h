@@ -76,7 +76,7 @@ class RawClient {
   }
 
   // One more read into the buffer; false at the end of the stream, on a reset or at the time-out.
-  bool read_more(int timeout_ms = 5000) {
+  bool read_more(int timeout_ms = 30'000) {
     pollfd poll_fd{.fd = fd_, .events = POLLIN, .revents = 0};
     timed_out_ = poll(&poll_fd, 1, timeout_ms) == 0;
     if (timed_out_) return false;
@@ -101,7 +101,7 @@ class RawClient {
     return take(buffer_.size());
   }
   // The connection is at its end (after what is buffered and still comes).
-  bool is_closed_by_server(int timeout_ms = 5000) {
+  bool is_closed_by_server(int timeout_ms = 30'000) {
     while (read_more(timeout_ms)) {
     }
     return at_eof_ || was_reset_;

@@ -91,13 +91,11 @@ TEST_F(SessionTest, SlowHeadersTimeOut) {
   start();
   RawClient loris(port);
   loris.send("GET /hello HTTP/1.1\r\n");
-  const auto begin = std::chrono::steady_clock::now();
   // A byte now and then does not move the deadline.
-  for (int i = 0; i < 100 && loris.send("A"); ++i) {
-    if (loris.read_more(10)) break;
-  }
+  bool is_answered = false;
+  for (int i = 0; i < 100 && loris.send("A") && !is_answered; ++i) is_answered = loris.read_more(10);
+  EXPECT_TRUE(is_answered) << "while bytes still came";
   EXPECT_EQ(loris.read_response().status, 408);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(1000));
   EXPECT_TRUE(loris.is_closed_by_server());
   RawClient silent(port);
   EXPECT_TRUE(silent.is_closed_by_server()) << "a connection without a request";
@@ -118,14 +116,14 @@ TEST_F(SessionTest, SlowBodiesTimeOut) {
 }
 
 TEST_F(SessionTest, BodiesThatKeepComingMayTakeLonger) {
-  limits.body_timeout = milliseconds(100);
+  limits.body_timeout = milliseconds(400);
   limits.min_body_bytes_per_s = 1000;  // 600 bytes earn 0.6 s
   start();
   RawClient client(port);
   client.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 600\r\n\r\n");
   for (int i = 0; i < 6; ++i) {
     client.send(std::string(100, 'a'));
-    std::this_thread::sleep_for(milliseconds(40));
+    std::this_thread::sleep_for(milliseconds(90));
   }
   EXPECT_EQ(client.read_response().body.size(), 600U);
 }
@@ -149,7 +147,7 @@ TEST_F(SessionTest, ManySlowClientsHoldNoThread) {
   }
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(RawClient(port).get("/hello").status, 200);
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(1000));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, limits.header_timeout) << "before the first of them is sent away";
 }
 
 TEST_F(SessionTest, ADisconnectIsNoticedWhileAHandlerWorks) {
