@@ -1,0 +1,578 @@
+#include "engine/group/process_group.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/base/check.h"
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+#include "engine/group/bytes.h"
+
+namespace sextant {
+namespace {
+
+// A stranger has so long to say who he is, and so many may be at it at once.
+constexpr double kHandshakeS = 10;
+constexpr int kMaxStrangers = 32;
+constexpr double kFailureSendS = 2;
+constexpr double kGoodbyeS = 2;
+constexpr auto kForEver = std::chrono::hours(24 * 365);
+
+int64_t now_ns() { return SteadyClock::instance().now_ns(); }
+double seconds_between(int64_t from_ns, int64_t to_ns) { return static_cast<double>(to_ns - from_ns) * 1e-9; }
+
+Status device_error(std::string message) { return {StatusCode::kDeviceError, std::move(message)}; }
+
+std::string seconds_text(double seconds) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g s", seconds);
+  return text;
+}
+
+std::string serialize_parts(const std::vector<std::string>& parts) {
+  ByteWriter out;
+  for (const std::string& part : parts) out.write(std::string_view(part));
+  return out.take();
+}
+
+Result<std::vector<std::string>> parse_parts(std::string_view bytes, size_t count) {
+  ByteReader in(bytes);
+  std::vector<std::string> parts(count);
+  for (std::string& part : parts) part = in.read_text();
+  if (!in.at_end()) return data_loss("an exchange of the group is damaged");
+  return parts;
+}
+
+}  // namespace
+
+ProcessGroup::ProcessGroup(Options options)
+    : options_(std::move(options)),
+      interval_s_(std::clamp(options_.silence_timeout_s / 5, 0.02, 1.0)),
+      connections_(static_cast<size_t>(options_.num_nodes)),
+      reserved_(static_cast<size_t>(options_.num_nodes)),
+      parts_(static_cast<size_t>(options_.num_nodes)),
+      progress_(static_cast<size_t>(options_.num_nodes)),
+      waited_for_s_(static_cast<size_t>(options_.num_nodes * options_.ranks_per_node)) {
+  CHECK(options_.node_rank >= 0 && options_.node_rank < options_.num_nodes) << options_.node_rank;
+}
+
+Result<std::unique_ptr<ProcessGroup>> ProcessGroup::form(Options options) {
+  std::unique_ptr<ProcessGroup> group(new ProcessGroup(std::move(options)));
+  group->heart_ = std::thread([raw = group.get()] { raw->beat(); });
+  if (group->num_nodes() > 1) {
+    RETURN_IF_ERROR(group->is_leader() ? group->gather_followers() : group->find_leader());
+  }
+  return group;
+}
+
+ProcessGroup::~ProcessGroup() {
+  leave("it ended");
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  heart_.join();
+  // What was said last is read by the others before they close; then nobody reads here any more.
+  const Deadline deadline = deadline_in(kGoodbyeS);
+  std::vector<ConnectionPtr> all = connections();
+  {
+    const std::lock_guard lock(mutex_);
+    all.insert(all.end(), closed_.begin(), closed_.end());
+  }
+  for (const ConnectionPtr& connection : all) {
+    connection->socket.finish_sending();
+    std::unique_lock lock(mutex_);
+    changed_.wait_until(lock, deadline, [&] { return connection->closed.load(); });
+    lock.unlock();
+    connection->socket.shutdown();
+    if (connection->reader.joinable()) connection->reader.join();
+  }
+}
+
+std::vector<ProcessGroup::ConnectionPtr> ProcessGroup::connections() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<ConnectionPtr> all;
+  for (const ConnectionPtr& connection : connections_) {
+    if (connection != nullptr) all.push_back(connection);
+  }
+  return all;
+}
+
+std::string ProcessGroup::local_host() const {
+  for (const ConnectionPtr& connection : connections()) return connection->socket.local_host();
+  return "127.0.0.1";
+}
+
+std::string ProcessGroup::describe(int node) const {
+  const int first = node * options_.ranks_per_node;
+  std::string text = "node " + std::to_string(node) + " (rank";
+  text += options_.ranks_per_node == 1
+              ? " " + std::to_string(first)
+              : "s " + std::to_string(first) + " to " + std::to_string(first + options_.ranks_per_node - 1);
+  for (const ConnectionPtr& connection : connections()) {
+    if (connection->node == node) text += ", " + connection->peer;
+  }
+  return text + ")";
+}
+
+// --- forming ---------------------------------------------------------------------------------------------------------
+
+Status ProcessGroup::gather_followers() {
+  const Deadline deadline = deadline_in(options_.join_timeout_s);
+  Result<TcpListener> listener = TcpListener::listen(options_.master_addr, options_.master_port);
+  while (!listener.ok()) {  // the machine's own name may not be known yet, the port not free yet
+    if (listener.status().code() == StatusCode::kInvalidArgument || std::chrono::steady_clock::now() > deadline) {
+      return Status(listener.status().code(), listener.status().message() + " (master_addr, master_port)");
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    listener = TcpListener::listen(options_.master_addr, options_.master_port);
+  }
+  const std::string where = host_and_port(options_.master_addr, listener->port());
+  LOG_INFO << "waiting at " << where << " for " << options_.num_nodes - 1 << " more nodes of the group";
+  if (options_.on_listening) options_.on_listening(listener->port());
+
+  std::atomic<int> num_strangers{0};
+  std::vector<std::thread> strangers;
+  const auto missing = [&] {
+    std::vector<int> nodes;
+    const std::lock_guard lock(mutex_);
+    for (int node = 1; node < options_.num_nodes; ++node) {
+      if (connections_[static_cast<size_t>(node)] == nullptr) nodes.push_back(node);
+    }
+    return nodes;
+  };
+  bool complete = false;
+  while (std::chrono::steady_clock::now() < deadline) {
+    {
+      const std::lock_guard lock(mutex_);
+      const bool all =
+          std::all_of(connections_.begin() + 1, connections_.end(), [](const auto& c) { return c != nullptr; });
+      if (all) formed_ = complete = true;  // from here on, whoever is lost is missed
+    }
+    if (complete) break;
+    std::optional<TcpSocket> socket = listener->accept(std::min(deadline, deadline_in(0.05)));
+    if (!socket) continue;
+    if (num_strangers.load() >= kMaxStrangers) continue;  // closed unheard
+    ++num_strangers;
+    strangers.emplace_back([this, &num_strangers, deadline, s = std::move(*socket)]() mutable {
+      receive_follower(std::move(s), std::min(deadline, deadline_in(kHandshakeS)));
+      --num_strangers;
+    });
+  }
+  for (std::thread& stranger : strangers) stranger.join();
+  if (complete) return ok_status();
+  std::string names;
+  for (const int node : missing()) names += (names.empty() ? "" : ", ") + std::to_string(node);
+  return {StatusCode::kDeadlineExceeded, "of " + std::to_string(options_.num_nodes) + " nodes, node " + names +
+                                             " did not come to " + where + " within " +
+                                             seconds_text(options_.join_timeout_s) + " (group_join_timeout)"};
+}
+
+void ProcessGroup::receive_follower(TcpSocket socket, Deadline deadline) {
+  const std::string peer = socket.peer();
+  int reserved = -1;
+  const auto admit = [&](int node) -> Status {
+    const std::lock_guard lock(mutex_);
+    if (reserved_[static_cast<size_t>(node)]) {
+      const ConnectionPtr& first = connections_[static_cast<size_t>(node)];
+      return invalid_argument("node_rank " + std::to_string(node) + " is given twice: " +
+                              (first == nullptr ? std::string("another node") : first->peer) + " has it, and " + peer);
+    }
+    if (formed_) return invalid_argument("the group is complete");
+    reserved_[static_cast<size_t>(node)] = true;
+    reserved = node;
+    return ok_status();
+  };
+  const LeaderHandshake leader{options_.secret, options_.facts, options_.num_nodes};
+  const Result<int> node = admit_node(socket, leader, deadline, admit);
+  if (!node.ok()) {
+    LOG_WARNING << "refused " << peer << ": " << node.status().message();
+    const std::lock_guard lock(mutex_);
+    if (reserved >= 0) reserved_[static_cast<size_t>(reserved)] = false;
+    return;
+  }
+  auto connection = std::make_shared<Connection>();
+  connection->socket = std::move(socket);
+  connection->node = *node;
+  connection->peer = peer;
+  {
+    const std::lock_guard lock(mutex_);
+    connections_[static_cast<size_t>(*node)] = connection;
+    start_reading(connection);
+  }
+  LOG_INFO << describe(*node) << " has joined the group";
+}
+
+Status ProcessGroup::find_leader() {
+  const Deadline deadline = deadline_in(options_.join_timeout_s);
+  const std::string where = host_and_port(options_.master_addr, options_.master_port);
+  LOG_INFO << "joining the group at " << where << " as node " << options_.node_rank << " of " << options_.num_nodes;
+  Status last = unavailable("no answer");
+  bool said = false;
+  while (std::chrono::steady_clock::now() < deadline) {
+    Result<TcpSocket> socket =
+        TcpSocket::connect(options_.master_addr, options_.master_port, std::min(deadline, deadline_in(kHandshakeS)));
+    if (socket.ok()) {
+      last = join_leader(*socket, options_.secret, options_.facts, options_.node_rank,
+                         std::min(deadline, deadline_in(kHandshakeS)));
+      if (last.ok()) {
+        auto connection = std::make_shared<Connection>();
+        connection->peer = socket->peer();
+        connection->socket = std::move(*socket);
+        const std::lock_guard lock(mutex_);
+        connections_[0] = connection;
+        formed_ = true;
+        start_reading(connection);
+        return ok_status();
+      }
+      if (last.code() == StatusCode::kInvalidArgument) {
+        return invalid_argument("refused by the group's leader at " + where + ": " + last.message());
+      }
+      if (last.code() == StatusCode::kDataLoss) {
+        return invalid_argument(where + " (master_addr, master_port): " + last.message());
+      }
+    } else {
+      last = socket.status();
+      if (last.code() == StatusCode::kInvalidArgument && !said) LOG_WARNING << last.message() << "; trying again";
+      said = true;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // the leader may start later
+  }
+  return {StatusCode::kDeadlineExceeded, "the group's leader was not found at " + where +
+                                             " (master_addr, master_port) within " +
+                                             seconds_text(options_.join_timeout_s) + ": " + last.message()};
+}
+
+// --- reading ---------------------------------------------------------------------------------------------------------
+
+// With the mutex held.
+void ProcessGroup::start_reading(const ConnectionPtr& connection) {
+  connection->heard_ns.store(now_ns());
+  connection->reader = std::thread([this, connection] { read(connection); });
+}
+
+void ProcessGroup::read(const ConnectionPtr& connection) {
+  const Deadline never = std::chrono::steady_clock::now() + kForEver;
+  Status status;
+  while (status.ok()) {
+    Result<Frame> frame = receive_frame(connection->socket, kMaxFrameBytes, never);
+    if (frame.ok()) {
+      connection->heard_ns.store(now_ns());
+      status = take(connection, std::move(*frame));
+    } else {
+      status = frame.status();
+    }
+  }
+  lost(connection, status.message());
+}
+
+Status ProcessGroup::take(const ConnectionPtr& connection, Frame frame) {
+  const auto node = static_cast<size_t>(connection->node);
+  switch (frame.type) {
+    case FrameType::kHeartbeat: {
+      ASSIGN_OR_RETURN(std::vector<RankProgress> ranks, parse_progress(frame.body));
+      if (ranks.size() > static_cast<size_t>(options_.ranks_per_node))
+        return data_loss("a heartbeat of too many ranks");
+      for (RankProgress& rank : ranks) {
+        rank.node = connection->node;
+        const int first = connection->node * options_.ranks_per_node;
+        if (rank.rank < first || rank.rank >= first + options_.ranks_per_node) {
+          return data_loss("a heartbeat of rank " + std::to_string(rank.rank) + ", which is another node's");
+        }
+      }
+      const std::lock_guard lock(mutex_);
+      progress_[node] = std::move(ranks);
+      return ok_status();
+    }
+    case FrameType::kFailure: fail_locally(frame.body); return ok_status();
+    case FrameType::kGoodbye:
+      if (is_leader()) return unavailable("it left: " + frame.body);
+      LOG_INFO << "the leader has left: " << frame.body;
+      {
+        const std::lock_guard lock(mutex_);
+        leader_left_ = true;
+      }
+      changed_.notify_all();
+      return unavailable("goodbye");
+    default: break;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (is_leader() && frame.type == FrameType::kPart) {
+      parts_[node].push_back(std::move(frame.body));
+    } else if (is_leader() && frame.type == FrameType::kOutput) {
+      outputs_.push_back(std::move(frame.body));
+    } else if (!is_leader() && frame.type == FrameType::kParts) {
+      all_parts_.push_back(std::move(frame.body));
+    } else if (!is_leader() && frame.type == FrameType::kStep) {
+      steps_.push_back(std::move(frame.body));
+    } else {
+      return data_loss("a message out of turn");
+    }
+  }
+  changed_.notify_all();
+  return ok_status();
+}
+
+void ProcessGroup::lost(const ConnectionPtr& connection, const std::string& why) {
+  const std::string who = connection->node == 0 ? "the leader, " + describe(0) + "," : describe(connection->node);
+  bool matters = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!formed_) {  // it may come again
+      connections_[static_cast<size_t>(connection->node)] = nullptr;
+      reserved_[static_cast<size_t>(connection->node)] = false;
+      closed_.push_back(connection);
+      LOG_WARNING << who << " was lost while the group formed: " << why;
+    } else {
+      matters = !leaving_ && !leader_left_;
+    }
+    connection->closed.store(true);
+  }
+  changed_.notify_all();
+  connection->socket.shutdown();
+  if (matters) fail(who + " is missing: " + why);
+}
+
+// --- the heart -------------------------------------------------------------------------------------------------------
+
+void ProcessGroup::beat() {
+  int64_t last_ns = now_ns();
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      const auto interval = std::chrono::duration<double>(interval_s_);
+      if (changed_.wait_for(lock, interval, [&] { return stopping_; })) return;
+    }
+    std::vector<RankProgress> own;
+    {
+      const std::lock_guard lock(handler_mutex_);
+      if (source_) own = source_();
+    }
+    for (RankProgress& rank : own) rank.node = options_.node_rank;
+    const std::string body = serialize_progress(own);
+    {
+      const std::lock_guard lock(mutex_);
+      progress_[static_cast<size_t>(options_.node_rank)] = std::move(own);
+    }
+    const int64_t begin_ns = now_ns();
+    const double pause_s = seconds_between(last_ns, begin_ns);
+    const std::vector<ConnectionPtr> all = connections();
+    // This process was stopped itself: what the others said meanwhile waits to be read.
+    if (pause_s > 3 * interval_s_ + 1) {
+      for (const ConnectionPtr& connection : all) connection->heard_ns.store(begin_ns);
+    }
+    if (!status().ok()) continue;
+    for (const ConnectionPtr& connection : all) {
+      if (!connection->closed.load()) static_cast<void>(send(*connection, FrameType::kHeartbeat, body));
+    }
+    look_for_silence(now_ns());
+    if (is_leader()) {
+      const std::vector<RankProgress> ranks = merged_progress();
+      const std::vector<int64_t> lags = lag_ms(ranks);
+      {
+        const std::lock_guard lock(mutex_);
+        for (size_t i = 0; i < ranks.size(); ++i) {
+          const auto rank = static_cast<size_t>(ranks[i].rank);
+          if (rank < waited_for_s_.size())
+            waited_for_s_[rank] += std::min(pause_s, static_cast<double>(lags[i]) * 1e-3);
+        }
+      }
+      look_for_stuck_ranks(ranks);
+    }
+    last_ns = begin_ns;
+  }
+}
+
+void ProcessGroup::look_for_silence(int64_t at_ns) {
+  for (const ConnectionPtr& connection : connections()) {
+    const double silent_s = seconds_between(connection->heard_ns.load(), at_ns);
+    if (connection->closed.load() || silent_s < options_.silence_timeout_s) continue;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!formed_ || leaving_ || leader_left_) return;
+    }
+    fail(describe(connection->node) + " is missing: nothing was heard of it for " + seconds_text(silent_s) +
+         " (collective_timeout)");
+  }
+}
+
+void ProcessGroup::look_for_stuck_ranks(const std::vector<RankProgress>& ranks) {
+  const int64_t longest = longest_inside_ms(ranks);
+  if (static_cast<double>(longest) * 1e-3 < options_.silence_timeout_s) return;
+  fail(describe_stuck(ranks) + " (collective_timeout)");
+}
+
+std::vector<RankProgress> ProcessGroup::merged_progress() const {
+  const int64_t at_ns = now_ns();
+  std::vector<RankProgress> ranks;
+  const std::lock_guard lock(mutex_);
+  for (size_t node = 0; node < progress_.size(); ++node) {
+    const ConnectionPtr& connection = connections_[node];
+    const bool silent =
+        connection != nullptr && seconds_between(connection->heard_ns.load(), at_ns) > 3 * interval_s_ + 0.2;
+    for (const RankProgress& rank : progress_[node]) {
+      ranks.push_back(rank);
+      ranks.back().silent = silent;
+    }
+  }
+  return ranks;
+}
+
+std::vector<RankReading> ProcessGroup::readings() const {
+  const std::vector<RankProgress> ranks = merged_progress();
+  const std::vector<int64_t> lags = lag_ms(ranks);
+  const int64_t at_ns = now_ns();
+  std::vector<RankReading> readings;
+  const std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < ranks.size(); ++i) {
+    const RankProgress& rank = ranks[i];
+    RankReading reading;
+    reading.rank = rank.rank;
+    reading.node = rank.node;
+    reading.step_s = static_cast<double>(rank.step_ms) * 1e-3;
+    reading.lag_s = static_cast<double>(lags[i]) * 1e-3;
+    reading.num_steps = rank.steps_done;
+    reading.num_collectives = rank.num_calls;
+    const ConnectionPtr& connection = connections_[static_cast<size_t>(rank.node)];
+    if (connection != nullptr) {
+      reading.heartbeat_age_s = seconds_between(connection->heard_ns.load(), at_ns);
+    }
+    if (static_cast<size_t>(rank.rank) < waited_for_s_.size()) {
+      reading.waited_for_s = waited_for_s_[static_cast<size_t>(rank.rank)];
+    }
+    readings.push_back(reading);
+  }
+  return readings;
+}
+
+// --- failing and leaving ---------------------------------------------------------------------------------------------
+
+Status ProcessGroup::status() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+void ProcessGroup::fail_locally(const std::string& message) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_.ok() || leaving_) return;
+    failure_ = device_error(message);
+  }
+  LOG_ERROR << "the group has failed: " << message;
+  changed_.notify_all();
+  const std::lock_guard lock(handler_mutex_);
+  if (!handler_ || handled_) return;
+  handled_ = true;
+  handler_(message);
+}
+
+void ProcessGroup::fail(const std::string& message) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_.ok() || leaving_) return;
+  }
+  fail_locally(message);
+  for (const ConnectionPtr& connection : connections()) {
+    if (connection->closed.load()) continue;
+    const std::lock_guard sending(connection->sending);
+    static_cast<void>(send_frame(connection->socket, FrameType::kFailure, message, deadline_in(kFailureSendS)));
+  }
+}
+
+void ProcessGroup::set_failure_handler(std::function<void(const std::string&)> handler) {
+  const Status failed = status();
+  const std::lock_guard lock(handler_mutex_);
+  handler_ = std::move(handler);
+  if (!handler_ || handled_ || failed.ok()) return;
+  handled_ = true;
+  handler_(failed.message());
+}
+
+void ProcessGroup::set_progress_source(std::function<std::vector<RankProgress>()> source) {
+  const std::lock_guard lock(handler_mutex_);
+  source_ = std::move(source);
+}
+
+void ProcessGroup::leave(const std::string& why) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (std::exchange(leaving_, true)) return;
+    if (!failure_.ok() || leader_left_) return;
+  }
+  changed_.notify_all();
+  for (const ConnectionPtr& connection : connections()) {
+    if (connection->closed.load()) continue;
+    const std::lock_guard sending(connection->sending);
+    static_cast<void>(send_frame(connection->socket, FrameType::kGoodbye, why, deadline_in(kGoodbyeS)));
+  }
+}
+
+// --- messages --------------------------------------------------------------------------------------------------------
+
+Status ProcessGroup::send(Connection& connection, FrameType type, std::string_view body) {
+  Status sent;
+  {
+    const std::lock_guard sending(connection.sending);
+    sent = send_frame(connection.socket, type, body, deadline_in(options_.silence_timeout_s));
+  }
+  if (sent.ok() || connection.closed.load()) return sent;
+  // A heartbeat's loss shows in the reader, who has the better reason.
+  if (type != FrameType::kHeartbeat) fail(describe(connection.node) + " is missing: " + sent.message());
+  return status();
+}
+
+Status ProcessGroup::send_step(std::string_view bytes) {
+  CHECK(is_leader());
+  RETURN_IF_ERROR(status());
+  for (const ConnectionPtr& connection : connections()) RETURN_IF_ERROR(send(*connection, FrameType::kStep, bytes));
+  return ok_status();
+}
+
+Status ProcessGroup::send_output(std::string_view bytes) {
+  CHECK(!is_leader());
+  RETURN_IF_ERROR(status());
+  for (const ConnectionPtr& connection : connections()) RETURN_IF_ERROR(send(*connection, FrameType::kOutput, bytes));
+  return ok_status();
+}
+
+Result<std::optional<std::string>> ProcessGroup::next_of(std::deque<std::string>& queue) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return !queue.empty() || !failure_.ok() || leader_left_ || leaving_; });
+  if (!failure_.ok()) return failure_;
+  if (queue.empty()) return std::optional<std::string>();
+  std::optional<std::string> next = std::move(queue.front());
+  queue.pop_front();
+  return next;
+}
+
+Result<std::optional<std::string>> ProcessGroup::receive_step() { return next_of(steps_); }
+
+Result<std::string> ProcessGroup::receive_output() {
+  ASSIGN_OR_RETURN(std::optional<std::string> output, next_of(outputs_));
+  if (!output) return unavailable("the group was left");
+  return std::move(*output);
+}
+
+Result<std::vector<std::string>> ProcessGroup::exchange(std::string part) {
+  if (num_nodes() == 1) return std::vector<std::string>{std::move(part)};
+  std::vector<std::string> parts(static_cast<size_t>(num_nodes()));
+  if (is_leader()) {
+    parts[0] = std::move(part);
+    for (size_t node = 1; node < parts.size(); ++node) {
+      ASSIGN_OR_RETURN(std::optional<std::string> next, next_of(parts_[node]));
+      if (!next) return unavailable("the group was left");
+      parts[node] = std::move(*next);
+    }
+    const std::string all = serialize_parts(parts);
+    for (const ConnectionPtr& connection : connections()) RETURN_IF_ERROR(send(*connection, FrameType::kParts, all));
+    return parts;
+  }
+  for (const ConnectionPtr& connection : connections()) RETURN_IF_ERROR(send(*connection, FrameType::kPart, part));
+  ASSIGN_OR_RETURN(std::optional<std::string> all, next_of(all_parts_));
+  if (!all) return unavailable("the leader has left");
+  return parse_parts(*all, parts.size());
+}
+
+}  // namespace sextant
