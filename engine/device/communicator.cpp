@@ -3,6 +3,8 @@
 
 #include <numeric>
 
+#include "engine/base/clock.h"
+
 namespace sextant {
 
 std::string_view collective_kind_name(CollectiveKind kind) {
@@ -44,13 +46,33 @@ void Communicator::check(const CollectiveCall& call) const {
   CHECK(!is_pair || call.peer != rank_) << "rank " << rank_ << ": " << call.describe();
 }
 
-void Communicator::count(const CollectiveCall& call) {
+void Communicator::enter(const CollectiveCall& call) {
   if (call.kind != CollectiveKind::kSend && call.kind != CollectiveKind::kReceive)
     number_.fetch_add(1, std::memory_order_relaxed);
   const std::lock_guard lock(counters_mutex_);
   CollectiveCounters::OfKind& of_kind = (recording_ ? recorded_ : counters_).of(call.kind);
   ++of_kind.calls;
   of_kind.bytes += call.bytes();
+  inside_ = call;
+  inside_since_ns_ = SteadyClock::instance().now_ns();
+}
+
+Status Communicator::leave(Status result) {
+  const std::lock_guard lock(counters_mutex_);
+  inside_s_ += static_cast<double>(SteadyClock::instance().now_ns() - inside_since_ns_) * 1e-9;
+  inside_.reset();
+  return result;
+}
+
+std::optional<Communicator::Inside> Communicator::inside() const {
+  const std::lock_guard lock(counters_mutex_);
+  if (!inside_) return std::nullopt;
+  return Inside{*inside_, static_cast<double>(SteadyClock::instance().now_ns() - inside_since_ns_) * 1e-9};
+}
+
+double Communicator::inside_s() const {
+  const std::lock_guard lock(counters_mutex_);
+  return inside_s_;
 }
 
 CollectiveCounters Communicator::counters() const {
@@ -78,22 +100,22 @@ void Communicator::replayed(const CollectiveCounters& recorded) {
 Status Communicator::all_reduce(void* data, int64_t count, DType dtype, Stream stream) {
   const CollectiveCall call = {CollectiveKind::kAllReduce, count, dtype, -1};
   check(call);
-  this->count(call);
-  return do_all_reduce(data, call, stream);
+  enter(call);
+  return leave(do_all_reduce(data, call, stream));
 }
 
 Status Communicator::all_gather(const void* from, void* to, int64_t count, DType dtype, Stream stream) {
   const CollectiveCall call = {CollectiveKind::kAllGather, count * size_, dtype, -1};
   check(call);
-  this->count(call);
-  return do_all_gather(from, to, count, call, stream);
+  enter(call);
+  return leave(do_all_gather(from, to, count, call, stream));
 }
 
 Status Communicator::reduce_scatter(const void* from, void* to, int64_t count, DType dtype, Stream stream) {
   const CollectiveCall call = {CollectiveKind::kReduceScatter, count * size_, dtype, -1};
   check(call);
-  this->count(call);
-  return do_reduce_scatter(from, to, count, call, stream);
+  enter(call);
+  return leave(do_reduce_scatter(from, to, count, call, stream));
 }
 
 Status Communicator::gather(const void* from, void* to, std::span<const int64_t> counts, DType dtype, int root,
@@ -102,29 +124,29 @@ Status Communicator::gather(const void* from, void* to, std::span<const int64_t>
   const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
   const CollectiveCall call = {CollectiveKind::kGather, total, dtype, root};
   check(call);
-  count(call);
-  return do_gather(from, to, counts, call, stream);
+  enter(call);
+  return leave(do_gather(from, to, counts, call, stream));
 }
 
 Status Communicator::broadcast(void* data, int64_t count, DType dtype, int root, Stream stream) {
   const CollectiveCall call = {CollectiveKind::kBroadcast, count, dtype, root};
   check(call);
-  this->count(call);
-  return do_broadcast(data, call, stream);
+  enter(call);
+  return leave(do_broadcast(data, call, stream));
 }
 
 Status Communicator::send(const void* data, int64_t count, DType dtype, int peer, Stream stream) {
   const CollectiveCall call = {CollectiveKind::kSend, count, dtype, peer};
   check(call);
-  this->count(call);
-  return do_send(data, call, stream);
+  enter(call);
+  return leave(do_send(data, call, stream));
 }
 
 Status Communicator::receive(void* data, int64_t count, DType dtype, int peer, Stream stream) {
   const CollectiveCall call = {CollectiveKind::kReceive, count, dtype, peer};
   check(call);
-  this->count(call);
-  return do_receive(data, call, stream);
+  enter(call);
+  return leave(do_receive(data, call, stream));
 }
 
 std::string name_ranks(std::span<const int> ranks) {

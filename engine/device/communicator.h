@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -97,6 +98,15 @@ class Communicator {
   uint64_t number() const { return number_.load(std::memory_order_relaxed); }
   CollectiveCounters counters() const;
 
+  // The call that this rank is in, for watchdogs: host communicators wait inside, on a stream a call returns at once. Any thread.
+  struct Inside {
+    CollectiveCall call;
+    double seconds = 0;  // so far
+  };
+  std::optional<Inside> inside() const;
+  // Spent inside calls since start.
+  double inside_s() const;
+
   // What a step recorded as a graph moves: calls between begin and end are kept apart from the counters, and each replay of
   // the graph, announced by replayed(), counts them. Rank's thread.
   void begin_recording();
@@ -119,7 +129,8 @@ class Communicator {
 
  private:
   void check(const CollectiveCall& call) const;
-  void count(const CollectiveCall& call);
+  void enter(const CollectiveCall& call);
+  Status leave(Status result);
 
   const int rank_;
   const int size_;
@@ -128,6 +139,9 @@ class Communicator {
   CollectiveCounters counters_;
   CollectiveCounters recorded_;
   bool recording_ = false;
+  std::optional<CollectiveCall> inside_;
+  int64_t inside_since_ns_ = 0;
+  double inside_s_ = 0;
 };
 
 // "rank 2", "ranks 0, 2 and 3".
