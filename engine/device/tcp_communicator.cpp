@@ -117,8 +117,7 @@ class TcpCommunicator final : public Communicator {
   uint64_t collective_number() const { return number() - 1; }  // counted before the call
 
   static std::string describe(const MessageHead& head) {
-    if (head.kind >= kNumCollectiveKinds || head.dtype > static_cast<uint8_t>(DType::kUint8))
-      return "what is no call";
+    if (head.kind >= kNumCollectiveKinds || head.dtype > static_cast<uint8_t>(DType::kUint8)) return "what is no call";
     const CollectiveCall call = {static_cast<CollectiveKind>(head.kind), head.count, static_cast<DType>(head.dtype),
                                  head.peer};
     return call.describe() + " (number " + std::to_string(head.number) + ")";
