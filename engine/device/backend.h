@@ -19,6 +19,7 @@
 #include "engine/base/dtype.h"
 #include "engine/base/result.h"
 #include "engine/base/weight_type.h"
+#include "engine/device/communicator.h"
 #include "engine/device/sample_batch.h"
 
 namespace sextant {
@@ -120,6 +121,7 @@ struct StepLimits {
   int64_t max_model_len = 0;
   int64_t vocab_size = 0;
   int64_t block_size = 16;
+  int32_t num_ranks = 1;  // between which each layer is cut
 };
 
 struct AttentionParams {
@@ -198,6 +200,32 @@ class Backend {
   virtual void add(Tensor x, Tensor y) = 0;
   // out[r] = x[the plan's logits_indices[r]]
   virtual void gather_logits_rows(Tensor x, Tensor out) = 0;
+
+  // Between the ranks of a group; each calls the same ops with the same shapes. An error of the communicator is the backend's.
+  // out[t] = table row of the plan's token t, the table's first row being that of token first_row; zeros where it has no such row.
+  virtual void embed_part(const WeightMatrix& /*table*/, int64_t /*first_row*/, Tensor /*out*/) { no_ranks(); }
+  // x = sum over ranks of x, in place; rows packed (row_stride == cols). As exact as Communicator::all_reduce.
+  virtual void all_reduce(Communicator&, Tensor /*x*/) { no_ranks(); }
+  // residual += sum over ranks of x; out = rms_norm(residual). x is lost. A backend may fuse it (kernels/reduce_norm.h).
+  virtual void all_reduce_add_rms_norm(Communicator& group, Tensor residual, Tensor x, const float* weight, float eps,
+                                       Tensor out) {
+    all_reduce(group, x);
+    add_rms_norm(residual, x, weight, eps, out);
+  }
+  // Rows of up to so many bytes all_reduce_add_rms_norm() gathers and sums itself, instead of an all_reduce; 0: none.
+  virtual int64_t gathered_reduce_bytes() const { return 0; }
+  // On rank 0: out [R, sum of widths] = the ranks' `part` [R, widths[rank]] side by side, in order. f32, packed. `scratch` is as
+  // large as `out`; both are rank 0's alone.
+  virtual void gather_columns(Communicator&, Tensor /*part*/, std::span<const int64_t> /*widths*/, Tensor /*scratch*/,
+                              Tensor /*out*/) {
+    no_ranks();
+  }
+  // The tokens that rank 0 sampled in this step, for the next one on every rank; after rank 0's last sample().
+  virtual void share_samples(Communicator&) { no_ranks(); }
+  // Rows to and from another rank of a group; packed.
+  virtual void send(Communicator&, Tensor /*x*/, int /*peer*/) { no_ranks(); }
+  virtual void receive(Communicator&, Tensor /*x*/, int /*peer*/) { no_ranks(); }
+
   // Rows in memory that the host reads and writes, once all ops so far are done: `x` itself where the device's memory is
   // that. Valid until the next call.
   virtual Result<Tensor> host_rows(Tensor x) {
@@ -232,6 +260,9 @@ class Backend {
   virtual void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) = 0;
   // Waits for all ops; kDeviceError when one failed.
   virtual Status synchronize() = 0;
+
+ private:
+  void no_ranks() const { CHECK(false) << description() << " works alone"; }
 };
 
 }  // namespace sextant

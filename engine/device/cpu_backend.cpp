@@ -121,6 +121,56 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void embed_part(const WeightMatrix& table, int64_t first_row, Tensor out) override {
+    check_f32(out);
+    const std::span<const int32_t> ids = token_ids_;
+    const CpuMatrix& matrix = cpu_matrix(table);
+    CHECK(out.cols == matrix.cols() && out.rows >= static_cast<int64_t>(ids.size())) << "embed_part: shape of out";
+    for_rows(static_cast<int64_t>(ids.size()), out.cols, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        const int64_t row = ids[static_cast<size_t>(t)] - first_row;
+        float* to = out.f32() + t * out.row_stride;
+        if (row >= 0 && row < matrix.rows()) {
+          matrix.read_row(row, to);
+        } else {
+          std::fill_n(to, out.cols, 0.0f);
+        }
+      }
+    });
+  }
+
+  void all_reduce(Communicator& group, Tensor x) override {
+    CHECK_EQ(x.row_stride, x.cols);
+    note(group.all_reduce(x.data, x.rows * x.cols, x.dtype));
+  }
+  void gather_columns(Communicator& group, Tensor part, std::span<const int64_t> widths, Tensor scratch,
+                      Tensor out) override {
+    check_f32(part);
+    CHECK_EQ(part.row_stride, part.cols);
+    const bool one_row = part.rows == 1;
+    std::vector<int64_t> counts(widths.begin(), widths.end());
+    for (int64_t& count : counts) count *= part.rows;
+    note(group.gather(part.data, one_row ? out.data : scratch.data, counts, part.dtype, 0));
+    if (group.rank() != 0 || one_row) return;
+    pool_.parallel_for(part.rows, 1, [&](int64_t begin, int64_t end) {
+      int64_t column = 0;
+      for (const int64_t width : widths) {
+        const float* from = scratch.f32() + part.rows * column;
+        for (int64_t r = begin; r < end; ++r)
+          std::copy_n(from + r * width, width, out.f32() + r * out.row_stride + column);
+        column += width;
+      }
+    });
+  }
+  void send(Communicator& group, Tensor x, int peer) override {
+    CHECK_EQ(x.row_stride, x.cols);
+    note(group.send(x.data, x.rows * x.cols, x.dtype, peer));
+  }
+  void receive(Communicator& group, Tensor x, int peer) override {
+    CHECK_EQ(x.row_stride, x.cols);
+    note(group.receive(x.data, x.rows * x.cols, x.dtype, peer));
+  }
+
   void rms_norm(Tensor x, const float* weight, float eps, Tensor out) override {
     check_f32(x);
     check_f32(out);
@@ -238,9 +288,14 @@ class CpuBackend final : public Backend {
     pool_.parallel_for(n, grain, body);
   }
 
-  Status synchronize() override { return ok_status(); }
+  Status synchronize() override { return error_; }
 
  private:
+  // Only other ranks can fail here; what is computed after that is lost.
+  void note(Status status) {
+    if (!status.ok() && error_.ok()) error_ = std::move(status);
+  }
+
   template <typename Body>
   void for_rows(int64_t rows, int64_t cols, Body&& body) {
     pool_.parallel_for(rows, std::max<int64_t>(1, kMinElementsToShare / 2 / std::max<int64_t>(cols, 1)), body);
@@ -279,6 +334,7 @@ class CpuBackend final : public Backend {
   std::span<const int32_t> token_ids_;  // of the step, as are the following
   std::span<const int32_t> logits_indices_;
   int32_t max_position_ = 0;
+  Status error_;
 };
 
 Result<const KernelTable*> chosen_kernels() {

@@ -38,6 +38,9 @@ class ActivationBuffer {
   std::unique_ptr<DeviceBuffer> buffer_;
 };
 
+MatrixPart rows_of(const IndexRange& range) { return {.row_begin = range.begin, .row_end = range.end}; }
+MatrixPart columns_of(const IndexRange& range) { return {.col_begin = range.begin, .col_end = range.end}; }
+
 struct LlamaLayer {
   FloatBuffer input_norm;                          // [H]
   std::unique_ptr<WeightMatrix> qkv;               // [(heads + 2 * kv heads) * D, H]
@@ -53,36 +56,50 @@ struct LlamaLayer {
 
 class Llama final : public Model {
  public:
-  Llama(const ModelConfig& config, Backend& backend)
-      : config_(config), backend_(backend), attention_(make_attention_params(config)) {}
+  Llama(const ModelConfig& config, Backend& backend, const ModelLoadOptions& options)
+      : whole_(config),
+        shard_(options.tensor_group == nullptr ? whole_shard(config) : options.shard),
+        group_(options.tensor_group),
+        config_(shard_config(config, shard_)),
+        backend_(backend),
+        attention_(make_attention_params(config_)) {}
 
   Status load(WeightLoader& loader, const ModelLoadOptions& options);
 
   const AttentionParams& attention() const override { return attention_; }
   Tensor forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) override;
-  void compute_logits(Tensor hidden_rows, Tensor logits) override {
-    backend_.matmul(lm_head_ ? *lm_head_ : *embedding_, hidden_rows, logits);
-  }
+  void compute_logits(Tensor hidden_rows, Tensor logits) override;
+  Communicator* tensor_group() const override { return group_; }
   int64_t weight_bytes() const override { return weight_bytes_; }
   int64_t num_parameters() const override { return num_parameters_; }
 
  private:
   Status load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& layer);
-  Status load_matrix(WeightLoader& loader, const std::string& name, int64_t rows, int64_t cols,
+  Status load_matrix(WeightLoader& loader, const std::string& name, int64_t rows, int64_t cols, const MatrixPart& part,
                      std::unique_ptr<WeightMatrix>& matrix);
+  struct BiasPart {
+    const char* name;
+    int64_t size;
+    IndexRange part;
+  };
   Status stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix);
   Status load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer);
-  Status load_biases(WeightLoader& loader, const std::string& prefix,
-                     const std::vector<std::pair<const char*, int64_t>>& parts, FloatBuffer& buffer);
+  Status load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<BiasPart>& parts,
+                     FloatBuffer& buffer);
   Status make_rope_table(int64_t num_positions);
+  // residual += projected, summed over the ranks; normed = rms_norm(residual).
+  void add_and_norm(Tensor residual, Tensor projected, const float* weight, Tensor normed);
 
-  const ModelConfig config_;
+  const ModelConfig whole_;
+  const TensorShard shard_;
+  Communicator* const group_;
+  const ModelConfig config_;  // of this rank's part
   Backend& backend_;
   const AttentionParams attention_;
   RopeTable rope_;
   FloatBuffer rope_cos_, rope_sin_;
 
-  std::unique_ptr<WeightMatrix> embedding_;  // [V, H]; the head too when tied
+  std::unique_ptr<WeightMatrix> embedding_;  // [V, H], of the part V's rows; the head too when tied
   std::unique_ptr<WeightMatrix> lm_head_;    // [V, H]; null when tied
   FloatBuffer final_norm_;
   std::vector<LlamaLayer> layers_;
@@ -91,6 +108,9 @@ class Llama final : public Model {
 
   // Activations of one step, [max_num_batched_tokens, ...].
   ActivationBuffer residual_, normed_, qkv_, attended_, gate_up_, activated_, projected_, logits_input_;
+  // Of a part: this rank's columns of the logits, and all ranks' on rank 0.
+  ActivationBuffer logits_part_, gathered_logits_;
+  std::vector<int64_t> vocab_sizes_;  // by rank
 };
 
 Status Llama::stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix) {
@@ -105,9 +125,9 @@ Status Llama::stack(const std::vector<HostTensor>& parts, std::unique_ptr<Weight
 }
 
 Status Llama::load_matrix(WeightLoader& loader, const std::string& name, int64_t rows, int64_t cols,
-                          std::unique_ptr<WeightMatrix>& matrix) {
+                          const MatrixPart& part, std::unique_ptr<WeightMatrix>& matrix) {
   std::vector<HostTensor> parts(1);
-  ASSIGN_OR_RETURN(parts[0], loader.read_matrix(name, rows, cols));
+  ASSIGN_OR_RETURN(parts[0], loader.read_matrix(name, rows, cols, part));
   return stack(parts, matrix);
 }
 
@@ -118,12 +138,12 @@ Status Llama::load_vector(WeightLoader& loader, const std::string& name, int64_t
   return buffer.upload(backend_, values);
 }
 
-Status Llama::load_biases(WeightLoader& loader, const std::string& prefix,
-                          const std::vector<std::pair<const char*, int64_t>>& parts, FloatBuffer& buffer) {
+Status Llama::load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<BiasPart>& parts,
+                          FloatBuffer& buffer) {
   std::vector<float> stacked;
-  for (const auto& [name, size] : parts) {
-    ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(prefix + name + ".bias", size));
-    stacked.insert(stacked.end(), values.begin(), values.end());
+  for (const BiasPart& bias : parts) {
+    ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(prefix + bias.name + ".bias", bias.size));
+    stacked.insert(stacked.end(), values.begin() + bias.part.begin, values.begin() + bias.part.end);
   }
   num_parameters_ += static_cast<int64_t>(stacked.size());
   weight_bytes_ += static_cast<int64_t>(stacked.size() * sizeof(float));
@@ -132,38 +152,48 @@ Status Llama::load_biases(WeightLoader& loader, const std::string& prefix,
 
 Status Llama::load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& layer) {
   const std::string prefix = "model.layers." + std::to_string(layer_idx) + ".";
-  const int64_t hidden = config_.hidden_size;
-  const int64_t inner = config_.intermediate_size;
-  const int64_t q_size = config_.q_size();
-  const int64_t kv_size = config_.kv_size();
+  const int64_t hidden = whole_.hidden_size;
+  const int64_t inner = whole_.intermediate_size;
+  const int64_t q_size = whole_.q_size();
+  const int64_t kv_size = whole_.kv_size();
+  const int64_t head_dim = whole_.head_dim;
+  const IndexRange q_part = {shard_.heads.begin * head_dim, shard_.heads.end * head_dim};
+  const IndexRange kv_part = {shard_.kv_heads.begin * head_dim, shard_.kv_heads.end * head_dim};
+  const IndexRange all = {0, hidden};
 
   RETURN_IF_ERROR(load_vector(loader, prefix + "input_layernorm.weight", hidden, layer.input_norm));
   std::vector<HostTensor> qkv(3);
-  ASSIGN_OR_RETURN(qkv[0], loader.read_matrix(prefix + "self_attn.q_proj.weight", q_size, hidden));
-  ASSIGN_OR_RETURN(qkv[1], loader.read_matrix(prefix + "self_attn.k_proj.weight", kv_size, hidden));
-  ASSIGN_OR_RETURN(qkv[2], loader.read_matrix(prefix + "self_attn.v_proj.weight", kv_size, hidden));
+  ASSIGN_OR_RETURN(qkv[0], loader.read_matrix(prefix + "self_attn.q_proj.weight", q_size, hidden, rows_of(q_part)));
+  ASSIGN_OR_RETURN(qkv[1], loader.read_matrix(prefix + "self_attn.k_proj.weight", kv_size, hidden, rows_of(kv_part)));
+  ASSIGN_OR_RETURN(qkv[2], loader.read_matrix(prefix + "self_attn.v_proj.weight", kv_size, hidden, rows_of(kv_part)));
   if (config_.rope.interleaved) {
-    uninterleave_rope_rows(qkv[0], config_.num_attention_heads, config_.head_dim);
-    uninterleave_rope_rows(qkv[1], config_.num_key_value_heads, config_.head_dim);
+    uninterleave_rope_rows(qkv[0], config_.num_attention_heads, head_dim);
+    uninterleave_rope_rows(qkv[1], config_.num_key_value_heads, head_dim);
   }
   RETURN_IF_ERROR(stack(qkv, layer.qkv));
-  RETURN_IF_ERROR(load_matrix(loader, prefix + "self_attn.o_proj.weight", hidden, q_size, layer.attention_output));
+  RETURN_IF_ERROR(load_matrix(loader, prefix + "self_attn.o_proj.weight", hidden, q_size, columns_of(q_part),
+                              layer.attention_output));
   if (config_.attention_bias) {
-    RETURN_IF_ERROR(load_biases(
-        loader, prefix, {{"self_attn.q_proj", q_size}, {"self_attn.k_proj", kv_size}, {"self_attn.v_proj", kv_size}},
-        layer.qkv_bias));
-    RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.o_proj", hidden}}, layer.attention_output_bias));
+    RETURN_IF_ERROR(load_biases(loader, prefix,
+                                {{"self_attn.q_proj", q_size, q_part},
+                                 {"self_attn.k_proj", kv_size, kv_part},
+                                 {"self_attn.v_proj", kv_size, kv_part}},
+                                layer.qkv_bias));
+    RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.o_proj", hidden, all}}, layer.attention_output_bias));
   }
   RETURN_IF_ERROR(load_vector(loader, prefix + "post_attention_layernorm.weight", hidden, layer.post_attention_norm));
   std::vector<HostTensor> gate_up(2);
-  ASSIGN_OR_RETURN(gate_up[0], loader.read_matrix(prefix + "mlp.gate_proj.weight", inner, hidden));
-  ASSIGN_OR_RETURN(gate_up[1], loader.read_matrix(prefix + "mlp.up_proj.weight", inner, hidden));
+  ASSIGN_OR_RETURN(gate_up[0],
+                   loader.read_matrix(prefix + "mlp.gate_proj.weight", inner, hidden, rows_of(shard_.inner)));
+  ASSIGN_OR_RETURN(gate_up[1], loader.read_matrix(prefix + "mlp.up_proj.weight", inner, hidden, rows_of(shard_.inner)));
   RETURN_IF_ERROR(stack(gate_up, layer.gate_up));
-  RETURN_IF_ERROR(load_matrix(loader, prefix + "mlp.down_proj.weight", hidden, inner, layer.down));
+  RETURN_IF_ERROR(
+      load_matrix(loader, prefix + "mlp.down_proj.weight", hidden, inner, columns_of(shard_.inner), layer.down));
   if (config_.mlp_bias) {
-    RETURN_IF_ERROR(
-        load_biases(loader, prefix, {{"mlp.gate_proj", inner}, {"mlp.up_proj", inner}}, layer.gate_up_bias));
-    RETURN_IF_ERROR(load_biases(loader, prefix, {{"mlp.down_proj", hidden}}, layer.down_bias));
+    RETURN_IF_ERROR(load_biases(loader, prefix,
+                                {{"mlp.gate_proj", inner, shard_.inner}, {"mlp.up_proj", inner, shard_.inner}},
+                                layer.gate_up_bias));
+    RETURN_IF_ERROR(load_biases(loader, prefix, {{"mlp.down_proj", hidden, all}}, layer.down_bias));
   }
   return ok_status();
 }
@@ -188,12 +218,14 @@ Status Llama::make_rope_table(int64_t num_positions) {
 
 Status Llama::load(WeightLoader& loader, const ModelLoadOptions& options) {
   const int64_t hidden = config_.hidden_size;
-  RETURN_IF_ERROR(load_matrix(loader, "model.embed_tokens.weight", config_.vocab_size, hidden, embedding_));
+  const int64_t vocab_size = config_.vocab_size;
+  const MatrixPart vocab_rows = rows_of(shard_.vocab);
+  RETURN_IF_ERROR(load_matrix(loader, "model.embed_tokens.weight", vocab_size, hidden, vocab_rows, embedding_));
   layers_.resize(static_cast<size_t>(config_.num_hidden_layers));
   for (size_t i = 0; i < layers_.size(); ++i) RETURN_IF_ERROR(load_layer(loader, static_cast<int64_t>(i), layers_[i]));
   RETURN_IF_ERROR(load_vector(loader, "model.norm.weight", hidden, final_norm_));
   if (!config_.tie_word_embeddings) {
-    RETURN_IF_ERROR(load_matrix(loader, "lm_head.weight", config_.vocab_size, hidden, lm_head_));
+    RETURN_IF_ERROR(load_matrix(loader, "lm_head.weight", vocab_size, hidden, vocab_rows, lm_head_));
   }
   RETURN_IF_ERROR(make_rope_table(options.max_model_len));
 
@@ -206,7 +238,31 @@ Status Llama::load(WeightLoader& loader, const ModelLoadOptions& options) {
   RETURN_IF_ERROR(projected_.allocate(backend_, act, rows * hidden));
   RETURN_IF_ERROR(gate_up_.allocate(backend_, act, rows * 2 * config_.intermediate_size));
   RETURN_IF_ERROR(activated_.allocate(backend_, act, rows * config_.intermediate_size));
-  return logits_input_.allocate(backend_, act, rows * hidden);
+  RETURN_IF_ERROR(logits_input_.allocate(backend_, act, rows * hidden));
+  if (group_ == nullptr) return ok_status();
+  for (int rank = 0; rank < group_->size(); ++rank) {
+    vocab_sizes_.push_back(vocab_size * (rank + 1) / group_->size() - vocab_size * rank / group_->size());
+  }
+  CHECK_EQ(vocab_sizes_[static_cast<size_t>(group_->rank())], shard_.vocab.size());
+  const int64_t logits_rows = options.max_logits_rows;
+  RETURN_IF_ERROR(logits_part_.allocate(backend_, DType::kFloat32, logits_rows * shard_.vocab.size()));
+  if (group_->rank() != 0) return ok_status();
+  return gathered_logits_.allocate(backend_, DType::kFloat32, logits_rows * vocab_size);
+}
+
+void Llama::compute_logits(Tensor hidden_rows, Tensor logits) {
+  const WeightMatrix& head = lm_head_ ? *lm_head_ : *embedding_;
+  if (group_ == nullptr) return backend_.matmul(head, hidden_rows, logits);
+  const Tensor part = logits_part_.rows(hidden_rows.rows, shard_.vocab.size());
+  backend_.matmul(head, hidden_rows, part);
+  const Tensor gathered = group_->rank() == 0 ? gathered_logits_.rows(hidden_rows.rows, config_.vocab_size) : Tensor();
+  backend_.gather_columns(*group_, part, vocab_sizes_, gathered, logits);
+}
+
+void Llama::add_and_norm(Tensor residual, Tensor projected, const float* weight, Tensor normed) {
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  if (group_ == nullptr) return backend_.add_rms_norm(residual, projected, weight, eps, normed);
+  backend_.all_reduce_add_rms_norm(*group_, residual, projected, weight, eps, normed);
 }
 
 Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) {
@@ -220,7 +276,14 @@ Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cach
   const Tensor gate_up = gate_up_.rows(num_tokens, 2 * config_.intermediate_size);
   const Tensor activated = activated_.rows(num_tokens, config_.intermediate_size);
 
-  backend_.embed(*embedding_, residual);
+  // Biases of outputs that are summed over the ranks are added on one of them.
+  const bool adds_bias = group_ == nullptr || group_->rank() == 0;
+  if (group_ == nullptr) {
+    backend_.embed(*embedding_, residual);
+  } else {
+    backend_.embed_part(*embedding_, shard_.vocab.begin, residual);
+    backend_.all_reduce(*group_, residual);
+  }
   backend_.rms_norm(residual, layers_[0].input_norm.data(), eps, normed);
   for (size_t i = 0; i < layers_.size(); ++i) {
     const LlamaLayer& layer = layers_[i];
@@ -230,16 +293,16 @@ Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cach
     backend_.rope_and_cache(qkv, rope_, attention_, cache, layer_idx);
     backend_.attention(qkv, attention_, cache, layer_idx, attended);
     backend_.matmul(*layer.attention_output, attended, projected);
-    if (config_.attention_bias) backend_.add_bias(projected, layer.attention_output_bias.data());
-    backend_.add_rms_norm(residual, projected, layer.post_attention_norm.data(), eps, normed);
+    if (config_.attention_bias && adds_bias) backend_.add_bias(projected, layer.attention_output_bias.data());
+    add_and_norm(residual, projected, layer.post_attention_norm.data(), normed);
     backend_.matmul(*layer.gate_up, normed, gate_up);
     if (config_.mlp_bias) backend_.add_bias(gate_up, layer.gate_up_bias.data());
     backend_.silu_mul(gate_up, activated);
     backend_.matmul(*layer.down, activated, projected);
-    if (config_.mlp_bias) backend_.add_bias(projected, layer.down_bias.data());
+    if (config_.mlp_bias && adds_bias) backend_.add_bias(projected, layer.down_bias.data());
     const bool last = i + 1 == layers_.size();
     const float* next_norm = last ? final_norm_.data() : layers_[i + 1].input_norm.data();
-    backend_.add_rms_norm(residual, projected, next_norm, eps, normed);
+    add_and_norm(residual, projected, next_norm, normed);
   }
   const Tensor rows = logits_input_.rows(num_logits_rows, hidden);
   backend_.gather_logits_rows(normed, rows);
@@ -250,7 +313,7 @@ Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cach
 
 Result<std::unique_ptr<Model>> load_llama(const ModelConfig& config, WeightLoader& loader, Backend& backend,
                                           const ModelLoadOptions& options) {
-  auto model = std::make_unique<Llama>(config, backend);
+  auto model = std::make_unique<Llama>(config, backend, options);
   RETURN_IF_ERROR(model->load(loader, options));
   return std::unique_ptr<Model>(std::move(model));
 }

@@ -10,7 +10,9 @@
 #include "engine/base/result.h"
 #include "engine/core/kv_cache_spec.h"
 #include "engine/device/backend.h"
+#include "engine/device/communicator.h"
 #include "engine/model/model_config.h"
+#include "engine/model/model_config_shard.h"
 #include "engine/model/weight_loader.h"
 
 namespace sextant {
@@ -24,8 +26,11 @@ class Model {
   // Backend::plan was called for this step of T tokens and R logits_indices. Returns the final-norm hidden rows of
   // logits_indices, [R, H]; valid until the next forward().
   virtual Tensor forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) = 0;
-  // logits [rows, vocab_size] of hidden rows that forward() returned.
+  // logits [rows, vocab_size] of hidden rows that forward() returned. Of a model cut between ranks: every rank calls, and they
+  // come together on rank 0; elsewhere `logits` is not touched.
   virtual void compute_logits(Tensor hidden_rows, Tensor logits) = 0;
+  // Of the ranks between which the model's layers are cut; null for a whole model.
+  virtual Communicator* tensor_group() const { return nullptr; }
 
   virtual int64_t weight_bytes() const = 0;  // as laid out by the backend
   virtual int64_t num_parameters() const = 0;
@@ -34,9 +39,13 @@ class Model {
 struct ModelLoadOptions {
   int64_t max_num_batched_tokens = 0;  // rows of the activation buffers
   int64_t max_model_len = 0;           // positions of the RoPE table
+  int64_t max_logits_rows = 64;        // rows of one compute_logits()
+  // This rank's part, and the group of all parts' ranks, which outlives the model; null: the whole model.
+  TensorShard shard = {};
+  Communicator* tensor_group = nullptr;
 };
 
-// Reads the weights of `config.family` from `loader` into `backend`. Errors name file and tensor.
+// Reads the weights of `config.family` from `loader` into `backend`. `config` states the whole model's facts. Errors name file and tensor.
 Result<std::unique_ptr<Model>> load_model(const ModelConfig& config, WeightLoader& loader, Backend& backend,
                                           const ModelLoadOptions& options);
 

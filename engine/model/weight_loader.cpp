@@ -97,8 +97,9 @@ HostTensor to_bfloat16(const HostTensor& matrix) {
 }
 
 // SplitMix64 (Steele, Lea, Flood 2014).
+constexpr uint64_t kSplitMixStep = 0x9E3779B97F4A7C15u;
 uint64_t split_mix(uint64_t& state) {
-  state += 0x9E3779B97F4A7C15u;
+  state += kSplitMixStep;
   uint64_t z = state;
   z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
   z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
@@ -127,19 +128,47 @@ Result<const TensorInfo*> WeightLoader::find(std::string_view name) const {
   return info;
 }
 
-Result<HostTensor> WeightLoader::read_matrix(std::string_view name, int64_t rows, int64_t cols) {
-  if (source_ == nullptr) return random_matrix(name, rows, cols);
+Result<HostTensor> WeightLoader::read_matrix(std::string_view name, int64_t rows, int64_t cols,
+                                             const MatrixPart& wanted) {
+  MatrixPart part = wanted;
+  if (part.row_end < 0) part.row_end = rows;
+  if (part.col_end < 0) part.col_end = cols;
+  CHECK(0 <= part.row_begin && part.row_begin <= part.row_end && part.row_end <= rows && 0 <= part.col_begin &&
+        part.col_begin <= part.col_end && part.col_end <= cols)
+      << "a part of " << name << " outside [" << rows << ", " << cols << "]";
+  if (source_ == nullptr) return random_matrix(name, cols, part);
   ASSIGN_OR_RETURN(const TensorInfo* info, find(name));
   if (info->shape.size() != 2 || info->shape[0] != rows || info->shape[1] != cols) {
     return data_loss(source_->path() + ": the tensor " + info->name + " is " + TensorSource::describe(*info) +
                      ", but the configuration asks for [" + std::to_string(rows) + ", " + std::to_string(cols) + "]");
   }
-  HostTensor matrix{info->type, rows, cols, {}};
-  matrix.data.resize(info->num_bytes);
-  RETURN_IF_ERROR(source_->read(*info, matrix.data));
-  report(info->num_bytes);
+  ASSIGN_OR_RETURN(HostTensor matrix, read_part(*info, part));
   if (options_.as_bfloat16 && (matrix.type == WeightType::kF32 || matrix.type == WeightType::kF16))
     return to_bfloat16(matrix);
+  return matrix;
+}
+
+Result<HostTensor> WeightLoader::read_part(const TensorInfo& info, const MatrixPart& part) {
+  const BlockGeometry block = block_geometry(info.type);
+  const int64_t elements = block.elements;
+  CHECK(part.col_begin % elements == 0 && part.col_end % elements == 0)
+      << "columns " << part.col_begin << " to " << part.col_end << " of " << info.name << " cut its blocks of "
+      << elements;
+  HostTensor matrix{info.type, part.row_end - part.row_begin, part.col_end - part.col_begin, {}};
+  const uint64_t stored_row_bytes = info.num_bytes / static_cast<uint64_t>(info.shape[0]);
+  const auto row_bytes = static_cast<uint64_t>(matrix.cols / elements) * block.bytes;
+  matrix.data.resize(static_cast<size_t>(matrix.rows) * row_bytes);
+  const uint64_t begin = static_cast<uint64_t>(part.row_begin) * stored_row_bytes +
+                         static_cast<uint64_t>(part.col_begin / elements) * block.bytes;
+  if (row_bytes == stored_row_bytes) {
+    RETURN_IF_ERROR(source_->read_range(info, begin, matrix.data));
+  } else {
+    for (uint64_t row = 0; row < static_cast<uint64_t>(matrix.rows); ++row) {
+      RETURN_IF_ERROR(source_->read_range(info, begin + row * stored_row_bytes,
+                                          std::span(matrix.data).subspan(row * row_bytes, row_bytes)));
+    }
+  }
+  report(matrix.data.size());
   return matrix;
 }
 
@@ -175,17 +204,24 @@ void WeightLoader::report(uint64_t num_bytes) {
   if (progress_) progress_(bytes_done_, bytes_total_);
 }
 
-HostTensor WeightLoader::random_matrix(std::string_view name, int64_t rows, int64_t cols) const {
+HostTensor WeightLoader::random_matrix(std::string_view name, int64_t cols, const MatrixPart& part) const {
   // FNV-1a of the name: each tensor has its own stream, whatever the order of loading.
-  uint64_t state = 0xCBF29CE484222325u ^ static_cast<uint64_t>(seed_);
-  for (const char c : name) state = (state ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
-  HostTensor matrix{dummy_type_, rows, cols, {}};
-  const size_t count = static_cast<size_t>(rows * cols);
+  uint64_t begin = 0xCBF29CE484222325u ^ static_cast<uint64_t>(seed_);
+  for (const char c : name) begin = (begin ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
+  uint64_t state = begin;
+  const int64_t part_rows = part.row_end - part.row_begin, part_cols = part.col_end - part.col_begin;
+  HostTensor matrix{dummy_type_, part_rows, part_cols, {}};
+  const size_t count = static_cast<size_t>(part_rows * part_cols);
   const size_t element_bytes = dummy_type_ == WeightType::kF32 ? 4 : 2;
   matrix.data.resize(count * element_bytes);
   // The sum of the eight bytes of a random word is close to normal: mean 1020, variance 8 * (256^2 - 1) / 12.
   const float scale = 0.02f / std::sqrt(8.0f * 65535.0f / 12.0f);
   for (size_t i = 0; i < count; ++i) {
+    // Element n of the whole matrix is the stream's n-th word, whatever part it is read with.
+    if (i % static_cast<size_t>(part_cols) == 0) {
+      const int64_t row = part.row_begin + static_cast<int64_t>(i) / part_cols;
+      state = begin + static_cast<uint64_t>(row * cols + part.col_begin) * kSplitMixStep;
+    }
     const uint64_t word = split_mix(state);
     int32_t sum = -1020;
     for (int shift = 0; shift < 64; shift += 8) sum += static_cast<int32_t>((word >> shift) & 0xFF);

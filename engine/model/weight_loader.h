@@ -25,6 +25,14 @@ struct HostTensor {
   HostMatrix view() const { return {type, rows, cols, data}; }
 };
 
+// Rows [row_begin, row_end) and columns [col_begin, col_end) of a matrix, on whole blocks; -1: to the end.
+struct MatrixPart {
+  int64_t row_begin = 0;
+  int64_t row_end = -1;
+  int64_t col_begin = 0;
+  int64_t col_end = -1;
+};
+
 class WeightLoader {
  public:
   struct Options {
@@ -36,21 +44,23 @@ class WeightLoader {
   // Random weights: N(0, 0.02) matrices of `type` (F32 or BF16), ones for norms, zeros for biases. The same for one seed.
   static WeightLoader dummy(WeightType type, int64_t seed);
 
-  // A [rows, cols] matrix as stored.
-  Result<HostTensor> read_matrix(std::string_view name, int64_t rows, int64_t cols);
+  // A part of a [rows, cols] matrix as stored; only its bytes are read.
+  Result<HostTensor> read_matrix(std::string_view name, int64_t rows, int64_t cols, const MatrixPart& part = {});
   // A vector of any plain type as fp32.
   Result<std::vector<float>> read_vector(std::string_view name, int64_t size);
 
   // The type a matrix is stored in after as_bfloat16; nothing when there is no such tensor.
   std::vector<WeightType> matrix_types() const;
+  uint64_t bytes_read() const { return bytes_done_; }
   // Called with bytes read so far and in all, after each tensor.
   void set_progress(std::function<void(uint64_t done, uint64_t total)> progress) { progress_ = std::move(progress); }
 
  private:
   explicit WeightLoader(WeightType dummy_type, int64_t seed);
   Result<const TensorInfo*> find(std::string_view name) const;
+  Result<HostTensor> read_part(const TensorInfo& info, const MatrixPart& part);
   std::string file_name(std::string_view name) const;
-  HostTensor random_matrix(std::string_view name, int64_t rows, int64_t cols) const;
+  HostTensor random_matrix(std::string_view name, int64_t cols, const MatrixPart& part) const;
   void report(uint64_t num_bytes);
 
   const TensorSource* source_ = nullptr;
