@@ -10,6 +10,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Backend& backend, std::
   std::unique_ptr<ModelRunner> runner(new ModelRunner(backend, std::move(model)));
   runner->vocab_size_ = vocab_size;
   runner->logits_rows_ = logits_rows;
+  if (!runner->has_logits()) return runner;
   ASSIGN_OR_RETURN(runner->logits_, backend.allocate(static_cast<size_t>(logits_rows * vocab_size) * sizeof(float)));
   return runner;
 }
@@ -17,7 +18,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(Backend& backend, std::
 // The logits of hidden rows from `first` on, as many as the buffer holds.
 Tensor ModelRunner::logits_of(Tensor hidden, int64_t first) {
   const int64_t rows = std::min(logits_rows_, hidden.rows - first);
-  const Tensor logits{logits_->data(), DType::kFloat32, rows, vocab_size_, vocab_size_};
+  const Tensor logits{logits_ ? logits_->data() : nullptr, DType::kFloat32, rows, vocab_size_, vocab_size_};
   model_->compute_logits(hidden.row_range(first, rows), logits);
   return logits;
 }
@@ -28,7 +29,9 @@ Status ModelRunner::execute(const ForwardBatch& batch, const std::function<void(
   const Tensor hidden = model_->forward(static_cast<int64_t>(inputs.token_ids.size()),
                                         static_cast<int64_t>(inputs.logits_indices.size()), *cache_);
   for (int64_t first = 0; first < hidden.rows; first += logits_rows_) {
-    ASSIGN_OR_RETURN(const Tensor on_host, backend_.host_rows(logits_of(hidden, first)));
+    const Tensor logits = logits_of(hidden, first);
+    if (!has_logits()) continue;
+    ASSIGN_OR_RETURN(const Tensor on_host, backend_.host_rows(logits));
     on_logits(first, on_host);
   }
   return backend_.synchronize();
@@ -74,12 +77,15 @@ Status ModelRunner::enqueue(ForwardBatch& batch, SampleBatch& sampling, std::spa
   backend_.plan(inputs, model_->attention());
   if (recorded) {
     backend_.run_recorded([&] { logits_of(model_->forward(num_tokens, num_rows, *cache_), 0); });
-    backend_.sample({logits_->data(), DType::kFloat32, num_rows, vocab_size_, vocab_size_}, 0);
+    if (has_logits()) backend_.sample({logits_->data(), DType::kFloat32, num_rows, vocab_size_, vocab_size_}, 0);
   } else {
     const Tensor hidden = model_->forward(num_tokens, num_rows, *cache_);
-    for (int64_t first = 0; first < hidden.rows; first += logits_rows_)
-      backend_.sample(logits_of(hidden, first), first);
+    for (int64_t first = 0; first < hidden.rows; first += logits_rows_) {
+      const Tensor logits = logits_of(hidden, first);
+      if (has_logits()) backend_.sample(logits, first);
+    }
   }
+  if (model_->tensor_group() != nullptr) backend_.share_samples(*model_->tensor_group());
   backend_.end_step();
   return ok_status();
 }

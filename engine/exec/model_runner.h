@@ -1,4 +1,4 @@
-// ModelRunner: one batch to logits on one rank. Logits are made a few rows at a time, so that their buffer stays small
+// ModelRunner: one batch to logits on one rank; of a model cut between ranks, all of them run the same batches. Logits are made a few rows at a time, so that their buffer stays small
 // however many prompt rows want them. Thread: the worker's.
 #pragma once
 
@@ -26,7 +26,10 @@ class ModelRunner {
   // Records a decode step of each of the backend's sizes, so that no request waits for it.
   Status record_steps();
 
-  // Calls on_logits(first, logits) with [rows, vocab_size] for logits_indices [first, first + rows) of the batch, in order.
+  // Whether logits come together on this rank: a whole model, or rank 0 of a cut one.
+  bool has_logits() const { return model_->tensor_group() == nullptr || model_->tensor_group()->rank() == 0; }
+
+  // On a rank that has logits calls on_logits(first, logits) with [rows, vocab_size] for logits_indices [first, first + rows) of the batch, in order.
   // The logits are host memory, may be changed in place and are gone when it returns.
   Status execute(const ForwardBatch& batch, const std::function<void(int64_t first, Tensor logits)>& on_logits);
 

@@ -5,6 +5,7 @@
 
 #include "engine/base/result.h"
 #include "engine/core/scheduler_output.h"
+#include "engine/device/communicator.h"
 
 namespace sextant {
 
@@ -18,6 +19,8 @@ class StepExecutor {
   virtual Result<ModelOutput> collect() = 0;
   // Seconds that collected steps kept the device at work, by its own clock; 0 where there is none.
   virtual double device_busy_s() const { return 0; }
+  // What the ranks of an executor with several have said to one another, all of them together. Any thread.
+  virtual CollectiveCounters collective_counters() const { return {}; }
 };
 
 }  // namespace sextant

@@ -92,6 +92,7 @@ Status Worker::submit(std::shared_ptr<const SchedulerOutput> step) {
 
 Status Worker::compute_and_sample(const SchedulerOutput& step) {
   ModelOutput output = empty_output(step);
+  // Ranks without logits run the same steps; what was chosen they learn with the next one.
   RETURN_IF_ERROR(
       runner_->execute(batch_, [&](int64_t first, Tensor logits) { choose_tokens(step, first, logits, output); }));
   outputs_.push_back(std::move(output));
@@ -112,17 +113,23 @@ Status Worker::enqueue(std::shared_ptr<const SchedulerOutput> step) {
     SequenceState& state = *scheduled_[static_cast<size_t>(group.sequence_idx)];
     const ScheduledSequence& scheduled = step->sequences[static_cast<size_t>(group.sequence_idx)];
     const SamplingParams& params = state.sampler.params();
-    for (int32_t i = 0; i < group.num_prompt_rows; ++i) {
+    for (int32_t i = 0; i < group.num_prompt_rows && runner_->has_logits(); ++i) {
       const auto next = static_cast<size_t>(scheduled.num_computed_tokens + i + 1);
       append_prompt_row(state.sampler.request().prompt_token_ids[next], *params.prompt_logprobs, sampling_);
     }
     if (!group.samples) continue;
+    if (!runner_->has_logits()) {
+      state.last_row = group.first_row + group.num_prompt_rows;
+      continue;
+    }
     const int64_t length = scheduled.num_computed_tokens + scheduled.num_scheduled_tokens;
     const int32_t previous_row = scheduled.last_token_on_device ? state.last_row : -1;
     append_sample_row(state.sampler, length - scheduled.num_prompt_tokens, previous_row, sampler_.eos_token_ids(),
                       sampling_);
     state.last_row = group.first_row + group.num_prompt_rows;
   }
+  // Rank 0 chooses for the ranks without logits.
+  if (!runner_->has_logits()) sampling_.rows.assign(batch_.logits_indices().size(), greedy_row());
   sampled_steps_.push_back({std::move(step), batch_.logits_rows()});
   return runner_->enqueue(batch_, sampling_, previous_rows_, previous_places_);
 }
@@ -133,6 +140,7 @@ Result<ModelOutput> Worker::collect_sampled() {
   sampled_steps_.pop_front();
   ASSIGN_OR_RETURN(const SampledTokens tokens, backend_.collect_samples());
   ModelOutput output = empty_output(*sampled.step);
+  if (!runner_->has_logits()) return output;
   for (const LogitsRows& group : sampled.rows) {
     SequenceOutput& result = output.sequences[static_cast<size_t>(group.sequence_idx)];
     const auto found = sequences_.find(result.sequence_id);
