@@ -54,7 +54,7 @@ std::vector<Status> EngineConfig::validate() const {
   errors.check_range(scheduler.max_num_queued_reqs, 1, int64_t{1} << 30, "max_num_queued_reqs");
   errors.check_choice(scheduler.scheduling_policy, {"fcfs", "priority"}, "scheduling_policy");
   errors.check_range(scheduler.max_steps_in_flight, 0, 16, "max_steps_in_flight");
-  errors.check(parallel.tensor_parallel_size == 1, "tensor_parallel_size", "above 1 is not supported yet");
+  errors.check_range(parallel.tensor_parallel_size, 1, 1024, "tensor_parallel_size");
   errors.check(parallel.pipeline_parallel_size == 1, "pipeline_parallel_size", "above 1 is not supported yet");
   errors.check(parallel.collective_timeout_s >= 0 && parallel.collective_timeout_s <= 1e6, "collective_timeout_s",
                "must be between 0 and 1000000, not " + std::to_string(parallel.collective_timeout_s));

@@ -92,7 +92,8 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
   visitor("enable_chunked_prefill", config.scheduler.enable_chunked_prefill, "split long prompts over several steps");
   visitor("max_steps_in_flight", config.scheduler.max_steps_in_flight,
           "steps that may overlap (default: 1 on the CPU, 2 on CUDA)");
-  visitor("tensor_parallel_size", config.parallel.tensor_parallel_size, "devices that share each layer");
+  visitor("tensor_parallel_size", config.parallel.tensor_parallel_size,
+          "ranks that share each layer: GPUs, or on the CPU groups of threads");
   visitor("pipeline_parallel_size", config.parallel.pipeline_parallel_size, "groups of devices that share the layers");
   visitor("collective_timeout_s", config.parallel.collective_timeout_s,
           "seconds a rank waits for the others before it names those that are missing and fails; 0: for ever");

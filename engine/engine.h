@@ -15,6 +15,7 @@
 #include "engine/config.h"
 #include "engine/core/request.h"
 #include "engine/core/scheduler_output.h"
+#include "engine/device/communicator.h"
 #include "engine/device/device_reading.h"
 
 namespace sextant {
@@ -58,6 +59,7 @@ struct EngineInfo {
   int64_t max_model_len = 0;
   int32_t block_size = 0;
   int32_t num_blocks = 0;  // usable ones, without the null block
+  int32_t tensor_parallel_size = 1;
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0;
   int64_t kv_cache_bytes = 0;
@@ -79,9 +81,10 @@ struct EngineStats {
   uint64_t prompt_tokens = 0;  // computed or found in the cache, once per request
   uint64_t generation_tokens = 0;
   uint64_t num_steps = 0;
-  double step_busy_s = 0;    // time inside model execution
-  double schedule_s = 0;     // time inside schedule() and update()
-  double device_busy_s = 0;  // by the device's own clock; 0 where it has none
+  double step_busy_s = 0;          // time inside model execution
+  double schedule_s = 0;           // time inside schedule() and update()
+  double device_busy_s = 0;        // by the device's own clock; 0 where it has none
+  CollectiveCounters collectives;  // of all ranks together
   uint64_t queue_rejections = 0;
   bool healthy = true;  // false after a device error
 };

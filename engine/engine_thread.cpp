@@ -226,6 +226,7 @@ EngineThread::Turn EngineThread::collect_step() {
   totals_.step_busy_s += execute_s;
   ++totals_.num_steps;
   totals_.device_busy_s = parts_.worker->device_busy_s();
+  totals_.collectives = parts_.worker->collective_counters();
   if (parts_.on_step) {
     const SchedulerOutput& output = *step.output;
     parts_.on_step({output.num_tokens(), static_cast<int32_t>(output.sequences.size()), schedule_s, execute_s});

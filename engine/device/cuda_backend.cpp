@@ -387,8 +387,8 @@ Result<Tensor> CudaBackend::host_rows(Tensor x) {
 
 }  // namespace
 
-Result<std::unique_ptr<Backend>> make_cuda_backend(const DeviceConfig& config) {
-  ASSIGN_OR_RETURN(CudaDevice device, open_cuda_device());
+Result<std::unique_ptr<Backend>> make_cuda_backend(const DeviceConfig& config, int index) {
+  ASSIGN_OR_RETURN(CudaDevice device, open_cuda_device(index));
   ASSIGN_OR_RETURN(std::unique_ptr<CudaStream> stream, CudaStream::create());
   const int num_threads = config.num_threads > 0 ? static_cast<int>(config.num_threads) : usable_cpus();
   return std::unique_ptr<Backend>(std::make_unique<CudaBackend>(std::move(device), std::move(stream), num_threads));

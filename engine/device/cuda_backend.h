@@ -10,7 +10,8 @@
 
 namespace sextant {
 
-// On device 0. Errors are one line: no driver, no device, compute capability below 8.0.
-Result<std::unique_ptr<Backend>> make_cuda_backend(const DeviceConfig& config);
+// On device number `index`, which becomes the calling thread's. Errors are one line: no driver, no such device, compute capability
+// below 8.0.
+Result<std::unique_ptr<Backend>> make_cuda_backend(const DeviceConfig& config, int index = 0);
 
 }  // namespace sextant

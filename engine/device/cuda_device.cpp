@@ -51,7 +51,7 @@ std::string gpu_uuid_text(std::span<const char, 16> bytes) {
   return text;
 }
 
-Result<CudaDevice> open_cuda_device() {
+Result<CudaDevice> open_cuda_device(int index) {
   int driver = 0;
   int runtime = 0;
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
@@ -71,7 +71,13 @@ Result<CudaDevice> open_cuda_device() {
     return unavailable(std::string("CUDA was asked for, but no CUDA device can be seen (CUDA_VISIBLE_DEVICES?)") +
                        kCpuInstead);
   }
+  if (index >= count) {
+    return unavailable("rank " + std::to_string(index) + " needs CUDA device " + std::to_string(index) +
+                       ", but this machine shows " + std::to_string(count) +
+                       (cuda_is_emulated() ? " (SEXTANT_SIMT_DEVICES)" : " (CUDA_VISIBLE_DEVICES?)"));
+  }
   CudaDevice device;
+  device.index = index;
   cudaDeviceProp properties = {};
   RETURN_IF_CUDA_ERROR(cudaGetDeviceProperties(&properties, device.index), "asking for a device's properties");
   device.name = properties.name;

@@ -27,9 +27,9 @@ bool cuda_available();
 // Whether this build's CUDA runs on the CPU (kernels/simt).
 bool cuda_is_emulated();
 
-// Makes device 0 current for this thread and describes it. The error is one line that says what is missing (driver, device,
+// Makes device `index` current for this thread and describes it. The error is one line that says what is missing (driver, device,
 // compute capability 8.0) and names the CPU as the way out.
-Result<CudaDevice> open_cuda_device();
+Result<CudaDevice> open_cuda_device(int index = 0);
 
 // "GPU-01234567-89ab-cdef-0123-456789abcdef" from its 16 bytes.
 std::string gpu_uuid_text(std::span<const char, 16> bytes);

@@ -1,24 +1,57 @@
 #include "engine/device/make_backend.h"
 
+#include <algorithm>
+#include <string>
+
 #include "engine/device/cpu_backend.h"
 #include "engine/device/cuda_backend.h"
 #include "engine/device/cuda_device.h"
+#include "engine/device/numa.h"
+#include "engine/device/thread_communicator.h"
+#include "engine/device/usable_cpus.h"
 
 namespace sextant {
+namespace {
 
-Result<std::unique_ptr<Backend>> make_backend(const DeviceConfig& config) {
-  if (config.device == "cpu") return make_cpu_backend(config);
+// Whether `--device` means CUDA here, or why it can mean nothing.
+Result<bool> means_cuda(const DeviceConfig& config) {
+  if (config.device == "cpu") return false;
   if (config.device == "cuda-emulated") {
-    if (cuda_is_emulated()) return make_cuda_backend(config);
+    if (cuda_is_emulated()) return true;
     return unsupported("this build holds the real CUDA backend, not the emulator", "device");
   }
   if (config.device == "cuda") {
-    if (!cuda_is_emulated()) return make_cuda_backend(config);
+    if (!cuda_is_emulated()) return true;
     return unsupported(
         "this build has no CUDA: configure with the preset `cuda` (it needs the CUDA toolkit), or use --device cpu",
         "device");
   }
-  return !cuda_is_emulated() && cuda_available() ? make_cuda_backend(config) : make_cpu_backend(config);
+  return !cuda_is_emulated() && cuda_available();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> make_backend(const DeviceConfig& config) { return make_rank_backend(config, 0, 1); }
+
+Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, int rank, int size) {
+  ASSIGN_OR_RETURN(const bool is_cuda, means_cuda(config));
+  DeviceConfig of_rank = config;
+  if (size > 1) {
+    const int of_process = config.num_threads > 0 ? static_cast<int>(config.num_threads) : usable_cpus();
+    // The first ranks get what does not divide.
+    of_rank.num_threads = std::max(1, of_process / size + (rank < of_process % size ? 1 : 0));
+    if (!is_cuda) bind_to_numa_node(rank, size);
+  }
+  return is_cuda ? make_cuda_backend(of_rank, rank) : make_cpu_backend(of_rank);
+}
+
+Result<RankMeeting> make_rank_meeting(const DeviceConfig& config, int size, double timeout_s) {
+  ASSIGN_OR_RETURN(const bool is_cuda, means_cuda(config));
+  if (is_cuda) return unsupported("NCCL is not there yet", "tensor_parallel_size");
+  auto ranks = std::make_shared<std::vector<std::unique_ptr<Communicator>>>(make_thread_communicators(size, timeout_s));
+  return RankMeeting([ranks](int rank) -> Result<std::unique_ptr<Communicator>> {
+    return std::move((*ranks)[static_cast<size_t>(rank)]);
+  });
 }
 
 }  // namespace sextant

@@ -1,16 +1,26 @@
 // Which backend `--device` means on this machine and in this build.
 #pragma once
 
+#include <functional>
 #include <memory>
 
 #include "engine/base/result.h"
 #include "engine/config.h"
 #include "engine/device/backend.h"
+#include "engine/device/communicator.h"
 
 namespace sextant {
 
 // auto: CUDA where this build has it and a device can be seen, else the CPU. cuda: an error of one line says why not.
 // cuda-emulated: the CUDA backend on kernels/simt, in builds that hold the emulator.
 Result<std::unique_ptr<Backend>> make_backend(const DeviceConfig& config);
+
+// The same for rank `rank` of `size` of this process, on the rank's thread, which it may bind to CPUs. CUDA: device number `rank`.
+// CPU: an equal share of the threads, on one NUMA node where the machine has several.
+Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, int rank, int size);
+
+// Makes the communicators of a new group, each on its rank's thread after its backend was made; all ranks call.
+using RankMeeting = std::function<Result<std::unique_ptr<Communicator>>(int rank)>;
+Result<RankMeeting> make_rank_meeting(const DeviceConfig& config, int size, double timeout_s);
 
 }  // namespace sextant

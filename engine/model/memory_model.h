@@ -65,6 +65,34 @@ struct WorkspaceInputs {
 };
 uint64_t workspace_bytes(const ModelConfig& config, const WorkspaceInputs& inputs);
 
+// What a model cut between ranks says over its collectives, per rank: payload as CollectiveCounters counts it. H hidden size, L
+// layers, V vocabulary, n ranks, a bytes of an activation. A step of T tokens with R rows of logits:
+//   all_reduce   T * H * 4 (embedding), and 2 L times T * H * a (attention and MLP outputs)
+//   all_gather   instead of the latter n * T * H * a, each, where T * H * a <= gathered_reduce_bytes: summed with the residual
+//   gather       R * V * 4 (logits, to rank 0)
+//   broadcast    R * 4 (sampled tokens), on a device that samples
+// On a ring the wires carry 2 (n - 1) / n of an all_reduce's payload and (n - 1) / n of an all_gather's, per rank.
+struct TensorParallelInputs {
+  int64_t num_ranks = 1;
+  DType activation = DType::kFloat32;
+  int64_t gathered_reduce_bytes = 0;
+  int64_t logits_rows = 64;  // of one gather
+  bool shares_samples = false;
+};
+struct CollectiveTraffic {
+  struct OfKind {
+    uint64_t calls = 0;
+    uint64_t bytes = 0;
+    bool operator==(const OfKind&) const = default;
+  };
+  OfKind all_reduce, all_gather, gather, broadcast;
+  double ring_bytes = 0;  // that each rank sends when all_reduce and all_gather go round a ring
+};
+CollectiveTraffic tensor_parallel_traffic(const ModelConfig& config, const TensorParallelInputs& inputs,
+                                          int64_t num_tokens, int64_t num_logits_rows);
+// The formula with a model's numbers put in, a few lines for a person.
+std::string tensor_parallel_formula(const ModelConfig& config, const TensorParallelInputs& inputs);
+
 struct MemoryPlanInputs {
   std::string model;  // for the text
   uint64_t weights_bytes = 0;

@@ -1,0 +1,34 @@
+// The model that an engine was asked for, opened and understood but not loaded. Shared by all ranks, which only read it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/base/result.h"
+#include "engine/config.h"
+#include "engine/format/hf_directory.h"
+#include "engine/model/model_config.h"
+#include "engine/model/model_config_shard.h"
+#include "engine/model/weight_loader.h"
+
+namespace sextant {
+
+struct OpenedModel {
+  std::unique_ptr<ModelFiles> files;
+  ModelConfig config;
+  std::vector<WeightType> weight_types;  // of matrices, as they will be loaded
+  WeightType main_type = WeightType::kF32;
+  uint64_t weight_bytes = 0;  // as stored
+  int64_t max_model_len = 0;
+
+  // What a rank keeps of weight_bytes.
+  uint64_t shard_bytes(const TensorShard& shard) const;
+};
+
+Result<OpenedModel> open_engine_model(const EngineConfig& config);
+// A loader of one's own; any thread.
+WeightLoader make_weight_loader(const EngineConfig& config, const OpenedModel& opened);
+DType kv_cache_dtype(const EngineConfig& config);
+
+}  // namespace sextant

@@ -1,0 +1,64 @@
+// RankLoader: one rank on its way from nothing to a worker. The steps are calls of their own because ranks agree in between: on
+// the blocks of the KV cache, whose ids are the scheduler's and so must exist on all. Thread: the rank's.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/device/backend.h"
+#include "engine/device/communicator.h"
+#include "engine/engine_model.h"
+#include "engine/exec/model_runner.h"
+#include "engine/exec/rank_executor.h"
+#include "engine/model/memory_model.h"
+
+namespace sextant {
+
+class RankLoader {
+ public:
+  // All outlive it. A shard that is whole is a rank of its own.
+  RankLoader(const EngineConfig& config, const OpenedModel& opened, const TensorShard& shard)
+      : config_(config), opened_(opened), shard_(shard), local_(shard_config(opened.config, shard)) {}
+
+  // Device and group; the model is one that they can run. `meet` makes this rank's communicator, on the device's thread.
+  Status open(const std::function<Result<std::unique_ptr<Communicator>>()>& meet);
+  // Out of estimates; with the blocks that the ranks agreed on.
+  Result<MemoryPlan> plan(std::optional<int64_t> num_blocks = {}) const;
+  Status load();
+  // On a device with memory of its own: runs the largest step and measures what is left.
+  Status measure();
+  // The cache, of what is in `plan`, the records of decode steps, the worker.
+  Status finish(const MemoryPlan& plan, std::vector<int32_t> eos_token_ids);
+
+  Backend& backend() { return *rank_.backend; }
+  const KvCacheSpec& spec() const { return spec_; }
+  int64_t num_parameters() const { return num_parameters_; }
+  int64_t weight_bytes() const { return weight_bytes_; }
+  int64_t kv_cache_bytes() const { return kv_cache_bytes_; }
+  RankExecutor::Rank take() { return std::move(rank_); }
+  // Of a rank that will not be: everything goes, on its thread.
+  void discard();
+  // Any thread, once open() has returned on all.
+  Communicator* group() { return rank_.communicators.empty() ? nullptr : rank_.communicators[0].get(); }
+  std::string traffic() const;  // for the memory plan; empty for a rank of its own
+
+ private:
+  Result<std::unique_ptr<KvCache>> make_cache(int64_t num_blocks);
+
+  const EngineConfig& config_;
+  const OpenedModel& opened_;
+  const TensorShard shard_;
+  const ModelConfig local_;  // of this part alone
+  KvCacheSpec spec_;
+  RankExecutor::Rank rank_;
+  std::unique_ptr<ModelRunner> runner_;
+  std::optional<uint64_t> measured_left_;
+  int64_t num_parameters_ = 0;
+  int64_t weight_bytes_ = 0;
+  int64_t kv_cache_bytes_ = 0;
+};
+
+}  // namespace sextant

@@ -1,0 +1,61 @@
+// The traffic of a model that is cut between ranks.
+#include "engine/model/memory_model.h"
+
+namespace sextant {
+namespace {
+
+uint64_t u64(int64_t value) { return static_cast<uint64_t>(value); }
+
+}  // namespace
+
+CollectiveTraffic tensor_parallel_traffic(const ModelConfig& config, const TensorParallelInputs& inputs,
+                                          int64_t num_tokens, int64_t num_logits_rows) {
+  CollectiveTraffic traffic;
+  if (inputs.num_ranks <= 1 || num_tokens <= 0) return traffic;
+  const uint64_t ranks = u64(inputs.num_ranks);
+  const uint64_t embedding = u64(num_tokens * config.hidden_size) * sizeof(float);
+  const uint64_t output = u64(num_tokens * config.hidden_size) * dtype_size(inputs.activation);
+  const uint64_t num_outputs = 2 * u64(config.num_hidden_layers);
+  traffic.all_reduce = {1, embedding};
+  if (output <= u64(inputs.gathered_reduce_bytes)) {
+    traffic.all_gather = {num_outputs, num_outputs * ranks * output};
+  } else {
+    traffic.all_reduce.calls += num_outputs;
+    traffic.all_reduce.bytes += num_outputs * output;
+  }
+  traffic.gather = {u64((num_logits_rows + inputs.logits_rows - 1) / inputs.logits_rows),
+                    u64(num_logits_rows * config.vocab_size) * sizeof(float)};
+  if (inputs.shares_samples && num_logits_rows > 0) traffic.broadcast = {1, u64(num_logits_rows) * sizeof(int32_t)};
+  const double others = static_cast<double>(ranks - 1) / static_cast<double>(ranks);
+  traffic.ring_bytes = 2 * others * static_cast<double>(traffic.all_reduce.bytes) +
+                       others * static_cast<double>(traffic.all_gather.bytes);
+  return traffic;
+}
+
+std::string tensor_parallel_formula(const ModelConfig& config, const TensorParallelInputs& inputs) {
+  const CollectiveTraffic one = tensor_parallel_traffic(config, inputs, 1, 1);
+  const std::string hidden = format_count(config.hidden_size);
+  const std::string outputs = format_count(2 * config.num_hidden_layers);
+  const std::string activation = std::to_string(dtype_size(inputs.activation));
+  std::string text = "collectives of each rank, for a step of one token\n";
+  const auto line = [&](const char* name, const CollectiveTraffic::OfKind& kind, const std::string& formula) {
+    if (kind.calls == 0) return;
+    std::string row = "  " + std::string(name);
+    row.resize(13, ' ');
+    const std::string bytes = format_count(static_cast<int64_t>(kind.bytes)) + " B";
+    text += row + std::string(bytes.size() < 12 ? 12 - bytes.size() : 0, ' ') + bytes + "   " +
+            format_count(static_cast<int64_t>(kind.calls)) + (kind.calls == 1 ? " call: " : " calls: ") + formula +
+            "\n";
+  };
+  const bool gathers = one.all_gather.calls > 0;
+  line("all_reduce", one.all_reduce,
+       hidden + " * 4" + (gathers ? "" : " + " + outputs + " * " + hidden + " * " + activation) + " a token");
+  line("all_gather", one.all_gather,
+       outputs + " * " + std::to_string(inputs.num_ranks) + " * " + hidden + " * " + activation + " a token; above " +
+           format_bytes(u64(inputs.gathered_reduce_bytes)) + " a rank and output an all_reduce");
+  line("gather", one.gather, format_count(config.vocab_size) + " * 4 a row of logits");
+  line("broadcast", one.broadcast, "4 a sampled token");
+  return text;
+}
+
+}  // namespace sextant
