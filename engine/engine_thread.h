@@ -38,12 +38,13 @@ class EngineThread final : public Engine {
     EngineConfig engine_config = {};  // what a record of failed steps states, and where it goes
     double step_timeout_s = 0;        // 0: none
     std::function<std::vector<DeviceReading>()> device_readings = {};
+    std::shared_ptr<const Clock> clock = {};  // null: SteadyClock's
   };
   explicit EngineThread(Parts parts);
   ~EngineThread() override;
 
   const EngineInfo& info() const override { return parts_.info; }
-  const Clock& clock() const override { return SteadyClock::instance(); }
+  const Clock& clock() const override { return parts_.clock ? *parts_.clock : SteadyClock::instance(); }
   Result<RequestId> submit(Request request, std::shared_ptr<OutputSink> sink) override;
   void abort(RequestId request_id) override;
   void finish(RequestId request_id, int32_t choice_idx, FinishReason reason) override;

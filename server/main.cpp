@@ -7,12 +7,14 @@
 #include "server/cli/models.h"
 #include "server/cli/pull.h"
 #include "server/cli/serve.h"
+#include "server/cli/simulate.h"
 #include "server/cli/version.h"
 
 int main(int argc, char** argv) {
   using namespace sextant::cli;
   std::vector<std::unique_ptr<Verb>> verbs;
   verbs.push_back(make_serve_verb());
+  verbs.push_back(make_simulate_verb());
   verbs.push_back(make_pull_verb());
   verbs.push_back(make_chat_verb());
   verbs.push_back(make_models_verb());

@@ -62,7 +62,7 @@ struct PositionLogprobs {
 
 struct SequenceOutput {
   SequenceId sequence_id = 0;
-  std::vector<int32_t> token_ids;                 // 0..k+1 new tokens
+  std::vector<int32_t> token_ids;                 // 0..k+1 new tokens; 0 of a sequence that samples: scheduled again
   std::vector<PositionLogprobs> logprobs;         // one per new token, when asked for
   std::vector<PositionLogprobs> prompt_logprobs;  // one per prompt row of this step that has a next prompt token
 };

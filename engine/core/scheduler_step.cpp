@@ -214,6 +214,13 @@ void Scheduler::update(const SchedulerOutput& step, ModelOutput output) {
 }
 
 void Scheduler::take_token(Sequence& sequence, SequenceOutput& output) {
+  if (output.token_ids.empty()) {
+    // Nothing chosen yet (a device that holds tokens back): its last token is computed again.
+    CHECK_EQ(num_in_flight_, 0) << "sequence " << sequence.sequence_id << " got no token with later steps in flight";
+    --sequence.num_pending;
+    --sequence.num_computed;
+    return;
+  }
   CHECK_EQ(output.token_ids.size(), size_t{1}) << "sequence " << sequence.sequence_id << " was to choose one token";
   const int32_t token_id = output.token_ids.front();
   sequence.output.push_back(token_id);

@@ -56,7 +56,7 @@ class ServeVerb final : public Verb {
       return kExitDone;
     }
     install_log_sink(options_.server.log_level, options_.server.log_format);
-    return serve(options_);
+    return serve(options_, engine_from_files(options_));
   }
 
  private:

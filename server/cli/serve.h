@@ -1,16 +1,28 @@
 // `sextant serve`: the flags, and the order in which the server's parts come to life and go.
 #pragma once
 
+#include <functional>
 #include <memory>
 
+#include "engine/engine.h"
+#include "engine/text/tokenizer.h"
 #include "server/cli/command_line.h"
 #include "server/cli/serve_options.h"
+#include "server/http/listener.h"
 
 namespace sextant::cli {
 
 std::unique_ptr<Verb> make_serve_verb();
 
+// Where the server's engine and tokenizer come from: files, or a simulation.
+struct EngineSource {
+  std::function<Result<std::unique_ptr<Tokenizer>>()> load_tokenizer;
+  std::function<Result<std::unique_ptr<Engine>>(Engine::Options options, const Tokenizer& tokenizer)> create_engine;
+  std::function<void(const http::SocketEvent&)> on_socket_event;  // may be empty
+};
+EngineSource engine_from_files(const ServeOptions& options);
+
 // Serves until a signal; gives the process's exit code. `options` are valid.
-int serve(const ServeOptions& options);
+int serve(const ServeOptions& options, const EngineSource& source);
 
 }  // namespace sextant::cli

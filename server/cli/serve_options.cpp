@@ -69,7 +69,7 @@ http::Limits ServerConfig::limits() const {
 }
 
 std::vector<Setting> ServeOptions::settings() {
-  std::vector<Setting> settings;
+  std::vector<Setting> settings = of_verb;
   SettingCollector collector(settings);
   visit_engine_config(engine, collector);
   visit_server_config(server, collector);

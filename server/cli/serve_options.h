@@ -61,6 +61,7 @@ struct ServeOptions {
   EngineConfig engine;
   ServerConfig server;
   bool print_config = false;
+  std::vector<Setting> of_verb;  // a verb's own, beside the server's and the engine's
 
   // In the order of --help. The pointers are into this object.
   std::vector<Setting> settings();

@@ -139,8 +139,9 @@ void log_lines(const std::string& text) {
 // All parts, in the order of their life.
 class Server {
  public:
-  explicit Server(const ServeOptions& options)
+  Server(const ServeOptions& options, const EngineSource& source)
       : options_(options),
+        source_(source),
         metrics_(options.engine.model.served_model_name),
         io_(static_cast<int>(options.server.num_io_threads)),
         signals_(io_.context()),
@@ -162,6 +163,7 @@ class Server {
       LOG_DEBUG << record.method << " " << record.path << " " << record.status << " from " << record.client_address
                 << " in " << record.duration_s * 1e3 << " ms, request id " << record.request_id;
     };
+    http_options.on_socket_event = source_.on_socket_event;
     http_.emplace(io_.context(), std::move(http_options), std::move(front));
     RETURN_IF_ERROR(http_->start());
     LOG_INFO << "listening at " << url() << ", loading " << options_.engine.model.model;
@@ -171,7 +173,7 @@ class Server {
   Status load() {
     const ModelSource& source = options_.engine.model;
     health_.set_loading("reading the tokenizer");
-    ASSIGN_OR_RETURN(tokenizer_, load_tokenizer(source.model));
+    ASSIGN_OR_RETURN(tokenizer_, source_.load_tokenizer());
     ASSIGN_OR_RETURN(chat_template_, load_chat_template(source, *tokenizer_));
     if (!chat_template_) LOG_WARNING << "the model has no chat template: /v1/chat/completions will answer 400";
     health_.set_loading("reading the weights");
@@ -180,7 +182,7 @@ class Server {
     engine_options.eos_token_ids = tokenizer_->eos_token_ids();
     engine_options.on_step = [this](const StepInfo& step) { metrics_.on_step(step); };
     engine_options.on_memory_plan = [](const std::string& plan) { log_lines(plan); };
-    ASSIGN_OR_RETURN(engine_, Engine::create(std::move(engine_options)));
+    ASSIGN_OR_RETURN(engine_, source_.create_engine(std::move(engine_options), *tokenizer_));
     metrics_.set_engine_info(engine_->info(), options_.engine);
     metrics_.set_engine_stats_source([this] { return engine_->stats(); });
     metrics_.set_device_readings_source([this] { return engine_->device_readings(); });
@@ -260,6 +262,7 @@ class Server {
   std::string url() const { return url_of(options_.server.host, http_->local_port()); }
 
   const ServeOptions& options_;
+  const EngineSource& source_;
   Health health_;
   ServerMetrics metrics_;
   http::IoThreads io_;
@@ -274,14 +277,21 @@ class Server {
 
 }  // namespace
 
-int serve(const ServeOptions& options) {
+EngineSource engine_from_files(const ServeOptions& options) {
+  return {.load_tokenizer = [&options] { return load_tokenizer(options.engine.model.model); },
+          .create_engine = [](Engine::Options engine_options,
+                              const Tokenizer&) { return Engine::create(std::move(engine_options)); },
+          .on_socket_event = {}};
+}
+
+int serve(const ServeOptions& options, const EngineSource& source) {
   std::signal(SIGPIPE, SIG_IGN);  // a client that went away is an error code, not a signal
   raise_descriptor_limit();
   const ServerConfig& config = options.server;
   if (config.api_key.empty() && !is_loopback_host(config.host)) {
     LOG_WARNING << "serving without an API key on " << config.host << ": everyone who can connect may use the model";
   }
-  Server server(options);
+  Server server(options, source);
   for (const auto step : {&Server::listen, &Server::load}) {
     if (Status status = (server.*step)(); !status.ok()) {
       LOG_ERROR << status.message();

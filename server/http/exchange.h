@@ -7,6 +7,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -55,6 +56,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   virtual void start_stream(HttpResponse response) = 0;
   // Queues bytes of the stream; cheap. After a disconnect they are dropped.
   virtual void write(std::string bytes) = 0;
+  // So many tokens are in what is written or answered next; for HttpServer::Options::on_socket_event alone.
+  virtual void count_tokens(int64_t /*num_tokens*/) {}
   // Ends the stream: the last chunk is written after all queued bytes.
   virtual void finish_stream() = 0;
   // Closes the connection after what is queued, without the last chunk: a stream that cannot be ended well

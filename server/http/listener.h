@@ -30,6 +30,21 @@ struct RequestRecord {
   uint64_t response_bytes = 0;  // on the wire, head included
 };
 
+// What the server's own side of a connection did, for a trace of the truth. Times are steady_clock's.
+struct SocketEvent {
+  enum class Kind {
+    kRequest,  // all of it was read; num_bytes of its body
+    kWrite,    // num_bytes were taken by the socket; the time is just before the call
+    kEnd,      // the answer is complete, or the client gone
+  };
+  Kind kind = Kind::kWrite;
+  int64_t time_ns = 0;
+  std::string_view request_id;
+  std::string_view path;
+  size_t num_bytes = 0;
+  int64_t num_tokens = 0;  // of the write, as the handler counted them
+};
+
 struct ServerState;  // what the listener and its sessions share (server_state.h)
 
 class HttpServer {
@@ -40,6 +55,8 @@ class HttpServer {
     Limits limits;
     // Called on an I/O thread after each request; must not block. The record's views end with the call.
     std::function<void(const RequestRecord&)> on_request;
+    // Called on an I/O thread for each event of each connection; must not block. Empty: no trace is kept.
+    std::function<void(const SocketEvent&)> on_socket_event;
   };
 
   // `io` is run by the caller, on one or more threads; it must outlive the server and every Exchange.

@@ -68,6 +68,7 @@ class Session : public std::enable_shared_from_this<Session> {
   void on_written(const boost::system::error_code& error, size_t num_bytes);
   void update_buffered();
   void tell_disconnect();
+  void trace(SocketEvent::Kind kind, int64_t time_ns, size_t num_bytes, int64_t num_tokens);
   void observe(const Router::Match& match, Clock::time_point start);
 
   const std::shared_ptr<ServerState> server_;
@@ -99,6 +100,8 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string out_body_;
   std::string out_tail_;
   size_t out_sent_ = 0;
+  int64_t out_tokens_ = 0;  // in the write under way
+  int64_t write_called_ns_ = 0;
   bool is_writing_ = false;
   Clock::time_point last_write_progress_;
 };

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <charconv>
+#include <chrono>
 #include <utility>
 
 #include "engine/base/log.h"
@@ -19,6 +20,11 @@ namespace asio = boost::asio;
 
 // A body sent to a route that does not exist is read over if it is small; else the connection is closed.
 constexpr uint64_t kMaxUnwantedBodyBytes = 64 * 1024;
+
+int64_t steady_now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
 
 class RequestCount {
  public:
@@ -91,9 +97,11 @@ Session::Awaitable<void> Session::serve(RequestReader& reader, Inbound inbound) 
   } else {
     request.body = reader.take_body();
     num_request_bytes_ = request.body.size();
+    trace(SocketEvent::Kind::kRequest, steady_now_ns(), request.body.size(), 0);
     dispatch(*match.handler);
   }
   co_await deliver();
+  trace(SocketEvent::Kind::kEnd, steady_now_ns(), 0, 0);
   observe(match, start);
   exchange_->close();
 }
@@ -174,6 +182,7 @@ bool Session::prepare_write() {
   out_head_.clear();
   out_body_.clear();
   out_tail_.clear();
+  out_tokens_ = std::exchange(exchange.num_pending_tokens, 0);
   if (exchange.answer == ExchangeState::Answer::kWhole) {
     const bool has_body = status_has_body(exchange.response.status);
     keep_alive_ = keep_alive_ && !server_->is_draining;
@@ -234,7 +243,12 @@ void Session::start_write() {
 void Session::on_written(const boost::system::error_code& error, size_t num_bytes) {
   out_sent_ += num_bytes;
   num_response_bytes_ += num_bytes;
-  if (num_bytes > 0) last_write_progress_ = Clock::now();
+  if (num_bytes > 0) {
+    last_write_progress_ = Clock::now();
+    const size_t num_out = out_head_.size() + out_body_.size() + out_tail_.size();
+    const bool is_whole = out_sent_ == num_out;
+    trace(SocketEvent::Kind::kWrite, write_called_ns_, num_bytes, is_whole ? std::exchange(out_tokens_, 0) : 0);
+  }
   std::array<asio::const_buffer, 3> left;
   size_t num_left = 0;
   size_t skip = out_sent_;
@@ -254,6 +268,7 @@ void Session::on_written(const boost::system::error_code& error, size_t num_byte
     return;
   }
   update_buffered();
+  if (server_->options.on_socket_event) write_called_ns_ = steady_now_ns();
   socket_.async_write_some(left, [self = shared_from_this()](const boost::system::error_code& write_error, size_t num) {
     self->on_written(write_error, num);
   });
@@ -274,6 +289,13 @@ void Session::tell_disconnect() {
   ExchangeState& exchange = *exchange_;
   if (exchange.is_complete()) return;
   if (const std::function<void()> callback = std::exchange(exchange.on_disconnect, nullptr)) call(callback);
+}
+
+void Session::trace(SocketEvent::Kind kind, int64_t time_ns, size_t num_bytes, int64_t num_tokens) {
+  const auto& on_socket_event = server_->options.on_socket_event;
+  if (!on_socket_event) return;
+  const HttpRequest& request = exchange_->request;
+  on_socket_event({kind, time_ns, request.request_id, request.path, num_bytes, num_tokens});
 }
 
 void Session::observe(const Router::Match& match, Clock::time_point start) {

@@ -23,6 +23,7 @@ struct ExchangeState {
   HttpResponse response;        // of a stream: its head
   std::string pending;          // of the stream, not yet given to the socket
   size_t num_unsent_bytes = 0;  // of the write under way
+  int64_t num_pending_tokens = 0;  // in what is written next
   bool finished = false;        // finish_stream() was called
   bool aborted = false;         // abort_stream() was called
   bool handle_dropped = false;  // the handler let go before it had answered
@@ -52,6 +53,7 @@ class SessionExchange final : public Exchange {
   void respond(HttpResponse response) override;
   void start_stream(HttpResponse response) override;
   void write(std::string bytes) override;
+  void count_tokens(int64_t num_tokens) override { state_->num_pending_tokens += num_tokens; }
   void finish_stream() override;
   void abort_stream() override;
   size_t buffered_bytes() const override;

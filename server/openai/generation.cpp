@@ -171,6 +171,7 @@ void Generation::apply(size_t prompt_idx, OutputEvent event, std::string* out) {
     timings_[prompt_idx].on_choice_finished(event.choice_idx, *update.finish_reason, now_ns);
     if (!event.finish_reason) services_.engine.finish(ids_[prompt_idx], event.choice_idx, FinishReason::kStop);
   }
+  exchange_->count_tokens(static_cast<int64_t>(update.token_ids.size()));
   append_to(update.token_ids, &choice.whole.token_ids);
   if (spec_->stream) {
     if (!has_begun_) begin_stream(out);

@@ -44,11 +44,11 @@ class Answer:
 
 
 class Server:
-    """Without `model`, no model argument is given. `arguments` go to `serve` as they are."""
+    """Without `model`, no model argument is given. `arguments` go to the verb as they are."""
 
-    def __init__(self, model, *arguments, env=None, ready_timeout_s=60, wait=True):
+    def __init__(self, model, *arguments, verb="serve", env=None, ready_timeout_s=60, wait=True):
         self.log_file = tempfile.NamedTemporaryFile(prefix="sextant-e2e-", suffix=".log")
-        command = [str(BINARY), "serve", *([str(model)] if model else []), "--port", "0", *map(str, arguments)]
+        command = [str(BINARY), verb, *([str(model)] if model else []), "--port", "0", *map(str, arguments)]
         self.begin = time.monotonic()
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=self.log_file,
                                         env={**os.environ, **(env or {})})

@@ -17,7 +17,7 @@ from server_process import BINARY, Server, model_id, sextant
 def test_help_lists_verbs_with_examples():
     assert sextant("--help").returncode == 0
     listed = sextant("--help").stdout
-    for verb in ("serve", "pull", "chat", "models", "version"):
+    for verb in ("serve", "simulate", "pull", "chat", "models", "version"):
         assert verb in listed
         shown = sextant(verb, "--help")
         assert shown.returncode == 0 and "Examples:" in shown.stdout and f"sextant {verb}" in shown.stdout

@@ -241,5 +241,28 @@ TEST(SchedulerDeathTest, StepsAreUpdatedInOrderAndNotMoreThanAllowed) {
   EXPECT_DEATH(harness.scheduler.update(*harness.in_flight.back(), harness.outputs.back()), "in the order");
 }
 
+// A device may hold tokens back (the simulator's constant times): the sequence is scheduled again, and says the same in the end.
+TEST(Withholding, ASequenceWithoutItsTokenIsScheduledAgain) {
+  const auto run = [](bool withhold) {
+    Harness harness(make_options());
+    for (int32_t i = 0; i < 6; ++i)
+      harness.add({.num_prompt = 7 + i, .max_tokens = 9, .first_token = i, .n = 1 + i % 2});
+    uint64_t draw = 1;
+    for (int turns = 0; harness.scheduler.has_work(); ++turns) {
+      EXPECT_LT(turns, 1000);
+      const StepPtr step = harness.schedule();
+      if (step->empty()) continue;
+      for (SequenceOutput& output : harness.outputs.back().sequences) {
+        draw = draw * 6364136223846793005u + 1442695040888963407u;
+        if (withhold && draw >> 63 != 0) output.token_ids.clear();
+      }
+      harness.update();
+    }
+    EXPECT_EQ(harness.blocks_used(), 0);
+    return harness.tokens;
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
 }  // namespace
 }  // namespace sextant
