@@ -20,14 +20,14 @@ struct ExchangeState {
 
   HttpRequest request;
   Answer answer = Answer::kNone;
-  HttpResponse response;        // of a stream: its head
-  std::string pending;          // of the stream, not yet given to the socket
-  size_t num_unsent_bytes = 0;  // of the write under way
+  HttpResponse response;           // of a stream: its head
+  std::string pending;             // of the stream, not yet given to the socket
+  size_t num_unsent_bytes = 0;     // of the write under way
   int64_t num_pending_tokens = 0;  // in what is written next
-  bool finished = false;        // finish_stream() was called
-  bool aborted = false;         // abort_stream() was called
-  bool handle_dropped = false;  // the handler let go before it had answered
-  bool overflowed = false;      // the handler wrote on and on to a client that does not read
+  bool finished = false;           // finish_stream() was called
+  bool aborted = false;            // abort_stream() was called
+  bool handle_dropped = false;     // the handler let go before it had answered
+  bool overflowed = false;         // the handler wrote on and on to a client that does not read
   bool is_above_low_water = false;
   bool client_gone = false;
   bool closed = false;  // the session is done with it

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -67,6 +68,8 @@ class FakeWorker {
 
   int num_known_sequences() const { return static_cast<int>(sequences_.size()); }
   int64_t num_tokens() const { return num_tokens_; }
+
+  std::function<bool()> withholds;  // asked for each token: true keeps it back; may be empty
 
   // Steps must come in order; failures are reported to GoogleTest.
   ModelOutput execute(const SchedulerOutput& step) {
@@ -199,7 +202,7 @@ class FakeWorker {
       }
     }
     EXPECT_EQ(scheduled.samples, end == static_cast<int32_t>(sequence.token_ids.size()));
-    if (scheduled.samples) {
+    if (scheduled.samples && !(withholds && withholds())) {
       const uint64_t state = slots_[0][slot_idx(sequence, 0, end - 1)].state;
       const int32_t token_id = fake_next_token(state, sampling.seed, sequence.choice_idx);
       sequence.append(token_id);
