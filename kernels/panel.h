@@ -5,9 +5,10 @@
 // ceil(K / 32) blocks; block kb holds columns 32 kb .. 32 kb + 31 of its rows:
 //   kF32         [32][16] fp32           column-major: 16 rows of column k side by side
 //   kF16, kBF16  [32][16] 16-bit
-//   kQ8_0        [32][16] int8, then d [16] fp16
-//   kQ4_0        [4][16] uint32 (nibble j of word i = column 8 i + j as two's complement -8..7), then d [16] fp16
-//   kQ4_1        [4][16] uint32 (nibbles 0..15), then d [16] fp16, m [16] fp16
+//   kQ8_0        [8][16][4] int8 (four columns of a row side by side, as integer dot products take them), then d [16] fp16
+//   kQ4_0        [4][16][4] bytes, then d [16] fp16: byte c of group j holds column 4 j + c in its low nibble and column
+//                16 + 4 j + c in its high one, 0..15 as in the file
+//   kQ4_1        the same, then d [16] fp16, m [16] fp16
 // Bytes: those of the file's encoding, rounded up to whole panels and blocks.
 //
 // The file's encodings (GGUF): values along a row. kQ8_0: per 32 columns fp16 d, 32 int8 q; value d q. kQ4_0: fp16 d,

@@ -4,6 +4,7 @@
 #include "engine/device/cpu_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 
@@ -20,6 +21,7 @@
 namespace sextant {
 namespace {
 
+using kernels::MatmulInputKind;
 using kernels::cpu::KernelTable;
 
 // Elements of an elementwise op, and multiplications by a weight, below which waking the other threads is not worth it.
@@ -74,7 +76,15 @@ class CpuBackend final : public Backend {
 
   Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) override {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuMatrix> matrix, CpuMatrix::create(parts, pool_));
-    RETURN_IF_ERROR(grow_scratch(kernels::matmul_scratch_floats(matrix->cols())));
+    for (const CpuMatrix::Run& run : matrix->runs()) {
+      const MatmulInputKind kind = kernels::matmul_input_kind(run.type);
+      const auto bytes = static_cast<size_t>(
+          kernels::matmul_input_bytes(kind, matrix->cols(), kernels::kMatmulTokensPerPass));
+      std::unique_ptr<CpuBuffer>& input = inputs_[static_cast<size_t>(kind)];
+      if (input == nullptr || input->size_bytes() < bytes) {
+        ASSIGN_OR_RETURN(input, CpuBuffer::create(bytes));
+      }
+    }
     return std::unique_ptr<WeightMatrix>(std::move(matrix));
   }
 
@@ -89,7 +99,11 @@ class CpuBackend final : public Backend {
     const int64_t items =
         (max_num_batched_tokens + 4 * pool_.num_threads() * max_num_seqs) * std::max(attention.num_kv_heads, 1);
     const int64_t scratch = std::max(scratch_floats_, CpuAttention::scratch_floats(attention)) * pool_.num_threads();
-    return (scratch + CpuAttention::max_partial_floats(pool_.num_threads())) * int64_t{sizeof(float)} + items * 100;
+    int64_t inputs = 0;
+    for (const std::unique_ptr<CpuBuffer>& input : inputs_)
+      inputs += input ? static_cast<int64_t>(input->size_bytes()) : 0;
+    return (scratch + CpuAttention::max_partial_floats(pool_.num_threads())) * int64_t{sizeof(float)} + inputs +
+           items * 100;
   }
 
   uint64_t memory_budget_bytes(double utilization) const override {
@@ -199,14 +213,10 @@ class CpuBackend final : public Backend {
         << "matmul of [" << x.rows << ", " << x.cols << "] and [" << matrix.rows() << ", " << matrix.cols() << "] to ["
         << out.rows << ", " << out.cols << "]";
     if (x.rows == 0) return;
-    if (pool_.num_threads() == 1 || x.rows * matrix.rows() * matrix.cols() < kMinProductsToShare) {
-      multiply_panels(matrix, 0, matrix.panel_begin().back(), x, out, scratch_at_[0]);
-      return;
+    for (int64_t first = 0; first < x.rows; first += kernels::kMatmulTokensPerPass) {
+      const int64_t count = std::min<int64_t>(x.rows - first, kernels::kMatmulTokensPerPass);
+      multiply(matrix, x.row_range(first, count), out.row_range(first, count));
     }
-    pool_.run([&](int thread) {
-      const auto i = static_cast<size_t>(thread);
-      multiply_panels(matrix, matrix.panel_begin()[i], matrix.panel_begin()[i + 1], x, out, scratch_at_[i]);
-    });
   }
 
   void add_bias(Tensor x, const float* bias) override {
@@ -301,14 +311,42 @@ class CpuBackend final : public Backend {
     pool_.parallel_for(rows, std::max<int64_t>(1, kMinElementsToShare / 2 / std::max<int64_t>(cols, 1)), body);
   }
 
-  void multiply_panels(const CpuMatrix& matrix, int64_t begin, int64_t end, const Tensor& x, const Tensor& out,
-                       float* scratch) {
+  // At most kMatmulTokensPerPass rows: first x in the order (and type) that the weights read, then the panels.
+  void multiply(const CpuMatrix& matrix, const Tensor& x, const Tensor& out) {
+    for (const CpuMatrix::Run& run : matrix.runs()) {
+      const MatmulInputKind kind = kernels::matmul_input_kind(run.type);
+      if (&run == &matrix.runs().front() || kind != kernels::matmul_input_kind((&run)[-1].type)) bring_in(kind, x);
+    }
+    if (pool_.num_threads() == 1 || x.rows * matrix.rows() * matrix.cols() < kMinProductsToShare) {
+      multiply_panels(matrix, 0, matrix.panel_begin().back(), x.rows, out);
+      return;
+    }
+    pool_.run([&](int thread) {
+      const auto i = static_cast<size_t>(thread);
+      multiply_panels(matrix, matrix.panel_begin()[i], matrix.panel_begin()[i + 1], x.rows, out);
+    });
+  }
+
+  void bring_in(MatmulInputKind kind, const Tensor& x) {
+    constexpr int64_t kTile = kernels::kMatmulTileMultiple;
+    uint8_t* input = static_cast<uint8_t*>(inputs_[static_cast<size_t>(kind)]->data());
+    const int64_t tiles = (x.rows + kTile - 1) / kTile;
+    pool_.parallel_for(tiles, std::max<int64_t>(1, kMinElementsToShare / 2 / (kTile * x.cols)),
+                       [&](int64_t begin, int64_t end) {
+                         kernels_.matmul_input({kind, x.f32(), x.row_stride, x.cols, x.rows, begin * kTile,
+                                                std::min(end * kTile, x.rows), input});
+                       });
+  }
+
+  void multiply_panels(const CpuMatrix& matrix, int64_t begin, int64_t end, int64_t num_tokens, const Tensor& out) {
     for (const CpuMatrix::Run& run : matrix.runs()) {
       const int64_t first = std::max<int64_t>(begin - run.first_panel, 0),
                     last = std::min(end - run.first_panel, run.num_panels());
       if (first >= last) continue;
-      kernels_.matmul({run.type, run.panels, run.rows, matrix.cols(), first, last, x.f32(), x.row_stride, x.rows,
-                       out.f32() + run.first_row, out.row_stride, scratch});
+      CpuBuffer& input = *inputs_[static_cast<size_t>(kernels::matmul_input_kind(run.type))];
+      kernels_.matmul({run.type, run.panels, run.rows, matrix.cols(), first, last,
+                       static_cast<const uint8_t*>(input.data()), num_tokens, out.f32() + run.first_row,
+                       out.row_stride});
     }
   }
 
@@ -329,6 +367,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   CpuAttention attention_;
   std::vector<std::unique_ptr<CpuBuffer>> scratch_;
+  std::array<std::unique_ptr<CpuBuffer>, kernels::kNumMatmulInputKinds> inputs_;  // of the product that runs
   std::vector<float*> scratch_at_;
   int64_t scratch_floats_ = 0;
   std::span<const int32_t> token_ids_;  // of the step, as are the following

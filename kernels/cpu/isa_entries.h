@@ -10,6 +10,7 @@
 
 #define SEXTANT_DECLARE_ISA_ENTRIES(isa)                \
   namespace sextant::kernels::cpu::isa {                \
+  void matmul_input(const MatmulInputArgs& args);       \
   void matmul(const MatmulArgs& args);                  \
   void rms_norm(const RmsNormArgs& args);               \
   void add_rms_norm(const RmsNormArgs& args);           \

@@ -16,6 +16,7 @@ inline constexpr int kNumIsas = 3;
 
 struct KernelTable {
   Isa isa;
+  MatmulInputFunction* matmul_input;
   MatmulFunction* matmul;
   RmsNormFunction* rms_norm;
   RmsNormFunction* add_rms_norm;

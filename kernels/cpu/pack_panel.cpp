@@ -18,44 +18,18 @@ void pack_plain(const uint8_t* const rows[kPanelRows], int64_t cols, uint8_t* pa
   }
 }
 
-void pack_q8_0(const uint8_t* const rows[kPanelRows], int64_t cols, uint8_t* panel) {
+// Copies the quants of 16 rows, four bytes at a time. Blocks in the file: kHeader bytes of d, or of d and m, then kQuants bytes.
+template <int kHeader, int kQuants>
+void pack_quants(const uint8_t* const rows[kPanelRows], int64_t cols, uint8_t* panel) {
+  constexpr int64_t kFileBytes = kHeader + kQuants, kBlockBytes = kFileBytes * kPanelRows;
   for (int r = 0; r < kPanelRows; ++r) {
     if (rows[r] == nullptr) continue;
-    for (int64_t b = 0; b < cols / kPanelBlock; ++b) {
-      const uint8_t* in = rows[r] + b * 34;
-      uint8_t* out = panel + b * 544;
-      for (int k = 0; k < kPanelBlock; ++k) out[k * kPanelRows + r] = in[2 + k];
-      std::memcpy(out + 512 + 2 * r, in, 2);
-    }
-  }
-}
-
-// Eight bytes with a nibble each, the first in the lowest byte, to a word with the first in the lowest nibble.
-uint32_t gather_nibbles(uint64_t x) {
-  x = (x | (x >> 4)) & 0x00ff00ff00ff00ffull;
-  x = (x | (x >> 8)) & 0x0000ffff0000ffffull;
-  return static_cast<uint32_t>(x | (x >> 16));
-}
-
-// kHeader: bytes of d, or of d and m, before the nibbles. kFlip turns q into q - 8 in two's complement.
-template <int kHeader, uint32_t kFlip>
-void pack_q4(const uint8_t* const rows[kPanelRows], int64_t cols, uint8_t* panel) {
-  constexpr int64_t kBlockBytes = 256 + 16 * kHeader;
-  for (int r = 0; r < kPanelRows; ++r) {
-    if (rows[r] == nullptr) continue;
-    for (int64_t b = 0; b < cols / kPanelBlock; ++b) {
-      const uint8_t* in = rows[r] + b * (kHeader + 16);
-      uint8_t* out = panel + b * kBlockBytes;
-      uint64_t halves[2];
-      std::memcpy(halves, in + kHeader, 16);
-      constexpr uint64_t kLow = 0x0f0f0f0f0f0f0f0full;
-      const uint32_t words[4] = {gather_nibbles(halves[0] & kLow), gather_nibbles(halves[1] & kLow),
-                                 gather_nibbles((halves[0] >> 4) & kLow), gather_nibbles((halves[1] >> 4) & kLow)};
-      for (int i = 0; i < 4; ++i) {
-        const uint32_t word = words[i] ^ kFlip;
-        std::memcpy(out + i * 64 + r * 4, &word, 4);
-      }
-      for (int h = 0; h < kHeader; h += 2) std::memcpy(out + 256 + 16 * h + 2 * r, in + h, 2);
+    const uint8_t* in = rows[r];
+    uint8_t* out = panel;
+    for (int64_t b = 0; b < cols / kPanelBlock; ++b, in += kFileBytes, out += kBlockBytes) {
+      for (int i = 0; i < kQuants; i += 4) std::memcpy(out + i * kPanelRows + 4 * r, in + kHeader + i, 4);
+      for (int h = 0; h < kHeader; h += 2)
+        std::memcpy(out + kQuants * kPanelRows + h * kPanelRows + 2 * r, in + h, 2);
     }
   }
 }
@@ -78,14 +52,16 @@ float f32_of_f16(const uint8_t* p) {
 }  // namespace
 
 void pack_panel(PanelType type, const uint8_t* const rows[kPanelRows], int64_t cols, uint8_t* panel) {
-  std::memset(panel, 0, static_cast<size_t>(panel_bytes(type, cols)));
+  bool short_panel = false;
+  for (int r = 0; r < kPanelRows; ++r) short_panel |= rows[r] == nullptr;
+  if (short_panel) std::memset(panel, 0, static_cast<size_t>(panel_bytes(type, cols)));
   switch (type) {
     case PanelType::kF32: return pack_plain<uint32_t>(rows, cols, panel);
     case PanelType::kF16:
     case PanelType::kBF16: return pack_plain<uint16_t>(rows, cols, panel);
-    case PanelType::kQ8_0: return pack_q8_0(rows, cols, panel);
-    case PanelType::kQ4_0: return pack_q4<2, 0x88888888u>(rows, cols, panel);
-    case PanelType::kQ4_1: return pack_q4<4, 0u>(rows, cols, panel);
+    case PanelType::kQ8_0: return pack_quants<2, 32>(rows, cols, panel);
+    case PanelType::kQ4_0: return pack_quants<2, 16>(rows, cols, panel);
+    case PanelType::kQ4_1: return pack_quants<4, 16>(rows, cols, panel);
   }
 }
 
@@ -104,18 +80,17 @@ void unpack_row(PanelType type, const uint8_t* panel, int row, int64_t cols, flo
         break;
       }
       case PanelType::kQ8_0: {
-        const int8_t q = static_cast<int8_t>(block[column * kPanelRows + row]);
+        const int8_t q = static_cast<int8_t>(block[column / 4 * 64 + row * 4 + column % 4]);
         out[k] = f32_of_f16(block + 512 + 2 * row) * q;
         break;
       }
       case PanelType::kQ4_0:
       case PanelType::kQ4_1: {
-        uint32_t word;
-        std::memcpy(&word, block + column / 8 * 64 + row * 4, 4);
-        const int q = static_cast<int>(word >> (4 * (column % 8)) & 15u);
+        const int byte = block[column % 16 / 4 * 64 + row * 4 + column % 4];
+        const int q = column < 16 ? byte & 15 : byte >> 4;
         const float d = f32_of_f16(block + 256 + 2 * row);
         if (type == PanelType::kQ4_0) {
-          out[k] = d * static_cast<float>((q ^ 8) - 8);
+          out[k] = d * static_cast<float>(q - 8);
         } else {
           out[k] = d * static_cast<float>(q) + f32_of_f16(block + 288 + 2 * row);
         }

@@ -12,9 +12,6 @@ namespace {
 struct F32x16 {
   __m256 a, b;
 };
-struct U32x16 {
-  __m256i a, b;
-};
 struct Mask16 {
   __m256 a, b;
 };
@@ -113,11 +110,6 @@ SEXTANT_INLINE F32x16 load_bf16(const void* p) {
   const __m128i* halves = static_cast<const __m128i*>(p);
   return {widen_bf16(_mm_loadu_si128(halves)), widen_bf16(_mm_loadu_si128(halves + 1))};
 }
-SEXTANT_INLINE F32x16 load_i8(const void* p) {
-  const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(p));
-  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
-          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
-}
 SEXTANT_INLINE __m256i round_bf16(__m256 x) {
   const __m256i bits = _mm256_castps_si256(x);
   const __m256i lsb = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -129,27 +121,6 @@ SEXTANT_INLINE __m256i round_bf16(__m256 x) {
 SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 x) {
   const __m256i packed = _mm256_packus_epi32(round_bf16(x.a), round_bf16(x.b));  // interleaves the 128-bit halves
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
-}
-
-SEXTANT_INLINE U32x16 load_u32(const void* p) {
-  const __m256i* halves = static_cast<const __m256i*>(p);
-  return {_mm256_loadu_si256(halves), _mm256_loadu_si256(halves + 1)};
-}
-template <int kIndex>
-__attribute__((always_inline)) inline __m256 nibble_unsigned_half(__m256i u) {
-  return _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_srli_epi32(u, 4 * kIndex), _mm256_set1_epi32(15)));
-}
-template <int kIndex>
-__attribute__((always_inline)) inline F32x16 nibble_unsigned(U32x16 u) {
-  return {nibble_unsigned_half<kIndex>(u.a), nibble_unsigned_half<kIndex>(u.b)};
-}
-template <int kIndex>
-__attribute__((always_inline)) inline __m256 nibble_signed_half(__m256i u) {
-  return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(u, 28 - 4 * kIndex), 28));
-}
-template <int kIndex>
-__attribute__((always_inline)) inline F32x16 nibble_signed(U32x16 u) {
-  return {nibble_signed_half<kIndex>(u.a), nibble_signed_half<kIndex>(u.b)};
 }
 
 SEXTANT_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

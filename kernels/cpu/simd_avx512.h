@@ -12,9 +12,6 @@ namespace {
 struct F32x16 {
   __m512 v;
 };
-struct U32x16 {
-  __m512i v;
-};
 struct Mask16 {
   __mmask16 m;
 };
@@ -83,9 +80,6 @@ SEXTANT_INLINE F32x16 load_bf16(const void* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
-SEXTANT_INLINE F32x16 load_i8(const void* p) {
-  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))))};
-}
 // Round to nearest even; NaN becomes a quiet NaN.
 SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 a) {
   const __m512i bits = _mm512_castps_si512(a.v);
@@ -95,20 +89,6 @@ SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 a) {
   const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
   const __m512i out = _mm512_srli_epi32(_mm512_mask_blend_epi32(nan, rounded, quiet), 16);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(out));
-}
-
-SEXTANT_INLINE U32x16 load_u32(const void* p) { return {_mm512_loadu_si512(p)}; }
-// Nibble kIndex of each lane as a number 0..15, or as two's complement -8..7. vpermps looks at the low four bits of each
-// index only, so one shift and one look-up make a float.
-template <int kIndex>
-__attribute__((always_inline)) inline F32x16 nibble_unsigned(U32x16 u) {
-  const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  return {_mm512_permutexvar_ps(kIndex == 0 ? u.v : _mm512_srli_epi32(u.v, 4 * kIndex), table)};
-}
-template <int kIndex>
-__attribute__((always_inline)) inline F32x16 nibble_signed(U32x16 u) {
-  const __m512 table = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1);
-  return {_mm512_permutexvar_ps(kIndex == 0 ? u.v : _mm512_srli_epi32(u.v, 4 * kIndex), table)};
 }
 
 SEXTANT_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }

@@ -147,16 +147,6 @@ SEXTANT_INLINE F32x16 load_bf16(const void* p) {
   SEXTANT_QUARTERS out.q[i] = (F32x4)(h.q[i] << 16);
   return out;
 }
-SEXTANT_INLINE F32x16 load_i8(const void* p) {
-  typedef int8_t I8x4 __attribute__((vector_size(4)));
-  F32x16 out;
-  SEXTANT_QUARTERS {
-    I8x4 byte;
-    __builtin_memcpy(&byte, static_cast<const uint8_t*>(p) + 4 * i, 4);
-    out.q[i] = __builtin_convertvector(__builtin_convertvector(byte, I32x4), F32x4);
-  }
-  return out;
-}
 SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 x) {
   SEXTANT_QUARTERS {
     const U32x4 bits = (U32x4)x.q[i];
@@ -164,24 +154,6 @@ SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 x) {
     const U32x4 out = (U32x4)choose(x.q[i] != x.q[i], (I32x4)(bits | 0x400000u), (I32x4)rounded) >> 16;
     for (int j = 0; j < 4; ++j) p[4 * i + j] = static_cast<uint16_t>(out[j]);
   }
-}
-
-SEXTANT_INLINE U32x16 load_u32(const void* p) {
-  U32x16 out;
-  SEXTANT_QUARTERS __builtin_memcpy(&out.q[i], static_cast<const uint8_t*>(p) + 16 * i, 16);
-  return out;
-}
-template <int kIndex>
-__attribute__((always_inline)) inline F32x16 nibble_unsigned(U32x16 u) {
-  F32x16 out;
-  SEXTANT_QUARTERS out.q[i] = __builtin_convertvector((I32x4)((u.q[i] >> (4 * kIndex)) & 15u), F32x4);
-  return out;
-}
-template <int kIndex>
-__attribute__((always_inline)) inline F32x16 nibble_signed(U32x16 u) {
-  F32x16 out;
-  SEXTANT_QUARTERS out.q[i] = __builtin_convertvector((I32x4)(u.q[i] << (28 - 4 * kIndex)) >> 28, F32x4);
-  return out;
 }
 
 SEXTANT_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }

@@ -1,0 +1,86 @@
+// The int8 recipe of matmul.h over the dot products of one instruction set. Included by matmul.cpp only.
+#pragma once
+
+#include "kernels/cpu/matmul_tile.h"
+#if SEXTANT_ISA_LEVEL == 2
+#include "kernels/cpu/int8_avx512.h"
+#elif SEXTANT_ISA_LEVEL == 1
+#include "kernels/cpu/int8_avx2.h"
+#else
+#include "kernels/cpu/int8_generic.h"
+#endif
+
+namespace sextant::kernels::cpu::SEXTANT_ISA {
+namespace {
+
+// Parts of a block of an input tile, in bytes.
+constexpr int64_t int8_block_bytes(int64_t tile) { return tile * matmul_input_block_bytes(MatmulInputKind::kInt8); }
+
+struct Int8Input {
+  static constexpr MatmulInputKind kKind = MatmulInputKind::kInt8;
+
+  // Brings in one block of a token at its place of a tile.
+  SEXTANT_INLINE void put(F32x16 low, F32x16 high, uint8_t* block, int tile, int place) {
+    int8_t q[kPanelBlock];
+    float e;
+    int32_t sum;
+    quantize_block(low, high, q, &e, &sum);
+    for (int g = 0; g < 8; ++g) __builtin_memcpy(block + (g * tile + place) * 4, q + 4 * g, 4);
+    const float scaled = e * static_cast<float>(sum);
+    __builtin_memcpy(block + (8 * tile + place) * 4, &e, 4);
+    __builtin_memcpy(block + (9 * tile + place) * 4, &scaled, 4);
+    __builtin_memcpy(block + (10 * tile + place) * 4, &sum, 4);
+  }
+};
+
+// Of a panel's 16 rows as many at a time as one register has lanes (Lanes, kInt8Parts).
+template <PanelType kType, int kTokens>
+void run_int8_tile(const TileJob& job) {
+  constexpr int64_t kBlockBytes = panel_block_bytes(kType);
+  constexpr int64_t kScales = kType == PanelType::kQ8_0 ? 512 : 256;
+  const int64_t blocks = num_panel_blocks(job.args->cols), panel_stride = blocks * kBlockBytes;
+  const uint8_t* panels = job.args->panels + job.begin * panel_stride;
+  for (int64_t panel = job.begin; panel < job.end; ++panel, panels += panel_stride) {
+    float lane[kTokens][kPanelRows];
+    unroll<kInt8Parts>([&](auto part) __attribute__((always_inline)) {
+      constexpr int kPart = decltype(part)::value;
+      const uint8_t* block = panels;
+      const uint8_t* x = job.input;
+      Lanes total[kTokens];
+#pragma GCC unroll 16
+      for (int t = 0; t < kTokens; ++t) total[t] = same_lanes(0);
+      for (int64_t b = 0; b < blocks; ++b) {
+        // e, X and S of the tile's tokens stand behind their quants; the input is made of 4-byte words.
+        const float* scales = reinterpret_cast<const float*>(x + 32 * kTokens);
+        Lanes dot[kTokens];
+        block_dots<kType, kTokens, kPart>(block, x, reinterpret_cast<const int32_t*>(scales + 2 * kTokens), dot);
+        const Lanes d = load_f16_lanes<kPart>(block + kScales);
+#pragma GCC unroll 16
+        for (int t = 0; t < kTokens; ++t) total[t] = fma(mul(d, same_lanes(scales[t])), dot[t], total[t]);
+        if constexpr (kType == PanelType::kQ4_1) {
+          const Lanes m = load_f16_lanes<kPart>(block + kScales + 32);
+#pragma GCC unroll 16
+          for (int t = 0; t < kTokens; ++t) total[t] = fma(m, same_lanes(scales[kTokens + t]), total[t]);
+        }
+        block += kBlockBytes;
+        x += int8_block_bytes(kTokens);
+      }
+#pragma GCC unroll 16
+      for (int t = 0; t < kTokens; ++t) store(lane[t] + kPart * kPanelRows / kInt8Parts, total[t]);
+    });
+    for (int t = 0; t < job.num_tokens; ++t) store_outputs(job, panel, t, load(lane[t]));
+  }
+}
+
+template <PanelType kType>
+struct Int8Tiles {
+  static constexpr int kNumTiles = sizeof(kInt8Tiles) / sizeof(kInt8Tiles[0]);
+  static constexpr int tokens(int index) { return kInt8Tiles[index]; }
+  template <int kIndex>
+  SEXTANT_INLINE void run(const TileJob& job) {
+    run_int8_tile<kType, kInt8Tiles[kIndex]>(job);
+  }
+};
+
+}  // namespace
+}  // namespace sextant::kernels::cpu::SEXTANT_ISA
