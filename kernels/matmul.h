@@ -59,10 +59,10 @@ constexpr int64_t matmul_input_bytes(MatmulInputKind kind, int64_t cols, int64_t
 
 struct MatmulInputArgs {
   MatmulInputKind kind;
-  const float* x;      // of token 0 of the pass
-  int64_t x_stride;    // elements
-  int64_t cols;        // K
-  int64_t num_tokens;  // of the pass
+  const float* x;       // of token 0 of the pass
+  int64_t x_stride;     // elements
+  int64_t cols;         // K
+  int64_t num_tokens;   // of the pass
   int64_t token_begin;  // tokens [token_begin, token_end) are brought in; begin a multiple of kMatmulTileMultiple,
   int64_t token_end;    // end too or num_tokens
   uint8_t* input;       // of the pass, matmul_input_bytes, 64-byte aligned

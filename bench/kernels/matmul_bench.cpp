@@ -29,12 +29,14 @@ void matmul(benchmark::State& state, const cpu::KernelTable& kernels, PanelType 
   const int64_t tokens = state.range(0), cols = state.range(1), rows = state.range(2);
   const int64_t matrix_bytes = num_panels(rows) * panel_bytes(type, cols),
                 num_matrices = std::max<int64_t>(1, kWeightBytes / matrix_bytes);
+  const MatmulInputKind kind = matmul_input_kind(type);
   Memory weights(num_matrices * matrix_bytes), x(tokens * cols * 4), out(tokens * rows * 4),
-      scratch(matmul_scratch_floats(cols) * 4);
+      input(matmul_input_bytes(kind, cols, tokens));
   int64_t next = 0;
   for (auto _ : state) {
-    kernels.matmul({type, weights.bytes() + next * matrix_bytes, rows, cols, 0, num_panels(rows), x.floats(), cols,
-                    tokens, out.floats(), rows, scratch.floats()});
+    kernels.matmul_input({kind, x.floats(), cols, cols, tokens, 0, tokens, input.bytes()});
+    kernels.matmul({type, weights.bytes() + next * matrix_bytes, rows, cols, 0, num_panels(rows), input.bytes(), tokens,
+                    out.floats(), rows});
     next = (next + 1) % num_matrices;
   }
   state.SetBytesProcessed(state.iterations() * matrix_bytes);

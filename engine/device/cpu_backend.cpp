@@ -78,8 +78,8 @@ class CpuBackend final : public Backend {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuMatrix> matrix, CpuMatrix::create(parts, pool_));
     for (const CpuMatrix::Run& run : matrix->runs()) {
       const MatmulInputKind kind = kernels::matmul_input_kind(run.type);
-      const auto bytes = static_cast<size_t>(
-          kernels::matmul_input_bytes(kind, matrix->cols(), kernels::kMatmulTokensPerPass));
+      const auto bytes =
+          static_cast<size_t>(kernels::matmul_input_bytes(kind, matrix->cols(), kernels::kMatmulTokensPerPass));
       std::unique_ptr<CpuBuffer>& input = inputs_[static_cast<size_t>(kind)];
       if (input == nullptr || input->size_bytes() < bytes) {
         ASSIGN_OR_RETURN(input, CpuBuffer::create(bytes));
@@ -331,11 +331,11 @@ class CpuBackend final : public Backend {
     constexpr int64_t kTile = kernels::kMatmulTileMultiple;
     uint8_t* input = static_cast<uint8_t*>(inputs_[static_cast<size_t>(kind)]->data());
     const int64_t tiles = (x.rows + kTile - 1) / kTile;
-    pool_.parallel_for(tiles, std::max<int64_t>(1, kMinElementsToShare / 2 / (kTile * x.cols)),
-                       [&](int64_t begin, int64_t end) {
-                         kernels_.matmul_input({kind, x.f32(), x.row_stride, x.cols, x.rows, begin * kTile,
-                                                std::min(end * kTile, x.rows), input});
-                       });
+    pool_.parallel_for(
+        tiles, std::max<int64_t>(1, kMinElementsToShare / 2 / (kTile * x.cols)), [&](int64_t begin, int64_t end) {
+          kernels_.matmul_input(
+              {kind, x.f32(), x.row_stride, x.cols, x.rows, begin * kTile, std::min(end * kTile, x.rows), input});
+        });
   }
 
   void multiply_panels(const CpuMatrix& matrix, int64_t begin, int64_t end, int64_t num_tokens, const Tensor& out) {

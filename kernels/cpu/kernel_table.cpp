@@ -12,10 +12,10 @@ SEXTANT_DECLARE_ISA_ENTRIES(avx512)
 namespace sextant::kernels::cpu {
 namespace {
 
-#define SEXTANT_ISA_TABLE(id, isa)                                                                                  \
-  KernelTable {                                                                                                     \
-    id, isa::matmul_input, isa::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias, isa::silu_mul, isa::rope_and_cache, \
-        isa::attention_tile, isa::attention_merge, isa::exp, isa::tanh                                              \
+#define SEXTANT_ISA_TABLE(id, isa)                                                                                \
+  KernelTable {                                                                                                   \
+    id, isa::matmul_input, isa::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias, isa::silu_mul, \
+        isa::rope_and_cache, isa::attention_tile, isa::attention_merge, isa::exp, isa::tanh                       \
   }
 
 constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic);
@@ -28,7 +28,8 @@ constexpr KernelTable kAvx512Table = SEXTANT_ISA_TABLE(Isa::kAvx512, avx512);
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 #endif
 

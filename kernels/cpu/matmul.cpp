@@ -57,15 +57,14 @@ void multiply(const MatmulArgs& args) {
   const int64_t token_bytes = num_panel_blocks(args.cols) * matmul_input_block_bytes(Input::kKind);
   // With several tiles, a few panels at a time meet all of them while they are in the cache.
   constexpr int64_t kPanelsPerRound = 8;
-  const int64_t round =
-      args.num_tokens <= kLargestTile<Tiles> ? args.panel_end - args.panel_begin : kPanelsPerRound;
+  const int64_t round = args.num_tokens <= kLargestTile<Tiles> ? args.panel_end - args.panel_begin : kPanelsPerRound;
   for (int64_t begin = args.panel_begin; begin < args.panel_end; begin += round) {
     const int64_t end = begin + round < args.panel_end ? begin + round : args.panel_end;
     for (int64_t first = 0; first < args.num_tokens; first += kLargestTile<Tiles>) {
       const int64_t left = args.num_tokens - first;
       const int index = tile_index<Tiles>(left), tile = Tiles::tokens(index);
-      const TileJob job{&args, begin, end, args.input + first * token_bytes, first,
-                        left < tile ? static_cast<int>(left) : tile};
+      const TileJob job{
+          &args, begin, end, args.input + first * token_bytes, first, left < tile ? static_cast<int>(left) : tile};
       unroll<Tiles::kNumTiles>([&](auto i) {
         if (index == decltype(i)::value) Tiles::template run<decltype(i)::value>(job);
       });

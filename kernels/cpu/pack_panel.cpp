@@ -28,8 +28,7 @@ void pack_quants(const uint8_t* const rows[kPanelRows], int64_t cols, uint8_t* p
     uint8_t* out = panel;
     for (int64_t b = 0; b < cols / kPanelBlock; ++b, in += kFileBytes, out += kBlockBytes) {
       for (int i = 0; i < kQuants; i += 4) std::memcpy(out + i * kPanelRows + 4 * r, in + kHeader + i, 4);
-      for (int h = 0; h < kHeader; h += 2)
-        std::memcpy(out + kQuants * kPanelRows + h * kPanelRows + 2 * r, in + h, 2);
+      for (int h = 0; h < kHeader; h += 2) std::memcpy(out + kQuants * kPanelRows + h * kPanelRows + 2 * r, in + h, 2);
     }
   }
 }

@@ -86,7 +86,7 @@ std::vector<double> dequantize_row(PanelType type, const uint8_t* row, int64_t c
   return out;
 }
 
-MatmulResult matmul(std::span<const float> x, std::span<const double> w, int64_t tokens, int64_t rows, int64_t cols) {
+MatmulResult matmul(std::span<const double> x, std::span<const double> w, int64_t tokens, int64_t rows, int64_t cols) {
   MatmulResult result;
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t n = 0; n < rows; ++n) {
@@ -101,6 +101,25 @@ MatmulResult matmul(std::span<const float> x, std::span<const double> w, int64_t
     }
   }
   return result;
+}
+
+MatmulResult matmul(std::span<const float> x, std::span<const double> w, int64_t tokens, int64_t rows, int64_t cols) {
+  return matmul(std::vector<double>(x.begin(), x.end()), w, tokens, rows, cols);
+}
+
+std::vector<double> quantized_activations(std::span<const float> x, int64_t rows, int64_t cols) {
+  std::vector<double> out(x.size());
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t begin = 0; begin < cols; begin += kPanelBlock) {
+      const auto at = static_cast<size_t>(r * cols + begin);
+      const auto count = static_cast<size_t>(std::min<int64_t>(kPanelBlock, cols - begin));
+      float top = 0;
+      for (size_t i = 0; i < count; ++i) top = std::max(top, std::fabs(x[at + i]));
+      const float scale = top >= 0x1p-100f ? 127.0f / top : 0.0f, e = top / 127.0f;
+      for (size_t i = 0; i < count; ++i) out[at + i] = double{e} * std::nearbyint(x[at + i] * scale);
+    }
+  }
+  return out;
 }
 
 std::vector<double> rms_norm(std::span<const float> x, std::span<const float> weight, double eps) {

@@ -23,7 +23,11 @@ struct MatmulResult {
   std::vector<double> out;
   std::vector<double> magnitude;
 };
+MatmulResult matmul(std::span<const double> x, std::span<const double> w, int64_t tokens, int64_t rows, int64_t cols);
 MatmulResult matmul(std::span<const float> x, std::span<const double> w, int64_t tokens, int64_t rows, int64_t cols);
+
+// x [rows, cols] as the int8 recipe of kernels/matmul.h sees it: e q per block of 32 columns.
+std::vector<double> quantized_activations(std::span<const float> x, int64_t rows, int64_t cols);
 
 std::vector<double> rms_norm(std::span<const float> x, std::span<const float> weight, double eps);
 

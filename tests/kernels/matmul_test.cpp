@@ -18,20 +18,35 @@ class MatmulTest : public testing::TestWithParam<std::tuple<const cpu::KernelTab
   std::vector<float> multiply(const RandomMatrix& w, const std::vector<float>& x, int64_t x_stride, int64_t tokens,
                               int64_t out_stride, int64_t panel_step) {
     std::vector<float> out(static_cast<size_t>(tokens * out_stride), NAN);
-    Scratch scratch(matmul_scratch_floats(w.cols));
+    const MatmulInputKind kind = matmul_input_kind(w.type);
+    Scratch input(matmul_input_bytes(kind, w.cols, tokens) / 4);
+    auto* to = reinterpret_cast<uint8_t*>(input.data());
+    // In two calls where there are tokens enough.
+    const int64_t cut = std::min<int64_t>(tokens, kMatmulTileMultiple);
+    if (cut < tokens) kernels().matmul_input({kind, x.data(), x_stride, w.cols, tokens, cut, tokens, to});
+    kernels().matmul_input({kind, x.data(), x_stride, w.cols, tokens, 0, cut, to});
     for (int64_t p = 0; p < num_panels(w.rows); p += panel_step) {
-      kernels().matmul({w.type, w.panels.data(), w.rows, w.cols, p, std::min(p + panel_step, num_panels(w.rows)),
-                        x.data(), x_stride, tokens, out.data(), out_stride, scratch.data()});
+      kernels().matmul({w.type, w.panels.data(), w.rows, w.cols, p, std::min(p + panel_step, num_panels(w.rows)), to,
+                        tokens, out.data(), out_stride});
     }
     return out;
   }
 };
 
-// Error of one output against exact arithmetic, with u = 2^-24 and M = sum |x w| (for kQ4_1 the parts d q x and m x counted
-// separately: w' = |d q| + |m|). A block's chain of 32 fma (or multiply-add: one rounding more each) makes at most 33 u per product;
-// the block sum's product with d one; the total's chain one per block (two for kQ4_1); x sums at most 5 levels plus the product.
-// Hence |error| <= (33 + 5 + 2 + 2 * blocks) u M', and doubled for second-order terms and the reference's own rounding.
-double tolerance(const RandomMatrix& w, const std::vector<float>& x, int64_t t, int64_t n) {
+class Int8MatmulTest : public MatmulTest {};
+
+// x as the type's recipe sees it.
+std::vector<double> input_of(PanelType type, const std::vector<float>& x, int64_t tokens, int64_t cols) {
+  if (matmul_input_kind(type) == MatmulInputKind::kInt8) return ref::quantized_activations(x, tokens, cols);
+  return {x.begin(), x.end()};
+}
+
+// Error of one output against exact arithmetic on what the recipe sees, with u = 2^-24 and M = sum |x w| (for kQ4_1 the parts
+// d q x and m x counted separately: w' = |d q| + |m|). Plain types: a block's chain of 32 fma (or multiply-add: one rounding
+// more each) makes at most 33 u per product, the total's chain one per block. int8: the integer sums are exact; d e, X and
+// their products make at most 3 u per product, the total's chain two per block. Hence |error| <= (33 + 5 + 2 + 2 * blocks) u
+// M', and doubled for second-order terms and the reference's own rounding.
+double tolerance(const RandomMatrix& w, const std::vector<double>& x, int64_t t, int64_t n) {
   double magnitude = 0;
   const int64_t row_bytes = file_row_bytes(w.type, w.cols);
   for (int64_t k = 0; k < w.cols; ++k) {
@@ -51,19 +66,64 @@ double tolerance(const RandomMatrix& w, const std::vector<float>& x, int64_t t, 
 TEST_P(MatmulTest, AgreesWithReference) {
   for (int round = 0; round < 12; ++round) {
     const int64_t cols = has_blocks(type()) ? 32 * uniform(1, 9) : uniform(1, 300);
-    const int64_t rows = uniform(1, 100), tokens = round == 0 ? 97 : uniform(1, 30);
+    const int64_t rows = uniform(1, 100), tokens = round == 0 ? kMatmulTokensPerPass : uniform(1, 30);
     const RandomMatrix w = random_matrix(type(), rows, cols, *this);
     const std::vector<float> x = normals(tokens * cols);
     const std::vector<float> out = multiply(w, x, cols, tokens, rows, num_panels(rows));
-    const ref::MatmulResult expected = ref::matmul(x, w.values, tokens, rows, cols);
+    const std::vector<double> seen = input_of(type(), x, tokens, cols);
+    const ref::MatmulResult expected = ref::matmul(seen, w.values, tokens, rows, cols);
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t n = 0; n < rows; ++n) {
         const auto i = static_cast<size_t>(t * rows + n);
-        ASSERT_NEAR(out[i], expected.out[i], tolerance(w, x, t, n))
+        ASSERT_NEAR(out[i], expected.out[i], tolerance(w, seen, t, n))
             << "token " << t << " row " << n << " of T " << tokens << " N " << rows << " K " << cols << " seed "
             << seed();
       }
     }
+  }
+}
+
+// Half a step of each block's scale, and what three roundings (of the scale, its inverse and the product) may add to 127 steps.
+TEST(Int8Activations, AreWithinHalfAStep) {
+  SeededTest random;
+  const int64_t rows = 20, cols = 330;
+  std::vector<float> x = random.normals(rows * cols);
+  for (float& value : x) value *= std::exp(4 * random.normal());
+  const std::vector<double> seen = ref::quantized_activations(x, rows, cols);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t k = 0; k < cols; ++k) {
+      float top = 0;
+      for (int64_t i = k / 32 * 32; i < std::min(k / 32 * 32 + 32, cols); ++i)
+        top = std::max(top, std::fabs(x[static_cast<size_t>(r * cols + i)]));
+      const auto at = static_cast<size_t>(r * cols + k);
+      ASSERT_LE(std::fabs(seen[at] - x[at]), top / 127.0 * 0.5 * (1 + 0x1p-15)) << random.seed();
+    }
+  }
+}
+
+TEST_P(Int8MatmulTest, ExtremeActivations) {
+  const int64_t cols = 128, rows = 20;
+  const RandomMatrix w = random_matrix(type(), rows, cols, *this);
+  // All at the ends of int8, of either sign: no partial sum may saturate.
+  for (const float sign : {1.0f, -1.0f}) {
+    std::vector<float> x(static_cast<size_t>(cols), sign * 3.0f);
+    const std::vector<double> seen = input_of(type(), x, 1, cols);
+    const std::vector<float> out = multiply(w, x, cols, 1, rows, num_panels(rows));
+    const ref::MatmulResult expected = ref::matmul(seen, w.values, 1, rows, cols);
+    for (int64_t n = 0; n < rows; ++n)
+      ASSERT_NEAR(out[static_cast<size_t>(n)], expected.out[static_cast<size_t>(n)], tolerance(w, seen, 0, n));
+  }
+  // Zeros and numbers too small for a scale are zeros.
+  for (const float tiny : {0.0f, 0x1p-101f, 0x1p-140f}) {
+    const std::vector<float> out =
+        multiply(w, std::vector<float>(static_cast<size_t>(cols), tiny), cols, 1, rows, num_panels(rows));
+    for (const float y : out) ASSERT_EQ(y, 0.0f);
+  }
+  // What is not a number does not become one.
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    std::vector<float> x = normals(cols);
+    x[static_cast<size_t>(uniform(0, cols - 1))] = bad;
+    for (const float y : multiply(w, x, cols, 1, rows, num_panels(rows))) ASSERT_FALSE(std::isfinite(y)) << bad;
   }
 }
 
@@ -72,7 +132,7 @@ TEST_P(MatmulTest, RowIsTheSameAloneAndAtEveryPlaceOfEveryBatch) {
   const RandomMatrix w = random_matrix(type(), rows, cols, *this);
   const std::vector<float> row = normals(cols);
   const std::vector<float> alone = multiply(w, row, cols, 1, rows, num_panels(rows));
-  for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 47, 48, 49, 61}) {
+  for (int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 24, 49, 192}) {
     for (int64_t place = 0; place<tokens; place += tokens> 17 ? 5 : 1) {
       std::vector<float> x = normals(tokens * cols);
       std::copy(row.begin(), row.end(), x.begin() + place * cols);
@@ -106,12 +166,16 @@ TEST_P(MatmulTest, PanelRangesAndStridesDoNotMatter) {
   }
 }
 
+constexpr auto kParameterName = [](const auto& test) {
+  return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) + "_" + type_name(std::get<1>(test.param));
+};
 INSTANTIATE_TEST_SUITE_P(All, MatmulTest,
                          testing::Combine(testing::ValuesIn(available_tables()), testing::ValuesIn(all_types())),
-                         [](const auto& test) {
-                           return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) + "_" +
-                                  type_name(std::get<1>(test.param));
-                         });
+                         kParameterName);
+INSTANTIATE_TEST_SUITE_P(All, Int8MatmulTest,
+                         testing::Combine(testing::ValuesIn(available_tables()),
+                                          testing::Values(PanelType::kQ8_0, PanelType::kQ4_0, PanelType::kQ4_1)),
+                         kParameterName);
 
 }  // namespace
 }  // namespace sextant::kernels

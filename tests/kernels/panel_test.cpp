@@ -83,9 +83,12 @@ TEST(ReferenceEncodings, EveryHalfSurvivesTheRoundTrip) {
 // Conversions inside the kernels: every half as the scale of a block, on every instruction set.
 TEST(KernelEncodings, EveryHalfScaleIsExact) {
   for (const cpu::KernelTable* kernels : available_tables()) {
-    Scratch scratch(matmul_scratch_floats(32));
+    // 127 is quantised as 127 with a scale of 1: the product with 1 is 127 d, which fp32 holds.
     std::vector<float> x(32, 0.0f);
-    x[0] = 1.0f;
+    x[0] = 127.0f;
+    Scratch input(matmul_input_bytes(MatmulInputKind::kInt8, 32, 1) / 4);
+    auto* to = reinterpret_cast<uint8_t*>(input.data());
+    kernels->matmul_input({MatmulInputKind::kInt8, x.data(), 32, 32, 1, 0, 1, to});
     for (uint32_t first = 0; first < 0x10000; first += 16) {
       std::vector<std::vector<uint8_t>> rows(16);
       const uint8_t* of_panel[kPanelRows];
@@ -98,13 +101,13 @@ TEST(KernelEncodings, EveryHalfScaleIsExact) {
       std::vector<uint8_t> panel(static_cast<size_t>(panel_bytes(PanelType::kQ8_0, 32)));
       cpu::pack_panel(PanelType::kQ8_0, of_panel, 32, panel.data());
       float out[16];
-      kernels->matmul({PanelType::kQ8_0, panel.data(), 16, 32, 0, 1, x.data(), 32, 1, out, 16, scratch.data()});
+      kernels->matmul({PanelType::kQ8_0, panel.data(), 16, 32, 0, 1, to, 1, out, 16});
       for (uint32_t r = 0; r < 16; ++r) {
         const float expected = ref::f32_of_f16(static_cast<uint16_t>(first + r));
         if (std::isnan(expected)) {
           ASSERT_TRUE(std::isnan(out[r])) << cpu::isa_name(kernels->isa) << " " << first + r;
         } else {
-          ASSERT_EQ(out[r], expected) << cpu::isa_name(kernels->isa) << " " << first + r;
+          ASSERT_EQ(out[r], 127 * expected) << cpu::isa_name(kernels->isa) << " " << first + r;
         }
       }
     }

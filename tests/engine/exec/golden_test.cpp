@@ -1,5 +1,8 @@
-// Real weights against reference outputs, on every instruction set that this CPU has and on CUDA (the device, or its emulator). Class A (fp32 activations): our top-1 is the reference's wherever the reference's
-// top-1/top-2 gap is at least 0.2 nats, and the mean NLL is within 0.5%.
+// Real weights against reference outputs, on every instruction set that this CPU has and on CUDA (the device, or its
+// emulator). A step is judged by the reference's gap between its two likeliest tokens, in nats. Class A (activations in fp32 or
+// bf16): our likeliest token is the reference's wherever the gap is at least 0.2. Class B (int8 activations: block-quantised
+// weights on the CPU): it is in at least 99% of the steps with a gap of 0.2, and in all with a gap of 0.5. Both: the mean NLL is
+// within 0.5%.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -28,23 +31,29 @@ int32_t top_1(const std::vector<float>& logits) {
   return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
-// Teacher-forced over the first `max_steps` stored steps of one case; returns how many were judged.
-int check_steps(LoadedModel& model, const nlohmann::json& golden_case, double min_gap, size_t max_steps) {
+struct Judged {
+  int steps = 0;
+  std::vector<double> missed_gaps;  // of the steps whose likeliest token is another than the reference's
+};
+
+// Teacher-forced over the first `max_steps` stored steps of one case, added to `judged`.
+void check_steps(LoadedModel& model, const nlohmann::json& golden_case, double min_gap, size_t max_steps,
+                 Judged& judged) {
   auto ids = golden_case["ids"].get<std::vector<int32_t>>();
   const size_t prompt_length = ids.size();
   const size_t num_steps = std::min(max_steps, golden_case["steps"].size());
   for (size_t i = 0; i < num_steps; ++i) ids.push_back(golden_case["steps"][i]["id"]);
   model.reset();
   const auto logits = model.step({{0, ids}})[0];
-  int judged = 0;
   for (size_t i = 0; i < num_steps; ++i) {
     const auto& top = golden_case["steps"][i]["top"];
-    if (top[0][1].get<double>() - top[1][1].get<double>() < min_gap) continue;
-    ++judged;
-    EXPECT_EQ(top_1(logits[prompt_length + i - 1]), top[0][0].get<int32_t>())
-        << "step " << i << " of " << golden_case["ids"];
+    const double gap = top[0][1].get<double>() - top[1][1].get<double>();
+    if (gap < min_gap) continue;
+    ++judged.steps;
+    if (top_1(logits[prompt_length + i - 1]) == top[0][0].get<int32_t>()) continue;
+    judged.missed_gaps.push_back(gap);
+    std::printf("step %zu of %s: another token at a gap of %.3f\n", i, golden_case["ids"].dump().c_str(), gap);
   }
-  return judged;
 }
 
 bool full_tests() {
@@ -86,24 +95,30 @@ TEST_P(Golden, SmolLm2TopOneAtEveryStepWithAGap) {
   if (const char* reason = reason_to_skip_smollm2()) GTEST_SKIP() << reason;
   const auto model = load(test_model_path(), DType::kBFloat16);
   const nlohmann::json golden = read_json("smollm2-135m-instruct-q4_1.json");
-  int judged = 0;
+  Judged judged;
   int stored = 0;
   int num_cases = 0;
   for (const char* kind : {"greedy", "chat"}) {
     for (const auto& golden_case : golden[kind]) {
       if (!all_cases() && ++num_cases > 3) break;
-      judged += check_steps(*model, golden_case, 0.2, all_cases() ? golden_case["steps"].size() : 8);
+      check_steps(*model, golden_case, 0.2, all_cases() ? golden_case["steps"].size() : 8, judged);
       stored += static_cast<int>(golden_case["steps"].size());
     }
   }
+  if (is_cuda()) {
+    EXPECT_TRUE(judged.missed_gaps.empty());
+  } else {
+    EXPECT_LE(static_cast<double>(judged.missed_gaps.size()), 0.01 * judged.steps);
+    for (const double gap : judged.missed_gaps) EXPECT_LT(gap, 0.5);
+  }
   if (!all_cases()) {
-    EXPECT_GT(judged, 12);
+    EXPECT_GT(judged.steps, 12);
     return;
   }
   EXPECT_EQ(stored, 480);
-  RecordProperty("judged", judged);
-  std::printf("judged %d of %d steps\n", judged, stored);
-  EXPECT_GT(judged, 300);
+  RecordProperty("judged", judged.steps);
+  std::printf("%zu of %d steps judged (%d stored) differ\n", judged.missed_gaps.size(), judged.steps, stored);
+  EXPECT_GT(judged.steps, 300);
 }
 
 TEST_P(Golden, SmolLm2MeanNll) {
