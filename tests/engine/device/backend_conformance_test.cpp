@@ -154,13 +154,6 @@ TEST_P(WeightConformance, EmbedReadsRowsOfEveryWeightType) {
   }
 }
 
-// Activations as a product with weights of `type` sees them: the CPU multiplies block-quantised weights with int8.
-std::vector<double> seen_by(const std::string& backend, WeightType type, const HostRows& x) {
-  if (is_block_quantized(type) && !backend.starts_with("cuda"))
-    return ref::quantized_activations(x.values, x.rows, x.cols);
-  return {x.values.begin(), x.values.end()};
-}
-
 TEST_P(WeightConformance, MatmulOfEveryWeightTypeAndNumberOfTokens) {
   const std::vector<LoadedMatrix> matrices = load_all_types({{33, 64}, {70, 288}, {9, 1056}});
   reserve(256, 4, kAnyAttention);

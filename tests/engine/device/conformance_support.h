@@ -74,6 +74,13 @@ struct HostRows {
   }
 };
 
+// Activations as a product with weights of `type` sees them: the CPU multiplies block-quantised weights with int8.
+inline std::vector<double> seen_by(const std::string& backend, WeightType type, const HostRows& x) {
+  if (is_block_quantized(type) && !backend.starts_with("cuda"))
+    return kernels::ref::quantized_activations(x.values, x.rows, x.cols);
+  return {x.values.begin(), x.values.end()};
+}
+
 class ConformanceTest : public testing::TestWithParam<std::string> {
  protected:
   static constexpr int32_t kBlockSize = 16;
