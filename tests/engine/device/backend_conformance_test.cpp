@@ -1,5 +1,6 @@
 // Backend's ops on every backend against kernels/ref: one suite, whatever the device. Tolerances follow from the type
 // in which the backend holds activations and from the length of sums; inputs are numbers that this type holds exactly.
+// Long because every op of Backend has its case here, and each derives its own bound.
 #include <tuple>
 
 #include "tests/engine/device/conformance_support.h"
