@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 #include <utility>
 
@@ -34,7 +35,8 @@ class Ranks {
 
   Status open() {
     const auto size = static_cast<int>(config_.parallel.tensor_parallel_size);
-    const int64_t block = column_block(opened_.weight_types);
+    const int64_t block =
+        std::lcm(column_block(opened_.weight_types), std::max<int64_t>(1, opened_.config.fp8_scale_block));
     for (int rank = 0; rank < size; ++rank) {
       ASSIGN_OR_RETURN(const TensorShard shard, make_tensor_shard(opened_.config, block, rank, size));
       loaders_.push_back(std::make_unique<RankLoader>(config_, opened_, shard));

@@ -31,7 +31,8 @@ WeightLoader make_weight_loader(const EngineConfig& config, const OpenedModel& o
   if (is_dummy(config)) return WeightLoader::dummy(dummy_type(config), config.model.seed);
   WeightLoader::Options options;
   options.gguf_names = opened.files->is_gguf();
-  options.as_bfloat16 = config.model.dtype == "bfloat16";
+  options.as_bfloat16 = opened.as_bfloat16;
+  options.fp8_scale_block = opened.config.fp8_scale_block;
   return WeightLoader(*opened.files->tensors(), options);
 }
 
@@ -41,15 +42,14 @@ Result<OpenedModel> open_engine_model(const EngineConfig& config) {
   ASSIGN_OR_RETURN(opened.config, model_config_from_files(*opened.files));
   RETURN_IF_ERROR(supported(opened.config));
   ASSIGN_OR_RETURN(opened.max_model_len, context_length(config, opened.config));
+  opened.as_bfloat16 = config.model.dtype == "bfloat16";
   const WeightLoader loader = make_weight_loader(config, opened);
   opened.weight_types = loader.matrix_types();
   if (is_dummy(config)) {
     opened.main_type = dummy_type(config);
-    opened.weight_bytes = weight_bytes(opened.config, opened.main_type);
     return opened;
   }
   const std::vector<TensorInfo>& tensors = opened.files->tensors()->tensors();
-  opened.weight_bytes = weight_bytes(tensors);
   std::vector<uint64_t> bytes_by_type(kNumWeightTypes);
   for (const TensorInfo& tensor : tensors) bytes_by_type[static_cast<size_t>(tensor.type)] += tensor.num_bytes;
   opened.main_type =
@@ -57,15 +57,26 @@ Result<OpenedModel> open_engine_model(const EngineConfig& config) {
   return opened;
 }
 
-uint64_t OpenedModel::shard_bytes(const TensorShard& shard) const {
-  if (shard.is_whole()) return weight_bytes;
+uint64_t OpenedModel::shard_bytes(const TensorShard& shard, const Backend& backend) const {
   // Dummy weights have no tensors to look at; their vocabulary is cut evenly, give or take a row.
   if (files == nullptr || files->tensors() == nullptr) {
     ModelConfig part = shard_config(config, shard);
     part.vocab_size = shard.vocab.size();
-    return sextant::weight_bytes(part, main_type);
+    return weight_bytes(part, main_type);
   }
-  return shard_weight_bytes(config, files->tensors()->tensors(), shard);
+  std::vector<TensorInfo> loaded = files->tensors()->tensors();
+  for (TensorInfo& tensor : loaded) {
+    const bool rounds = as_bfloat16 && (tensor.type == WeightType::kF32 || tensor.type == WeightType::kF16);
+    if (is_scale_name(tensor.name)) {
+      tensor.num_bytes = 0;  // part of their matrix
+    } else if (tensor.shape.size() == 2) {
+      tensor.num_bytes =
+          backend.matrix_bytes(rounds ? WeightType::kBF16 : tensor.type, tensor.shape[0], tensor.shape[1]);
+    } else {
+      tensor.num_bytes = tensor.num_elements() * sizeof(float);
+    }
+  }
+  return shard.is_whole() ? weight_bytes(loaded) : shard_weight_bytes(config, loaded, shard);
 }
 
 DType kv_cache_dtype(const EngineConfig& config) {

@@ -19,11 +19,11 @@ struct OpenedModel {
   ModelConfig config;
   std::vector<WeightType> weight_types;  // of matrices, as they will be loaded
   WeightType main_type = WeightType::kF32;
-  uint64_t weight_bytes = 0;  // as stored
+  bool as_bfloat16 = false;              // F32 and F16 matrices are rounded when they are loaded
   int64_t max_model_len = 0;
 
-  // What a rank keeps of weight_bytes.
-  uint64_t shard_bytes(const TensorShard& shard) const;
+  // What a rank's part takes in the backend's layouts. Stacked parts may share a tile: then it is a little less.
+  uint64_t shard_bytes(const TensorShard& shard, const Backend& backend) const;
 };
 
 Result<OpenedModel> open_engine_model(const EngineConfig& config);

@@ -29,7 +29,7 @@ Result<MemoryPlan> RankLoader::plan(std::optional<int64_t> num_blocks) const {
   inputs.model = config_.model.model;
   if (!shard_.is_whole())
     inputs.model += ", rank " + std::to_string(shard_.rank) + " of " + std::to_string(shard_.size);
-  inputs.weights_bytes = opened_.shard_bytes(shard_);
+  inputs.weights_bytes = opened_.shard_bytes(shard_, backend);
   inputs.workspace_bytes =
       workspace_bytes(local_, {.max_num_batched_tokens = scheduler.max_num_batched_tokens,
                                .max_num_seqs = shard_.rank == 0 ? logits_rows : 0,

@@ -21,6 +21,7 @@ std::string format_name(WeightFormat format) {
     case WeightFormat::kQ8_0: return "q8_0";
     case WeightFormat::kQ4_0: return "q4_0";
     case WeightFormat::kQ4_1: return "q4_1";
+    case WeightFormat::kF8Tiles: return "f8_tiles";
   }
   return "unknown";
 }
@@ -115,7 +116,8 @@ void append_matrix_cases(const ModelShape& shape, std::vector<KernelCase>& cases
   const Matrix of_gate_up{"gate_up", int64_t{2} * shape.intermediate, shape.hidden};
   const Matrix of_down{"down", shape.hidden, shape.intermediate}, of_head{"lm_head", shape.vocab, shape.hidden};
   const Matrix short_rows{"short", 512, 512};  // the groups of 8 lanes
-  const WeightFormat quantised[] = {WeightFormat::kQ8_0, WeightFormat::kQ4_0, WeightFormat::kQ4_1};
+  const WeightFormat quantised[] = {WeightFormat::kQ8_0, WeightFormat::kQ4_0, WeightFormat::kQ4_1,
+                                    WeightFormat::kF8Tiles};
 
   for (const Matrix& m : {of_qkv, of_out, of_gate_up, of_down, of_head}) {
     cases.push_back(gemv_case(WeightFormat::kBFloat16, m, 1, true));
@@ -134,7 +136,8 @@ void append_matrix_cases(const ModelShape& shape, std::vector<KernelCase>& cases
     }
     cases.push_back(gemm_case(format, of_out, 64, true));  // few rows: the warps share K
   }
-  for (const WeightFormat format : {WeightFormat::kBFloat16, quantised[0], quantised[1], quantised[2]}) {
+  for (const WeightFormat format :
+       {WeightFormat::kBFloat16, quantised[0], quantised[1], quantised[2], WeightFormat::kF8Tiles}) {
     cases.push_back(embed_case(format, {"table", shape.vocab, shape.hidden}, shape.decode_batch,
                                format == WeightFormat::kBFloat16));
   }

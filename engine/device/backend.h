@@ -49,11 +49,18 @@ struct Tensor {
 };
 
 // A weight matrix as a file holds it, in host memory: `rows` outputs of `cols` inputs, blocks along a row.
+// F8_E4M3 has scales beside it, one for each block of scale_block_rows x scale_block_cols (the last ones may be cut short):
+// w[r, c] = data[r, c] * scales[r / scale_block_rows * ceil(cols / scale_block_cols) + c / scale_block_cols].
+// [rows, cols] is one scale for the tensor, [1, cols] one per row. A part cut at multiples of the block keeps whole rows and
+// columns of scales. Other types have none.
 struct HostMatrix {
   WeightType type = WeightType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
   std::span<const std::byte> data;
+  std::span<const float> scales = {};
+  int64_t scale_block_rows = 0;
+  int64_t scale_block_cols = 0;
 };
 
 // A weight matrix in the backend's own layout; made once at load.
@@ -156,6 +163,8 @@ class Backend {
   }
   // One matrix out of parts stacked by rows (q, k, v; gate, up), all with the same cols; parts may differ in type.
   virtual Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) = 0;
+  // Bytes that a matrix of this type will take, made alone; for the memory plan.
+  virtual uint64_t matrix_bytes(WeightType type, int64_t rows, int64_t cols) const = 0;
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) = 0;
   // Bytes that plan() may need beside activations, for the largest step.
   virtual int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,

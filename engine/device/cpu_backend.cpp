@@ -50,7 +50,7 @@ class CpuBackend final : public Backend {
 
   Status supports(const BackendNeeds& needs) const override {
     for (const WeightType type : needs.weight_types) {
-      if (!panel_type_of(type)) {
+      if (!is_computable(type)) {
         return unsupported("the CPU backend does not compute with weights of type " +
                            std::string(weight_type_name(type)));
       }
@@ -74,7 +74,16 @@ class CpuBackend final : public Backend {
     return std::unique_ptr<DeviceBuffer>(std::move(buffer));
   }
 
-  Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) override {
+  Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> given) override {
+    // F8_E4M3 becomes bf16 once: no instruction set of a CPU multiplies it.
+    std::vector<HostMatrix> parts(given.begin(), given.end());
+    std::vector<std::vector<uint16_t>> dequantized;
+    for (HostMatrix& part : parts) {
+      if (part.type != WeightType::kF8E4M3) continue;
+      RETURN_IF_ERROR(check_host_matrix(part, part.cols, "CPU"));
+      dequantized.push_back(dequantize_f8(part, pool_));
+      part = {WeightType::kBF16, part.rows, part.cols, std::as_bytes(std::span(dequantized.back()))};
+    }
     ASSIGN_OR_RETURN(std::unique_ptr<CpuMatrix> matrix, CpuMatrix::create(parts, pool_));
     for (const CpuMatrix::Run& run : matrix->runs()) {
       const MatmulInputKind kind = kernels::matmul_input_kind(run.type);
@@ -86,6 +95,10 @@ class CpuBackend final : public Backend {
       }
     }
     return std::unique_ptr<WeightMatrix>(std::move(matrix));
+  }
+
+  uint64_t matrix_bytes(WeightType type, int64_t rows, int64_t cols) const override {
+    return CpuMatrix::bytes_of(type == WeightType::kF8E4M3 ? WeightType::kBF16 : type, rows, cols);
   }
 
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) override {

@@ -38,6 +38,12 @@ Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix>
   return matrix;
 }
 
+uint64_t CpuMatrix::bytes_of(WeightType type, int64_t rows, int64_t cols) {
+  const std::optional<PanelType> panel_type = panel_type_of(type);
+  if (!panel_type) return encoded_bytes(type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols)).value_or(0);
+  return static_cast<uint64_t>(kernels::num_panels(rows) * kernels::panel_bytes(*panel_type, cols));
+}
+
 void CpuMatrix::pack(std::span<const HostMatrix> parts, ThreadPool& pool) {
   size_t next_part = 0;
   for (const Run& run : runs_) {

@@ -34,6 +34,8 @@ class CpuMatrix final : public WeightMatrix {
   const std::vector<Run>& runs() const { return runs_; }
   // Panels that a thread computes: [panel_begin[i], panel_begin[i + 1]), equal in bytes.
   const std::vector<int64_t>& panel_begin() const { return panel_begin_; }
+  // What size_bytes() of a matrix of one part will be; the type is one that panels hold.
+  static uint64_t bytes_of(WeightType type, int64_t rows, int64_t cols);
   // out[0..cols) = row `row` in fp32.
   void read_row(int64_t row, float* out) const;
 

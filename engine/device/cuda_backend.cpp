@@ -77,6 +77,9 @@ class CudaBackend final : public Backend {
     max_cols_ = std::max(max_cols_, matrix->cols());
     return std::unique_ptr<WeightMatrix>(std::move(matrix));
   }
+  uint64_t matrix_bytes(WeightType type, int64_t rows, int64_t cols) const override {
+    return CudaMatrix::bytes_of(type, rows, cols);
+  }
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) override {
     ASSIGN_OR_RETURN(std::unique_ptr<CudaKvCache> cache, CudaKvCache::create(layout));
     return std::unique_ptr<KvCache>(std::move(cache));
@@ -236,7 +239,7 @@ CudaAttentionShape attention_shape(const AttentionParams& attention, const CudaD
 
 Status CudaBackend::supports(const BackendNeeds& needs) const {
   for (const WeightType type : needs.weight_types) {
-    if (!panel_type_of(type)) {
+    if (!is_computable(type)) {
       return unsupported("the CUDA backend does not compute with weights of type " +
                          std::string(weight_type_name(type)));
     }

@@ -2,6 +2,7 @@
 #include "engine/device/cuda_matrix.h"
 
 #include <algorithm>
+#include <atomic>
 #include <string>
 
 #include "engine/device/cuda_status.h"
@@ -18,13 +19,9 @@ using kernels::cuda::WeightFormat;
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kMaxCols = 1 << 20;  // what the kernels take
 
-// Rows of one encoding, as the file holds them.
-struct FileRows {
-  PanelType type;
-  const uint8_t* data;
-  int64_t rows;
-  int64_t row_bytes;
-};
+int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+const uint8_t* bytes_of(const HostMatrix& part) { return reinterpret_cast<const uint8_t*>(part.data.data()); }
 
 Status copy_to_device(const void* from, const uint8_t* to, int64_t bytes) {
   RETURN_IF_CUDA_ERROR(cudaMemcpy(const_cast<uint8_t*>(to), from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice),
@@ -32,17 +29,17 @@ Status copy_to_device(const void* from, const uint8_t* to, int64_t bytes) {
   return ok_status();
 }
 
-Status upload_plain(const FileRows& part, int64_t cols, const uint8_t* to, std::vector<uint8_t>& staging,
-                    ThreadPool& pool) {
-  const int64_t row_bytes = cols * 2;
-  if (part.type == PanelType::kBF16) return copy_to_device(part.data, to, part.rows * row_bytes);
+Status upload_plain(const HostMatrix& part, const uint8_t* to, std::vector<uint8_t>& staging, ThreadPool& pool) {
+  const PanelType type = *panel_type_of(part.type);
+  const int64_t cols = part.cols, row_bytes = cols * 2;
+  if (type == PanelType::kBF16) return copy_to_device(bytes_of(part), to, part.rows * row_bytes);
   const int64_t rows_per_piece = std::max<int64_t>(1, CudaMatrix::kStagingBytes / row_bytes);
   for (int64_t first = 0; first < part.rows; first += rows_per_piece) {
     const int64_t count = std::min(rows_per_piece, part.rows - first);
     staging.resize(static_cast<size_t>(count * row_bytes));
     pool.parallel_for(count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
-        kernels::cuda::pack_plain_row(part.type, part.data + (first + r) * part.row_bytes, cols,
+        kernels::cuda::pack_plain_row(type, bytes_of(part) + (first + r) * kernels::file_row_bytes(type, cols), cols,
                                       reinterpret_cast<uint16_t*>(staging.data() + r * row_bytes));
       }
     });
@@ -51,33 +48,67 @@ Status upload_plain(const FileRows& part, int64_t cols, const uint8_t* to, std::
   return ok_status();
 }
 
-// All parts of the run are of one encoding; tiles go on from one part to the next.
-Status upload_tiles(std::span<const FileRows> parts, const CudaMatrix::Run& run, int64_t cols,
-                    std::vector<uint8_t>& staging, ThreadPool& pool) {
+// Tiles of a run, piece by piece: pack(tile, quants, scales) fills one row of them.
+template <typename Pack>
+Status upload_tiles(const CudaMatrix::Run& run, int64_t cols, std::vector<uint8_t>& staging, ThreadPool& pool,
+                    Pack&& pack) {
   using namespace kernels::cuda;
-  const int64_t blocks = cols / kTileCols;
-  const int64_t quants = blocks * quant_tile_bytes(run.format), scales = blocks * scale_tile_bytes(run.format);
+  const int64_t quants = cols / kTileCols * quant_tile_bytes(run.format);
+  const int64_t scales = scales_per_row_tile(run.format, cols) * scale_tile_bytes(run.format);
   const int64_t tiles_per_piece = std::max<int64_t>(1, CudaMatrix::kStagingBytes / (quants + scales));
-  std::vector<const uint8_t*> rows;
-  rows.reserve(static_cast<size_t>(num_row_tiles(run.rows) * kTileRows));
-  for (const FileRows& part : parts) {
-    for (int64_t r = 0; r < part.rows; ++r) rows.push_back(part.data + r * part.row_bytes);
-  }
-  rows.resize(static_cast<size_t>(num_row_tiles(run.rows) * kTileRows), nullptr);
   for (int64_t first = 0; first < num_row_tiles(run.rows); first += tiles_per_piece) {
     const int64_t count = std::min(tiles_per_piece, num_row_tiles(run.rows) - first);
     staging.resize(static_cast<size_t>(count * (quants + scales)));
     uint8_t* staged_scales = staging.data() + count * quants;
     pool.parallel_for(count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t tile = begin; tile < end; ++tile) {
-        pack_row_tile(parts[0].type, rows.data() + (first + tile) * kTileRows, cols, staging.data() + tile * quants,
-                      staged_scales + tile * scales);
+        pack(first + tile, staging.data() + tile * quants, staged_scales + tile * scales);
       }
     });
     RETURN_IF_ERROR(copy_to_device(staging.data(), run.weights + first * quants, count * quants));
     RETURN_IF_ERROR(copy_to_device(staged_scales, run.scales + first * scales, count * scales));
   }
   return ok_status();
+}
+
+// All parts of the run are of one encoding; tiles go on from one part to the next.
+Status upload_blocks(std::span<const HostMatrix> parts, const CudaMatrix::Run& run, int64_t cols,
+                     std::vector<uint8_t>& staging, ThreadPool& pool) {
+  const PanelType type = *panel_type_of(parts[0].type);
+  std::vector<const uint8_t*> rows;
+  rows.reserve(static_cast<size_t>(kernels::cuda::num_row_tiles(run.rows) * kernels::cuda::kTileRows));
+  for (const HostMatrix& part : parts) {
+    for (int64_t r = 0; r < part.rows; ++r) rows.push_back(bytes_of(part) + r * kernels::file_row_bytes(type, cols));
+  }
+  rows.resize(static_cast<size_t>(kernels::cuda::num_row_tiles(run.rows) * kernels::cuda::kTileRows), nullptr);
+  return upload_tiles(run, cols, staging, pool, [&](int64_t tile, uint8_t* quants, uint8_t* scales) {
+    kernels::cuda::pack_row_tile(type, rows.data() + tile * kernels::cuda::kTileRows, cols, quants, scales);
+  });
+}
+
+Status upload_f8_tiles(std::span<const HostMatrix> parts, const CudaMatrix::Run& run, int64_t cols,
+                       std::vector<uint8_t>& staging, ThreadPool& pool) {
+  std::vector<kernels::cuda::F8Row> rows;
+  rows.reserve(static_cast<size_t>(kernels::cuda::num_row_tiles(run.rows) * kernels::cuda::kTileRows));
+  for (const HostMatrix& part : parts) {
+    const int64_t scales_per_row = (cols + part.scale_block_cols - 1) / part.scale_block_cols;
+    for (int64_t r = 0; r < part.rows; ++r) {
+      rows.push_back({bytes_of(part) + r * cols, part.scales.data() + r / part.scale_block_rows * scales_per_row,
+                      part.scale_block_cols});
+    }
+  }
+  rows.resize(static_cast<size_t>(kernels::cuda::num_row_tiles(run.rows) * kernels::cuda::kTileRows), {nullptr, nullptr, 1});
+  std::atomic<bool> is_finite = true;
+  RETURN_IF_ERROR(upload_tiles(run, cols, staging, pool, [&](int64_t tile, uint8_t* quants, uint8_t* scales) {
+    if (!kernels::cuda::pack_f8_row_tile(rows.data() + tile * kernels::cuda::kTileRows, cols, quants, scales)) {
+      is_finite = false;
+    }
+  }));
+  return is_finite ? ok_status() : data_loss("an F8_E4M3 matrix holds a weight that is not a number (0x7f or 0xff)");
+}
+
+WeightFormat format_of(WeightType type) {
+  return type == WeightType::kF8E4M3 ? WeightFormat::kF8Tiles : kernels::cuda::weight_format_of(*panel_type_of(type));
 }
 
 }  // namespace
@@ -88,7 +119,7 @@ Result<std::unique_ptr<CudaMatrix>> CudaMatrix::create(std::span<const HostMatri
   matrix->cols_ = parts[0].cols;
   for (const HostMatrix& part : parts) {
     RETURN_IF_ERROR(check_host_matrix(part, matrix->cols_, "CUDA"));
-    const WeightFormat format = kernels::cuda::weight_format_of(*panel_type_of(part.type));
+    const WeightFormat format = format_of(part.type);
     if (part.cols % kernels::cuda::column_multiple(format) != 0 || part.cols > kMaxCols || part.rows > INT32_MAX) {
       return unsupported("the CUDA backend does not compute with a matrix of " + std::to_string(part.rows) +
                          " rows and " + std::to_string(part.cols) + " columns: the columns must be a multiple of " +
@@ -106,7 +137,7 @@ Result<std::unique_ptr<CudaMatrix>> CudaMatrix::create(std::span<const HostMatri
   int64_t size_bytes = 0;
   const auto reserve = [&](int64_t bytes) {
     offsets.push_back(size_bytes);
-    size_bytes += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    size_bytes += aligned(bytes);
   };
   for (const Run& run : matrix->runs_) {
     reserve(kernels::cuda::weight_bytes(run.format, run.rows, matrix->cols_));
@@ -123,21 +154,29 @@ Result<std::unique_ptr<CudaMatrix>> CudaMatrix::create(std::span<const HostMatri
   return matrix;
 }
 
+uint64_t CudaMatrix::bytes_of(WeightType type, int64_t rows, int64_t cols) {
+  if (!is_computable(type))
+    return encoded_bytes(type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols)).value_or(0);
+  const WeightFormat format = format_of(type);
+  return static_cast<uint64_t>(aligned(kernels::cuda::weight_bytes(format, rows, cols)) +
+                               aligned(kernels::cuda::scale_bytes(format, rows, cols)));
+}
+
 Status CudaMatrix::upload(std::span<const HostMatrix> parts, ThreadPool& pool) {
   std::vector<uint8_t> staging;
   size_t next_part = 0;
   for (const Run& run : runs_) {
-    std::vector<FileRows> of_run;
+    const size_t first_part = next_part;
     for (int64_t rows = 0; rows < run.rows; rows += parts[next_part++].rows) {
-      const HostMatrix& part = parts[next_part];
-      const PanelType type = *panel_type_of(part.type);
-      const auto* data = reinterpret_cast<const uint8_t*>(part.data.data());
-      of_run.push_back({type, data, part.rows, kernels::file_row_bytes(type, cols_)});
-      if (run.format == WeightFormat::kBFloat16) {
-        RETURN_IF_ERROR(upload_plain(of_run.back(), cols_, run.weights + rows * cols_ * 2, staging, pool));
-      }
+      if (run.format != WeightFormat::kBFloat16) continue;
+      RETURN_IF_ERROR(upload_plain(parts[next_part], run.weights + rows * cols_ * 2, staging, pool));
     }
-    if (kernels::cuda::is_quantised(run.format)) RETURN_IF_ERROR(upload_tiles(of_run, run, cols_, staging, pool));
+    const std::span<const HostMatrix> of_run = parts.subspan(first_part, next_part - first_part);
+    if (run.format == WeightFormat::kF8Tiles) {
+      RETURN_IF_ERROR(upload_f8_tiles(of_run, run, cols_, staging, pool));
+    } else if (kernels::cuda::is_quantised(run.format)) {
+      RETURN_IF_ERROR(upload_blocks(of_run, run, cols_, staging, pool));
+    }
   }
   return ok_status();
 }

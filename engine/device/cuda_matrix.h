@@ -1,6 +1,6 @@
 // CudaMatrix: a weight matrix in device memory, in the layout of kernels/cuda/weight_layout.h, made of parts stacked by rows.
 // Neighbouring parts of one format share tiles: there is one run of rows per change of format. F32 and F16 parts are rounded
-// to bf16 once; quantised parts keep their bits. Included by cuda_* sources only.
+// to bf16 once; quantised parts and F8_E4M3 keep their bits. Included by cuda_* sources only.
 #pragma once
 
 #include <memory>
@@ -29,6 +29,9 @@ class CudaMatrix final : public WeightMatrix {
   // are no multiple of 8.
   static constexpr int64_t kStagingBytes = 16 << 20;
   static Result<std::unique_ptr<CudaMatrix>> create(std::span<const HostMatrix> parts, ThreadPool& pool);
+
+  // What size_bytes() of a matrix of one part will be.
+  static uint64_t bytes_of(WeightType type, int64_t rows, int64_t cols);
 
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }

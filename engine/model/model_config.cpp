@@ -165,9 +165,10 @@ Status supported(const ModelConfig& config) {
     return refuse("architecture " + printable(config.architecture) + " is not supported (known: " +
                   known_architectures() + (nearest ? "; the nearest is " + *nearest : std::string()) + ")");
   }
-  if (!config.quantization.empty()) {
+  if (!config.unread_quantization.empty()) {
     return refuse("weights quantised with " + printable(config.quantization) +
-                  " (quantization_config) are not supported; take plain weights or a GGUF file");
+                  " (quantization_config) are not supported; take plain weights or a GGUF file (" +
+                  config.unread_quantization + ")");
   }
   if (config.num_experts > 0) return refuse("mixture-of-experts models are not supported");
   if (config.sliding_window && *config.sliding_window < config.max_position_embeddings) {

@@ -73,6 +73,8 @@ struct ModelConfig {
   std::optional<DType> torch_dtype;    // what config.json says the weights are
   // config.json's quantization_config.quant_method; empty for plain weights and for GGUF, whose tensors say it themselves.
   std::string quantization;
+  std::string unread_quantization;  // what of it this build does not read; empty: all that is needed was read
+  int64_t fp8_scale_block = 0;      // rows and columns of a block with one scale; 0: one for a tensor or a row
 
   int64_t q_size() const { return num_attention_heads * head_dim; }
   int64_t kv_size() const { return num_key_value_heads * head_dim; }

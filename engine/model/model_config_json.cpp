@@ -10,6 +10,7 @@
 
 #include "engine/format/json_file.h"
 #include "engine/format/printable.h"
+#include "engine/model/fp8_checkpoint.h"
 #include "engine/model/model_config.h"
 #include "engine/model/model_config_limits.h"
 
@@ -244,12 +245,7 @@ Status read_facts(const Json& object, ModelConfig& config) {
       facts.fail("torch_dtype", "is " + printable(dtype) + ", which is not known");
   }
   if (const Json* quantization = facts.find("quantization_config")) {
-    config.quantization = "unnamed";
-    if (quantization->is_object()) {
-      FactReader nested(*quantization, config.source, "quantization_config.");
-      nested.read("quant_method", config.quantization);
-      RETURN_IF_ERROR(nested.status());
-    }
+    RETURN_IF_ERROR(read_quantization_config(*quantization, config));
   }
   RETURN_IF_ERROR(facts.status());
   return read_rope(object, facts, config);

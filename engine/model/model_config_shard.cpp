@@ -10,6 +10,8 @@ namespace {
 
 // What a row of plain elements must be a multiple of: 16 bytes, the width of a vector load.
 constexpr int64_t kLeastColumnBlock = 8;
+// Kernels read e4m3 in tiles of so many columns.
+constexpr int64_t kF8ColumnBlock = 32;
 
 bool divides(const ModelConfig& config, int64_t block, int64_t size) {
   const int64_t heads = config.num_attention_heads, kv_heads = config.num_key_value_heads;
@@ -52,8 +54,10 @@ Cut cut_of(std::string_view name) {
 
 int64_t column_block(std::span<const WeightType> matrix_types) {
   int64_t block = kLeastColumnBlock;
-  for (const WeightType type : matrix_types)
-    block = std::lcm(block, static_cast<int64_t>(block_geometry(type).elements));
+  for (const WeightType type : matrix_types) {
+    const int64_t elements = type == WeightType::kF8E4M3 ? kF8ColumnBlock : block_geometry(type).elements;
+    block = std::lcm(block, elements);
+  }
   return block;
 }
 

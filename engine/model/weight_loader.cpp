@@ -86,7 +86,7 @@ float element(WeightType type, const std::byte* data, size_t idx) {
 }
 
 HostTensor to_bfloat16(const HostTensor& matrix) {
-  HostTensor rounded{WeightType::kBF16, matrix.rows, matrix.cols, {}};
+  HostTensor rounded{WeightType::kBF16, matrix.rows, matrix.cols, {}, {}};
   const size_t count = static_cast<size_t>(matrix.rows * matrix.cols);
   rounded.data.resize(count * 2);
   for (size_t i = 0; i < count; ++i) {
@@ -143,6 +143,15 @@ Result<HostTensor> WeightLoader::read_matrix(std::string_view name, int64_t rows
                      ", but the configuration asks for [" + std::to_string(rows) + ", " + std::to_string(cols) + "]");
   }
   ASSIGN_OR_RETURN(HostTensor matrix, read_part(*info, part));
+  if (matrix.type == WeightType::kF8E4M3) {
+    uint64_t num_bytes = 0;
+    ASSIGN_OR_RETURN(matrix.scales, read_fp8_scales(*source_, *info, options_.fp8_scale_block, part.row_begin,
+                                                    part.row_end, part.col_begin, part.col_end, num_bytes));
+    report(num_bytes);
+  } else if (has_scales(*source_, info->name)) {
+    return data_loss(source_->path() + ": the tensor " + info->name + " is " + TensorSource::describe(*info) +
+                     ", which takes no scale, but the file has one for it");
+  }
   if (options_.as_bfloat16 && (matrix.type == WeightType::kF32 || matrix.type == WeightType::kF16))
     return to_bfloat16(matrix);
   return matrix;
@@ -154,7 +163,7 @@ Result<HostTensor> WeightLoader::read_part(const TensorInfo& info, const MatrixP
   CHECK(part.col_begin % elements == 0 && part.col_end % elements == 0)
       << "columns " << part.col_begin << " to " << part.col_end << " of " << info.name << " cut its blocks of "
       << elements;
-  HostTensor matrix{info.type, part.row_end - part.row_begin, part.col_end - part.col_begin, {}};
+  HostTensor matrix{info.type, part.row_end - part.row_begin, part.col_end - part.col_begin, {}, {}};
   const uint64_t stored_row_bytes = info.num_bytes / static_cast<uint64_t>(info.shape[0]);
   const auto row_bytes = static_cast<uint64_t>(matrix.cols / elements) * block.bytes;
   matrix.data.resize(static_cast<size_t>(matrix.rows) * row_bytes);
@@ -191,7 +200,7 @@ std::vector<WeightType> WeightLoader::matrix_types() const {
   if (source_ == nullptr) return {dummy_type_};
   std::vector<WeightType> types;
   for (const TensorInfo& info : source_->tensors()) {
-    if (info.shape.size() != 2) continue;
+    if (info.shape.size() != 2 || is_scale_name(info.name)) continue;
     const bool rounds = options_.as_bfloat16 && (info.type == WeightType::kF32 || info.type == WeightType::kF16);
     const WeightType type = rounds ? WeightType::kBF16 : info.type;
     if (std::find(types.begin(), types.end(), type) == types.end()) types.push_back(type);
@@ -210,7 +219,7 @@ HostTensor WeightLoader::random_matrix(std::string_view name, int64_t cols, cons
   for (const char c : name) begin = (begin ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
   uint64_t state = begin;
   const int64_t part_rows = part.row_end - part.row_begin, part_cols = part.col_end - part.col_begin;
-  HostTensor matrix{dummy_type_, part_rows, part_cols, {}};
+  HostTensor matrix{dummy_type_, part_rows, part_cols, {}, {}};
   const size_t count = static_cast<size_t>(part_rows * part_cols);
   const size_t element_bytes = dummy_type_ == WeightType::kF32 ? 4 : 2;
   matrix.data.resize(count * element_bytes);
@@ -237,7 +246,7 @@ HostTensor WeightLoader::random_matrix(std::string_view name, int64_t cols, cons
 }
 
 void uninterleave_rope_rows(HostTensor& matrix, int64_t num_heads, int64_t head_dim) {
-  CHECK_EQ(matrix.rows, num_heads * head_dim);
+  CHECK(matrix.rows == num_heads * head_dim && matrix.scales.values.empty()) << matrix.rows << " rows";
   const size_t row_bytes = matrix.data.size() / static_cast<size_t>(matrix.rows);
   std::vector<std::byte> reordered(matrix.data.size());
   const int64_t half = head_dim / 2;

@@ -13,6 +13,7 @@
 #include "engine/base/result.h"
 #include "engine/device/backend.h"
 #include "engine/format/tensor_source.h"
+#include "engine/model/fp8_checkpoint.h"
 
 namespace sextant {
 
@@ -21,8 +22,9 @@ struct HostTensor {
   int64_t rows = 0;
   int64_t cols = 0;
   std::vector<std::byte> data;
+  Fp8Scales scales = {};  // of F8_E4M3
 
-  HostMatrix view() const { return {type, rows, cols, data}; }
+  HostMatrix view() const { return {type, rows, cols, data, scales.values, scales.block_rows, scales.block_cols}; }
 };
 
 // Rows [row_begin, row_end) and columns [col_begin, col_end) of a matrix, on whole blocks; -1: to the end.
@@ -36,20 +38,21 @@ struct MatrixPart {
 class WeightLoader {
  public:
   struct Options {
-    bool gguf_names = false;   // the source is a GGUF file of the llama architecture
-    bool as_bfloat16 = false;  // F32 and F16 matrices are rounded to BF16 (--dtype bfloat16)
+    bool gguf_names = false;      // the source is a GGUF file of the llama architecture
+    bool as_bfloat16 = false;     // F32 and F16 matrices are rounded to BF16 (--dtype bfloat16)
+    int64_t fp8_scale_block = 0;  // ModelConfig's
   };
   // `source` outlives the loader.
   WeightLoader(const TensorSource& source, Options options);
   // Random weights: N(0, 0.02) matrices of `type` (F32 or BF16), ones for norms, zeros for biases. The same for one seed.
   static WeightLoader dummy(WeightType type, int64_t seed);
 
-  // A part of a [rows, cols] matrix as stored; only its bytes are read.
+  // A part of a [rows, cols] matrix as stored, F8_E4M3 with its scales; only its bytes are read.
   Result<HostTensor> read_matrix(std::string_view name, int64_t rows, int64_t cols, const MatrixPart& part = {});
   // A vector of any plain type as fp32.
   Result<std::vector<float>> read_vector(std::string_view name, int64_t size);
 
-  // The type a matrix is stored in after as_bfloat16; nothing when there is no such tensor.
+  // The types that matrices are stored in, after as_bfloat16.
   std::vector<WeightType> matrix_types() const;
   uint64_t bytes_read() const { return bytes_done_; }
   // Called with bytes read so far and in all, after each tensor.

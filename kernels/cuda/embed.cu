@@ -28,7 +28,9 @@ __device__ __forceinline__ void read_8(const EmbedArgs& args, int64_t row, int64
     }
     one.to_float_with_offset(0, values);
     LaneScales<kFormat> scales;
-    scales.load(static_cast<const uint8_t*>(args.scales) + tile * kScaleTileBytes<kFormat>, group);
+    const int64_t entry = row / kTileRows * num_scale_entries<kFormat>(static_cast<int>(args.cols / kTileCols)) +
+                          i / (4 * kTilesPerScale<kFormat>);
+    scales.load(static_cast<const uint8_t*>(args.scales) + entry * kScaleTileBytes<kFormat>, group);
     float d = 0, m = 0;
     SEXTANT_UNROLL
     for (int at = 0; at < 4; ++at) {
@@ -73,6 +75,7 @@ int embed(const EmbedArgs& args, Stream stream) {
     case WeightFormat::kQ8_0: return launch(shape, stream, embed_kernel<WeightFormat::kQ8_0>, args);
     case WeightFormat::kQ4_0: return launch(shape, stream, embed_kernel<WeightFormat::kQ4_0>, args);
     case WeightFormat::kQ4_1: return launch(shape, stream, embed_kernel<WeightFormat::kQ4_1>, args);
+    case WeightFormat::kF8Tiles: return launch(shape, stream, embed_kernel<WeightFormat::kF8Tiles>, args);
   }
   return cudaErrorInvalidValue;
 }

@@ -4,7 +4,7 @@
 // int32. out [T, K] fp32, row stride a multiple of 4 elements, 16-byte aligned; overlaps nothing. A token whose id is outside
 // [first_row, first_row + rows) is left alone: a table of several formats is one call for each.
 // One block per token, a thread per 8 columns. Bytes: T K (weight + 4); bound by memory and by latency.
-// Values are exact: d q has at most 19 significant bits; d q + m is rounded once. Hence the same on every device.
+// Values are exact: d q has at most 19 significant bits; d q + m, and e4m3 times its fp32 scale, are rounded once. Hence the same on every device.
 #pragma once
 
 #include <cstdint>

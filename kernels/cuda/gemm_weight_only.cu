@@ -27,13 +27,15 @@ struct Shape {
   static constexpr int kXVectors = 4 * kStageBlocks;
   static constexpr int kQuants = kTokens * kXVectors * 16;
   static constexpr int kScales = kQuants + kWarpsN * kStageBlocks * kQuantTileBytes<kFormat>;
-  static constexpr int kSums = kScales + kWarpsN * kStageBlocks * kScaleTileBytes<kFormat>;
+  static constexpr int kStageScales = kStageBlocks / kTilesPerScale<kFormat>;  // entries
+  static constexpr int kSums = kScales + kWarpsN * kStageScales * kScaleTileBytes<kFormat>;
   static constexpr int kStageBytes = kSums + (kHasMinimum ? kStageBlocks * kTokens * 4 : 0);
   // After the last stage: [kWarpsK][kTokens][kOutStride] fp32. The stride lets a warp's lanes meet 32 banks.
   static constexpr int kOutStride = 32 * kWarpsN + 4;
   static constexpr int kOutBytes = kWarpsK * kTokens * kOutStride * 4;
   static constexpr int kSharedBytes = kStages * kStageBytes > kOutBytes ? kStages* kStageBytes : kOutBytes;
-  static_assert(kStageBlocks % kWarpsK == 0 && kStageBlocks % 2 == 0);
+  static_assert(kStageBlocks % kWarpsK == 0 && kStageBlocks % 2 == 0 &&
+                kStageScales * kTilesPerScale<kFormat> == kStageBlocks);
 };
 
 __device__ __forceinline__ int64_t padded_tokens_of(const GemmWeightOnlyArgs& args) {
@@ -55,29 +57,30 @@ struct StageLoader {
   int num_tokens;  // from first_token on
   int num_blocks;  // of 32 columns
 
-  // Planes of tiles: the tiles of a stage stand side by side, those past K or past N are zeros.
-  template <int kTileBytes>
-  __device__ __forceinline__ void copy_tiles(uint8_t* to, const void* plane, int first_block) const {
-    constexpr int kTileVectors = kTileBytes / 16, kVectors = S::kStageBlocks * kTileVectors;
-    const auto* from = static_cast<const uint8_t*>(plane) + (first_tile * num_blocks + first_block) * kTileBytes;
+  // Planes of entries for kBlocks blocks of columns each: those of a stage stand side by side, those past K or past N are zeros.
+  template <int kTileBytes, int kBlocks>
+  __device__ __forceinline__ void copy_tiles(uint8_t* to, const void* plane, int step) const {
+    constexpr int kTileVectors = kTileBytes / 16, kVectors = S::kStageBlocks / kBlocks * kTileVectors;
+    const int num_entries = (num_blocks + kBlocks - 1) / kBlocks, first_entry = step * (S::kStageBlocks / kBlocks);
+    const auto* from = static_cast<const uint8_t*>(plane) + (first_tile * num_entries + first_entry) * kTileBytes;
     SEXTANT_ROLLED
     for (int n = 0; n < S::kWarpsN; ++n) {
       SEXTANT_UNROLL
       for (int i = 0; i < kVectors; i += S::kThreads) {
         const int v = i + static_cast<int>(threadIdx.x);
         if (kVectors % S::kThreads != 0 && v >= kVectors) continue;
-        const bool read = n < num_tiles && first_block + v / kTileVectors < num_blocks;
+        const bool read = n < num_tiles && first_entry + v / kTileVectors < num_entries;
         cp_async_16(to + v * 16, read ? from + v * 16 : plane, read);
       }
       to += kVectors * 16;
-      from += int64_t{num_blocks} * kTileBytes;
+      from += int64_t{num_entries} * kTileBytes;
     }
   }
 
   __device__ __forceinline__ void load_weights(int step) const {
     uint8_t* stage = shared + step % S::kStages * S::kStageBytes;
-    copy_tiles<kQuantTileBytes<S::kFormat>>(stage + S::kQuants, args.quants, step * S::kStageBlocks);
-    copy_tiles<kScaleTileBytes<S::kFormat>>(stage + S::kScales, args.scales, step * S::kStageBlocks);
+    copy_tiles<kQuantTileBytes<S::kFormat>, 1>(stage + S::kQuants, args.quants, step);
+    copy_tiles<kScaleTileBytes<S::kFormat>, kTilesPerScale<S::kFormat>>(stage + S::kScales, args.scales, step);
   }
 
   __device__ __forceinline__ void load_activations(int step) const {
@@ -121,7 +124,7 @@ __device__ __forceinline__ void multiply_block(const uint8_t* stage, int warp_n,
   LaneTile<S::kFormat> quants;
   quants.load(stage + S::kQuants + tile * kQuantTileBytes<S::kFormat>, lane, [](const uint4* p) { return *p; });
   LaneScales<S::kFormat> scales;
-  scales.load(stage + S::kScales + tile * kScaleTileBytes<S::kFormat>, group);
+  scales.load(stage + S::kScales + tile / kTilesPerScale<S::kFormat> * kScaleTileBytes<S::kFormat>, group);
   // Columns are dealt to the fragments so that a lane's eight are neighbours: step s, register i, half h of member m is
   // column 8 m + 4 s + 2 i + h, on both sides.
   uint32_t a[2][2][4];
@@ -317,6 +320,7 @@ int gemm_weight_only(const GemmWeightOnlyArgs& args, Stream stream) {
     case WeightFormat::kQ8_0: return launch_format<WeightFormat::kQ8_0>(args, stream);
     case WeightFormat::kQ4_0: return launch_format<WeightFormat::kQ4_0>(args, stream);
     case WeightFormat::kQ4_1: return launch_format<WeightFormat::kQ4_1>(args, stream);
+    case WeightFormat::kF8Tiles: return launch_format<WeightFormat::kF8Tiles>(args, stream);
   }
   return cudaErrorInvalidValue;
 }

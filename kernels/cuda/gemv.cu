@@ -106,7 +106,7 @@ constexpr int kMaxTileTokens = 2;
 template <WeightFormat kFormat>
 struct TileBatch {
   // 64 bytes of quants under way; kQ4_1 48 and as many of scales: what 64 registers hold at one token.
-  static constexpr int kUnroll = kFormat == WeightFormat::kQ8_0 ? 2 : kFormat == WeightFormat::kQ4_1 ? 3 : 4;
+  static constexpr int kUnroll = kQuantTileBytes<kFormat> == 1024 ? 2 : kFormat == WeightFormat::kQ4_1 ? 3 : 4;
   LaneTile<kFormat> tiles[kUnroll];
   LaneScales<kFormat> scales[kUnroll];
 
@@ -118,7 +118,7 @@ struct TileBatch {
       if (b >= num_blocks) continue;
       tiles[u].load(quants + int64_t{b} * kQuantTileBytes<kFormat>, lane,
                     [](const uint4* p) { return load_streaming(p); });
-      scales[u].load(tile_scales + int64_t{b} * kScaleTileBytes<kFormat>, lane / 4);
+      scales[u].load(tile_scales + int64_t{b / kTilesPerScale<kFormat>} * kScaleTileBytes<kFormat>, lane / 4);
     }
   }
 };
@@ -134,7 +134,8 @@ __global__ void __launch_bounds__(kMaxTileWarps * 32, 3 - kTokens) gemv_tile_ker
   const int num_blocks = static_cast<int>(args.cols / kTileCols);
   const int64_t first_tile = int64_t{blockIdx.x} * num_blocks;
   const uint8_t* quants = static_cast<const uint8_t*>(args.weights) + first_tile * kQuantTileBytes<kFormat>;
-  const uint8_t* tile_scales = static_cast<const uint8_t*>(args.scales) + first_tile * kScaleTileBytes<kFormat>;
+  const uint8_t* tile_scales = static_cast<const uint8_t*>(args.scales) +
+                               int64_t{blockIdx.x} * num_scale_entries<kFormat>(num_blocks) * kScaleTileBytes<kFormat>;
   Batch batch;
   batch.load(quants, tile_scales, warp, num_warps, num_blocks, lane);
   grid_dependency_wait();
@@ -156,7 +157,7 @@ __global__ void __launch_bounds__(kMaxTileWarps * 32, 3 - kTokens) gemv_tile_ker
         SEXTANT_UNROLL
         for (int k = 0; k < 8; ++k) {
           if constexpr (LaneScales<kFormat>::kHasMinimum) total[t] += x[t][k];
-          offset[t] += Tile::offset(k) * x[t][k];
+          if constexpr (Tile::kHasOffset) offset[t] += Tile::offset(k) * x[t][k];
         }
       }
       SEXTANT_UNROLL
@@ -169,7 +170,8 @@ __global__ void __launch_bounds__(kMaxTileWarps * 32, 3 - kTokens) gemv_tile_ker
           float s = 0;
           SEXTANT_UNROLL
           for (int k = 0; k < 8; ++k) s += e[k] * x[t][k];
-          sums[t][j] += d * (s - offset[t]);
+          if constexpr (Tile::kHasOffset) s -= offset[t];
+          sums[t][j] += d * s;
           if constexpr (LaneScales<kFormat>::kHasMinimum) sums[t][j] += batch.scales[u].m(j) * total[t];
         }
       }
@@ -244,6 +246,7 @@ int gemv(const GemvArgs& args, Stream stream) {
     case WeightFormat::kQ8_0: return launch_tiles<WeightFormat::kQ8_0>(args, stream);
     case WeightFormat::kQ4_0: return launch_tiles<WeightFormat::kQ4_0>(args, stream);
     case WeightFormat::kQ4_1: return launch_tiles<WeightFormat::kQ4_1>(args, stream);
+    case WeightFormat::kF8Tiles: return launch_tiles<WeightFormat::kF8Tiles>(args, stream);
   }
   return cudaErrorInvalidValue;
 }

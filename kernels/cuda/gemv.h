@@ -4,7 +4,8 @@
 // kBFloat16: K a multiple of 8; quantised: of 32. out [T, N] bf16 or fp32, row stride out_stride >= N, aligned to its element.
 // out overlaps nothing. N in 1..2^31 - 1, K <= 2^20, T in 1..max_gemv_tokens(format).
 //
-// Bound by memory: reads w once (2 K N bytes, 1.06 for kQ8_0, 0.56 kQ4_0, 0.63 kQ4_1), in 128-bit loads past L1; x comes out of
+// Bound by memory: reads w once (2 K N bytes, 1.06 for kQ8_0, 0.56 kQ4_0, 0.63 kQ4_1, 1.03
+// kF8Tiles), in 128-bit loads past L1; x comes out of
 // L1. The first loads of w are under way before the kernel waits for the one before it.
 //   kBFloat16: a group of 32 lanes (K >= 1024) or 8 computes two rows; 4 warps a block, no shared memory. A thread has 8 loads
 //     under way and 56 registers at T = 1: with N = 4096 an SM of 132 holds 15 warps, 62 KB under way; 25 KB cover
@@ -16,10 +17,11 @@
 // Determinism: a row's result depends on that row, on K and on the format alone, not on T nor on its place.
 // Recipe, fp32. kBFloat16: a lane sums its columns in the order of k, then the lanes of the group in a butterfly. Quantised:
 // per lane and block, over its 8 columns, s = (sum of (offset + q) x) - (sum of offset x), each in the order of k (offset 384 for
-// kQ8_0, else at most 264: the bits of q are put into a mantissa without a conversion); acc += d s, for kQ4_1 then
+// kQ8_0, 0 for kF8Tiles, else at most 264: the bits of q are put into a mantissa without a conversion); acc += d s, for kQ4_1 then
 // acc += m (sum of x); then over 4 lanes, then over warps in order. Hence with u = 2^-24, before the output is rounded,
 //   kBFloat16   |error| <= u (K / 8 + 13) sum |x w|  (K / 32 + 13 where K >= 1024)
-//   quantised   |error| <= u sum |x| (e |d| + (K / 16 + 28) (|d q| + |m|)), e = 7544 for kQ8_0, else 4544
+//   quantised   |error| <= u sum |x| (e |d| + (K / 16 + 28) (|d q| + |m|)), e = 7544 for kQ8_0, 0 for kF8Tiles,
+//               else 4544
 #pragma once
 
 #include <cstdint>

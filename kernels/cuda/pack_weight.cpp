@@ -34,15 +34,19 @@ void pack_q4_row(const uint8_t* in, int64_t num_blocks, int header, int group, i
   }
 }
 
+// Columns in order to the words of weight_layout.h; `flip` is added to the bits.
+void pack_byte_words(const uint8_t* q, uint32_t flip, int group, int j, uint8_t* quants) {
+  for (int i = 0; i < 8; ++i, q += 4) {
+    const uint32_t word = (static_cast<uint32_t>(q[0]) | static_cast<uint32_t>(q[2]) << 8 |
+                           static_cast<uint32_t>(q[1]) << 16 | static_cast<uint32_t>(q[3]) << 24) ^
+                          flip;
+    store_u32(quants + i % 2 * 512 + (4 * group + i / 2) * 16 + j * 4, word);
+  }
+}
+
 void pack_q8_row(const uint8_t* in, int64_t num_blocks, int group, int j, uint8_t* quants, uint8_t* scales) {
   for (int64_t b = 0; b < num_blocks; ++b, in += 34, quants += 1024, scales += 64) {
-    for (int i = 0; i < 8; ++i) {
-      const uint8_t* q = in + 2 + 4 * i;
-      const uint32_t word = (static_cast<uint32_t>(q[0]) | static_cast<uint32_t>(q[2]) << 8 |
-                             static_cast<uint32_t>(q[1]) << 16 | static_cast<uint32_t>(q[3]) << 24) ^
-                            0x80808080u;
-      store_u32(quants + i % 2 * 512 + (4 * group + i / 2) * 16 + j * 4, word);
-    }
+    pack_byte_words(in + 2, 0x80808080u, group, j, quants);
     std::memcpy(scales + (4 * group + j) * 2, in, 2);
   }
 }
@@ -95,6 +99,25 @@ void pack_row_tile(PanelType type, const uint8_t* const rows[kTileRows], int64_t
       pack_q4_row(rows[r], num_blocks, type == PanelType::kQ4_1 ? 4 : 2, group, j, quants, scales);
     }
   }
+}
+
+bool pack_f8_row_tile(const F8Row rows[kTileRows], int64_t cols, uint8_t* quants, uint8_t* scales) {
+  const int64_t num_blocks = cols / kTileCols, num_entries = scales_per_row_tile(WeightFormat::kF8Tiles, cols);
+  bool has_nan = false;
+  for (int r = 0; r < kTileRows; ++r) {
+    const int group = r % 8, j = r / 8;
+    constexpr uint8_t kZeros[kTileCols] = {};
+    for (int64_t b = 0; b < num_blocks; ++b) {
+      const uint8_t* from = rows[r].data == nullptr ? kZeros : rows[r].data + b * kTileCols;
+      for (int k = 0; k < kTileCols; ++k) has_nan = has_nan || (from[k] & 0x7fu) == 0x7fu;
+      pack_byte_words(from, 0, group, j, quants + b * quant_tile_bytes(WeightFormat::kF8Tiles));
+    }
+    for (int64_t i = 0; i < num_entries; ++i) {
+      const float scale = rows[r].data == nullptr ? 0 : rows[r].scales[i * 128 / rows[r].block_cols];
+      std::memcpy(scales + (i * kTileRows + 4 * group + j) * 4, &scale, 4);
+    }
+  }
+  return !has_nan;
 }
 
 void pack_plain_row(PanelType type, const uint8_t* row, int64_t cols, uint16_t* out) {

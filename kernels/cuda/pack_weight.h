@@ -17,6 +17,17 @@ WeightFormat weight_format_of(PanelType type);
 void pack_row_tile(PanelType type, const uint8_t* const rows[kTileRows], int64_t cols, uint8_t* quants,
                    uint8_t* scales);
 
+// One row of e4m3 with its scales: that of column k is scales[k / block_cols]; block_cols is a multiple of 128, or at least the
+// number of columns.
+struct F8Row {
+  const uint8_t* data;  // nullptr: a row of zeros
+  const float* scales;
+  int64_t block_cols;
+};
+// The same for kF8Tiles; `scales` takes scales_per_row_tile(kF8Tiles, cols) entries. False when a row holds NaN (0x7f, 0xff),
+// which the kernels do not know.
+[[nodiscard]] bool pack_f8_row_tile(const F8Row rows[kTileRows], int64_t cols, uint8_t* quants, uint8_t* scales);
+
 // out[0..cols) = a row of F32, F16 or BF16 as bf16, rounded once to nearest even (fp32's and fp16's NaN stay NaN).
 void pack_plain_row(PanelType type, const uint8_t* row, int64_t cols, uint16_t* out);
 

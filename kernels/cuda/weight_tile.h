@@ -24,10 +24,26 @@ template <WeightFormat kFormat>
 inline constexpr int kQuantTileBytes = static_cast<int>(quant_tile_bytes(kFormat));
 template <WeightFormat kFormat>
 inline constexpr int kScaleTileBytes = static_cast<int>(scale_tile_bytes(kFormat));
+template <WeightFormat kFormat>
+inline constexpr int kTilesPerScale = static_cast<int>(tiles_per_scale(kFormat));
+// Entries of scales in a row of `num_tiles` tiles.
+template <WeightFormat kFormat>
+__device__ __forceinline__ int num_scale_entries(int num_tiles) {
+  return (num_tiles + kTilesPerScale<kFormat> - 1) / kTilesPerScale<kFormat>;
+}
+
+// Two e4m3 as two bf16, exactly: the upper byte of each half of `pair` (what is below it is ignored). Sign, exponent and
+// mantissa move into their places; 2^120 is between the two biases, and brings subnormal numbers to normal ones. Bits of NaN
+// (0x7f, 0xff) become 480: there are none in a weight (pack_weight.h).
+__device__ __forceinline__ uint32_t bf16_pair_of_e4m3(uint32_t pair) {
+  constexpr uint32_t kTwoTo120 = 0x7b807b80u, kMinusZero = 0x80008000u;
+  return fma_bf16x2((pair & 0x80008000u) | (pair >> 4 & 0x07f007f0u), kTwoTo120, kMinusZero);
+}
 
 // The tile words that a lane holds: for each of its four rows j (group + 8 j) eight columns.
 template <WeightFormat kFormat>
 struct LaneTile {
+  static constexpr bool kHasOffset = kFormat != WeightFormat::kF8Tiles;
   static constexpr int kVectors = kQuantTileBytes<kFormat> / 512;
   uint4 quants[kVectors];
 
@@ -45,7 +61,14 @@ struct LaneTile {
   // e[k] = the stored value of column 8 member + k of row j, plus offset(k): the bits go straight into a mantissa whose
   // exponent gives the last of them the weight 1. Small offsets keep what rounding does to a sum of e x small.
   __device__ __forceinline__ void to_float_with_offset(int j, float (&e)[8]) const {
-    if constexpr (kFormat == WeightFormat::kQ8_0) {
+    if constexpr (kFormat == WeightFormat::kF8Tiles) {
+      SEXTANT_UNROLL
+      for (int p = 0; p < 4; ++p) {
+        const uint32_t pair = to_bf16_pair(j, p);
+        e[2 * p] = low_bf16(pair);
+        e[2 * p + 1] = high_bf16(pair);
+      }
+    } else if constexpr (kFormat == WeightFormat::kQ8_0) {
       SEXTANT_UNROLL
       for (int v = 0; v < 2; ++v) {  // 256 + byte
         const uint32_t w = word(v, j);
@@ -67,6 +90,7 @@ struct LaneTile {
   }
   // What e is above the number that d is multiplied with.
   __device__ static constexpr float offset(int k) {
+    if (!kHasOffset) return 0;
     if (kFormat == WeightFormat::kQ8_0) return 256 + 128;
     return static_cast<float>((k % 4 < 2 ? 256 : 16) + (kFormat == WeightFormat::kQ4_0 ? 8 : 0));
   }
@@ -74,7 +98,9 @@ struct LaneTile {
   // Columns 8 member + 2 p, + 1 of row j as a bf16 pair, the integers that d is multiplied with.
   __device__ __forceinline__ uint32_t to_bf16_pair(int j, int p) const {
     constexpr uint32_t kOne = 0x3f803f80u, kMinusOne = 0xbf80bf80u;
-    if constexpr (kFormat == WeightFormat::kQ8_0) {
+    if constexpr (kFormat == WeightFormat::kF8Tiles) {
+      return bf16_pair_of_e4m3(p % 2 == 0 ? word(p / 2, j) << 8 : word(p / 2, j));
+    } else if constexpr (kFormat == WeightFormat::kQ8_0) {
       const uint32_t bytes = word(p / 2, j) >> (8 * (p % 2));
       const uint32_t low = (bytes & 0x007f007fu) | 0x43004300u;    // 128 + the low seven bits
       const uint32_t above = (bytes & 0x00800080u) ^ 0x43804380u;  // 256, or 128 where the eighth is set
@@ -86,15 +112,15 @@ struct LaneTile {
   }
 };
 
-// d, or d and m, of a lane's four rows: one access of 64 or 128 bits.
+// d, or d and m, of a lane's four rows: one access of 64 or 128 bits. kF8Tiles: d is fp32.
 template <WeightFormat kFormat>
 struct LaneScales {
-  static constexpr bool kHasMinimum = kFormat == WeightFormat::kQ4_1;
-  uint32_t pairs[kHasMinimum ? 4 : 2];  // of fp16: d, m of row j; else d of rows 2 i and 2 i + 1
+  static constexpr bool kHasMinimum = kFormat == WeightFormat::kQ4_1, kIsFloat = kFormat == WeightFormat::kF8Tiles;
+  uint32_t pairs[kHasMinimum || kIsFloat ? 4 : 2];  // of fp16: d, m of row j; else d of rows 2 i and 2 i + 1
 
   // From the tile's scales, memory of any kind.
   __device__ __forceinline__ void load(const uint8_t* tile_scales, int group) {
-    if constexpr (kHasMinimum) {
+    if constexpr (kHasMinimum || kIsFloat) {
       const uint4 v = reinterpret_cast<const uint4*>(tile_scales)[group];
       pairs[0] = v.x;
       pairs[1] = v.y;
@@ -107,6 +133,7 @@ struct LaneScales {
     }
   }
   __device__ __forceinline__ float d(int j) const {
+    if constexpr (kIsFloat) return __uint_as_float(pairs[j]);
     return kHasMinimum ? half(pairs[j], 0) : half(pairs[j / 2], j % 2);
   }
   __device__ __forceinline__ float m(int j) const { return half(pairs[j], 1); }

@@ -50,6 +50,28 @@ uint16_t bf16_of_f32(float x) {
   return static_cast<uint16_t>(kept + (up ? 1 : 0));
 }
 
+float f32_of_e4m3(uint8_t bits) {
+  const int exponent = bits >> 3 & 15, fraction = bits & 7;
+  if (exponent == 15 && fraction == 7) return NAN;
+  const float size = exponent == 0 ? std::ldexp(static_cast<float>(fraction), -9)
+                                   : std::ldexp(static_cast<float>(8 + fraction), exponent - 10);
+  return bits >> 7 != 0 ? -size : size;
+}
+
+uint8_t e4m3_of_f32(float x) {
+  const int sign = std::signbit(x) ? 0x80 : 0;
+  if (std::isnan(x)) return static_cast<uint8_t>(sign | 0x7f);
+  const float size = std::fabs(x);
+  // The nearest of all 127 numbers; of two as near the one whose last bit is 0.
+  int best = 0;
+  for (int bits = 1; bits < 0x7f; ++bits) {
+    const double distance = std::fabs(static_cast<double>(f32_of_e4m3(static_cast<uint8_t>(bits))) - size);
+    const double best_distance = std::fabs(static_cast<double>(f32_of_e4m3(static_cast<uint8_t>(best))) - size);
+    if (distance < best_distance || (distance == best_distance && bits % 2 == 0)) best = bits;
+  }
+  return static_cast<uint8_t>(sign | best);
+}
+
 std::vector<double> dequantize_row(PanelType type, const uint8_t* row, int64_t cols) {
   std::vector<double> out(static_cast<size_t>(cols));
   for (int64_t k = 0; k < cols; ++k) {

@@ -14,6 +14,9 @@ float f32_of_f16(uint16_t h);
 uint16_t f16_of_f32(float x);  // round to nearest even
 float f32_of_bf16(uint16_t h);
 uint16_t bf16_of_f32(float x);  // round to nearest even; NaN stays NaN
+// OCP 8-bit Floating Point Specification, E4M3: largest 448, no infinity, NaN is 0x7f and 0xff.
+float f32_of_e4m3(uint8_t bits);
+uint8_t e4m3_of_f32(float x);  // round to nearest even; beyond 448 to 448; NaN stays NaN
 
 // One row in the file's encoding (panel.h) to numbers, exactly.
 std::vector<double> dequantize_row(PanelType type, const uint8_t* row, int64_t cols);

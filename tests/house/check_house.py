@@ -64,7 +64,7 @@ class Tree:
 PARTS = [
     ("base", r"engine/base/"),
     ("config", r"engine/config\.(h|cpp)$"),
-    ("facts", r"engine/model/(model_config|memory_model)[a-z_]*\.(h|cpp)$"),
+    ("facts", r"engine/model/(model_config|memory_model|fp8_checkpoint)[a-z_]*\.(h|cpp)$"),
     ("format", r"engine/format/"),
     ("text", r"engine/text/"),
     ("core", r"engine/core/"),

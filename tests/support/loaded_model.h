@@ -41,7 +41,8 @@ class LoadedModel {
     Result<std::unique_ptr<Backend>> backend = make_backend(device);
     EXPECT_TRUE(backend.ok()) << backend.status().message();
     loaded->backend = std::move(*backend);
-    WeightLoader loader(*(*files)->tensors(), {.gguf_names = (*files)->is_gguf()});
+    WeightLoader loader(*(*files)->tensors(),
+                        {.gguf_names = (*files)->is_gguf(), .fp8_scale_block = loaded->config.fp8_scale_block});
     Result<std::unique_ptr<Model>> model = load_model(
         loaded->config, loader, *loaded->backend,
         {.max_num_batched_tokens = max_num_batched_tokens, .max_model_len = loaded->config.max_position_embeddings});

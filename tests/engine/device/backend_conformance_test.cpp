@@ -40,17 +40,43 @@ struct FileMatrix {
   std::vector<uint8_t> bytes;
   std::vector<double> values;
   std::vector<double> parts;
+  std::vector<float> scales;  // of F8_E4M3
+  int64_t block_rows = 0, block_cols = 0;
 
-  HostMatrix host() const { return {type, rows, cols, std::as_bytes(std::span(bytes))}; }
+  HostMatrix host() const {
+    return {type, rows, cols, std::as_bytes(std::span(bytes)), scales, block_rows, block_cols};
+  }
 };
 
 const std::vector<std::pair<WeightType, kernels::PanelType>> kWeightTypes = {
     {WeightType::kF32, kernels::PanelType::kF32},   {WeightType::kF16, kernels::PanelType::kF16},
     {WeightType::kBF16, kernels::PanelType::kBF16}, {WeightType::kQ8_0, kernels::PanelType::kQ8_0},
     {WeightType::kQ4_0, kernels::PanelType::kQ4_0}, {WeightType::kQ4_1, kernels::PanelType::kQ4_1}};
+// After them e4m3, with one scale for the tensor, for each row, for each block of 128 x 128.
+constexpr size_t kNumF8Types = 3;
+
+FileMatrix f8_matrix(size_t kind, int64_t rows, int64_t cols, std::mt19937_64& random) {
+  FileMatrix m{WeightType::kF8E4M3, rows, cols, {}, {}, {}, {}, 0, 0};
+  m.block_rows = kind == 0 ? rows : kind == 1 ? 1 : 128;
+  m.block_cols = kind == 2 ? 128 : cols;
+  const int64_t scales_per_row = (cols + m.block_cols - 1) / m.block_cols;
+  std::uniform_real_distribution<float> scale(0.001f, 0.02f);
+  for (int64_t i = 0; i < (rows + m.block_rows - 1) / m.block_rows * scales_per_row; ++i) {
+    m.scales.push_back(scale(random));
+  }
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    m.bytes.push_back(static_cast<uint8_t>(random()));
+    if ((m.bytes.back() & 0x7f) == 0x7f) --m.bytes.back();  // no NaN
+    const auto at = static_cast<size_t>(i / cols / m.block_rows * scales_per_row + i % cols / m.block_cols);
+    m.values.push_back(double{ref::f32_of_e4m3(m.bytes.back())} * double{m.scales[at]});
+    m.parts.push_back(std::fabs(m.values.back()));
+  }
+  return m;
+}
 
 FileMatrix file_matrix(size_t type, int64_t rows, int64_t cols, std::mt19937_64& random) {
-  FileMatrix m{kWeightTypes[type].first, rows, cols, {}, {}, {}};
+  if (type >= kWeightTypes.size()) return f8_matrix(type - kWeightTypes.size(), rows, cols, random);
+  FileMatrix m{kWeightTypes[type].first, rows, cols, {}, {}, {}, {}, 0, 0};
   std::normal_distribution<float> normal;
   const auto append = [&](const void* from, size_t n) {
     const auto* bytes = static_cast<const uint8_t*>(from);
@@ -104,8 +130,9 @@ FileMatrix file_matrix(size_t type, int64_t rows, int64_t cols, std::mt19937_64&
 }
 
 // What keeping a weight in the backend's form may change, relatively: a backend of 16-bit activations keeps plain
-// weights so.
+// weights so; one of fp32 activations, the CPU's, keeps e4m3 in bf16.
 double weight_rounding(WeightType type, DType act) {
+  if (type == WeightType::kF8E4M3) return act == DType::kFloat32 ? 0x1p-8 : 0;
   if (is_block_quantized(type) || act == DType::kFloat32) return 0;
   if (type == WeightType::kBF16 && act == DType::kBFloat16) return 0;
   return unit_of(act);
@@ -120,7 +147,7 @@ class WeightConformance : public BackendConformance {
  protected:
   std::vector<LoadedMatrix> load_all_types(const std::vector<std::pair<int64_t, int64_t>>& shapes) {
     std::vector<LoadedMatrix> loaded;
-    for (size_t type = 0; type < kWeightTypes.size(); ++type) {
+    for (size_t type = 0; type < kWeightTypes.size() + kNumF8Types; ++type) {
       for (const auto& [rows, cols] : shapes) {
         FileMatrix file = file_matrix(type, rows, cols, random_);
         const HostMatrix host = file.host();
@@ -156,7 +183,7 @@ TEST_P(WeightConformance, EmbedReadsRowsOfEveryWeightType) {
 }
 
 TEST_P(WeightConformance, MatmulOfEveryWeightTypeAndNumberOfTokens) {
-  const std::vector<LoadedMatrix> matrices = load_all_types({{33, 64}, {70, 288}, {9, 1056}});
+  const std::vector<LoadedMatrix> matrices = load_all_types({{33, 64}, {140, 288}, {9, 1056}});
   reserve(256, 4, kAnyAttention);
   for (const auto& [file, w] : matrices) {
     const int64_t rows = file.rows, cols = file.cols;
@@ -191,7 +218,7 @@ TEST_P(WeightConformance, MatmulOfStackedPartsIsTheirProductsSideBySide) {
   std::vector<FileMatrix> files;
   std::vector<HostMatrix> hosts;
   int64_t rows = 0;
-  for (const auto& [type, n] : std::vector<std::pair<size_t, int64_t>>{{5, 40}, {3, 33}, {2, 21}, {4, 16}}) {
+  for (const auto& [type, n] : std::vector<std::pair<size_t, int64_t>>{{5, 40}, {3, 33}, {7, 19}, {8, 30}, {2, 21}, {4, 16}}) {
     files.push_back(file_matrix(type, n, cols, random_));
     rows += n;
   }
@@ -212,7 +239,8 @@ TEST_P(WeightConformance, MatmulOfStackedPartsIsTheirProductsSideBySide) {
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t n = 0; n < file.rows; ++n) {
         const auto at = static_cast<size_t>(t * file.rows + n);
-        expect_near(got, t, first + n, expected.out[at], (cols + 300) * kUnit * parts.magnitude[at]);
+        const double rounded = weight_rounding(file.type, act()) * expected.magnitude[at];
+        expect_near(got, t, first + n, expected.out[at], (cols + 300) * kUnit * parts.magnitude[at] + rounded);
       }
     }
     first += file.rows;

@@ -8,7 +8,7 @@
 namespace sextant::kernels::cuda {
 namespace {
 
-class EmbedTest : public testing::TestWithParam<PanelType>, public SeededTest {};
+class EmbedTest : public testing::TestWithParam<FileType>, public SeededTest {};
 
 TEST_P(EmbedTest, ReadsEveryRowExactly) {
   for (const int64_t cols : {32, 96, 1120}) {
@@ -61,8 +61,8 @@ TEST(EmbedLimits, AreChecked) {
   EXPECT_EQ(embed(args, nullptr), cudaErrorInvalidValue);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, EmbedTest, testing::ValuesIn(all_types()),
-                         [](const auto& test) { return type_name(test.param); });
+INSTANTIATE_TEST_SUITE_P(Types, EmbedTest, testing::ValuesIn(all_file_types()),
+                         [](const auto& test) { return file_type_name(test.param); });
 
 }  // namespace
 }  // namespace sextant::kernels::cuda

@@ -8,7 +8,7 @@
 namespace sextant::kernels::cuda {
 namespace {
 
-class GemmWeightOnlyTest : public testing::TestWithParam<PanelType>, public SeededTest {
+class GemmWeightOnlyTest : public testing::TestWithParam<FileType>, public SeededTest {
  protected:
   std::vector<float> multiply(const PackedMatrix& w, const std::vector<float>& x, int32_t tokens, ElementType out_type,
                               int64_t out_stride) {
@@ -74,6 +74,7 @@ TEST_P(GemmWeightOnlyTest, AgreesWithReference) {
 TEST_P(GemmWeightOnlyTest, LongRows) {
   check(7, 2048, 5, false);
   check(31, 1056, 9, true);
+  check(150, 416, 4, false);
   check(65, 544, 20, false);
   check(1, 32, 1, true);
 }
@@ -104,9 +105,8 @@ TEST_P(GemmWeightOnlyTest, LimitsAreChecked) {
   EXPECT_EQ(refused([](GemmWeightOnlyArgs& a) { a.workspace = nullptr; }), w.format == WeightFormat::kQ4_1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, GemmWeightOnlyTest,
-                         testing::Values(PanelType::kQ8_0, PanelType::kQ4_0, PanelType::kQ4_1),
-                         [](const auto& test) { return type_name(test.param); });
+INSTANTIATE_TEST_SUITE_P(Types, GemmWeightOnlyTest, testing::ValuesIn(quantised_file_types()),
+                         [](const auto& test) { return file_type_name(test.param); });
 
 }  // namespace
 }  // namespace sextant::kernels::cuda

@@ -8,11 +8,90 @@
 
 namespace sextant::kernels::cuda {
 
+// A type that files hold: the panels' types by their numbers, and e4m3 with one scale for the tensor, for a row, for 128 x 128.
+enum class FileType { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kF8Tensor, kF8Rows, kF8Blocks };
+inline bool is_f8(FileType type) { return type >= FileType::kF8Tensor; }
+inline std::vector<FileType> quantised_file_types() {
+  return {FileType::kQ8_0,     FileType::kQ4_0,   FileType::kQ4_1,
+          FileType::kF8Tensor, FileType::kF8Rows, FileType::kF8Blocks};
+}
+inline std::vector<FileType> all_file_types() {
+  std::vector<FileType> types = quantised_file_types();
+  types.insert(types.end(), {FileType::kF32, FileType::kF16, FileType::kBF16});
+  return types;
+}
+inline std::string file_type_name(FileType type) {
+  if (!is_f8(type)) return type_name(static_cast<PanelType>(type));
+  return type == FileType::kF8Tensor ? "f8_tensor" : type == FileType::kF8Rows ? "f8_rows" : "f8_blocks";
+}
+
+// Random e4m3 of every exponent with scales of its kind.
+struct F8Matrix {
+  F8Matrix(FileType type, int64_t rows, int64_t cols, SeededTest& random)
+      : block_rows(type == FileType::kF8Tensor ? rows
+                   : type == FileType::kF8Rows ? 1
+                                               : 128),
+        block_cols(type == FileType::kF8Blocks ? 128 : cols),
+        scales_per_row((cols + block_cols - 1) / block_cols) {
+    for (int64_t i = 0; i < (rows + block_rows - 1) / block_rows * scales_per_row; ++i) {
+      scales.push_back(std::fabs(random.normal()) * 0.01f + 1e-4f);
+    }
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      int byte = static_cast<int>(random.uniform(0, 255));
+      if ((byte & 0x7f) == 0x7f) --byte;  // no NaN
+      bytes.push_back(static_cast<uint8_t>(byte));
+      values.push_back(
+          double{ref::f32_of_e4m3(bytes.back())} *
+          double{scales[static_cast<size_t>(i / cols / block_rows * scales_per_row + i % cols / block_cols)]});
+    }
+  }
+  int64_t block_rows, block_cols, scales_per_row;
+  std::vector<uint8_t> bytes;
+  std::vector<float> scales;
+  std::vector<double> values;
+};
+
 class PackedMatrix {
  public:
-  PackedMatrix(PanelType type, int64_t rows, int64_t cols, SeededTest& random)
-      : format(weight_format_of(type)), file(random_matrix(type, rows, cols, random)), values(file.values) {
-    const int64_t row_bytes = file_row_bytes(type, cols);
+  PackedMatrix(FileType type, int64_t rows, int64_t cols, SeededTest& random)
+      : PackedMatrix(type, is_f8(type) ? RandomMatrix{PanelType::kF32, rows, cols, {}, {}, {}}
+                                       : random_matrix(static_cast<PanelType>(type), rows, cols, random)) {
+    if (is_f8(type)) {
+      pack_f8(F8Matrix(type, rows, cols, random));
+    } else {
+      pack(file.type);
+    }
+  }
+
+  const void* weights() const { return weights_->data(); }
+  const void* scales() const { return scales_ ? scales_->data() : nullptr; }
+  // |d| (or |d| + |m| apart) of the block that column k of row n is in: what errors of offset sums are proportional to.
+  double scale(int64_t n, int64_t k) const {
+    if (!has_blocks(file.type)) return 0;
+    const int64_t block_bytes = file_row_bytes(file.type, 32);
+    uint16_t h;
+    std::memcpy(&h, file.file.data() + n * file_row_bytes(file.type, file.cols) + k / 32 * block_bytes, 2);
+    return std::fabs(ref::f32_of_f16(h));
+  }
+  double minimum(int64_t n, int64_t k) const {
+    if (format != WeightFormat::kQ4_1) return 0;
+    uint16_t h;
+    std::memcpy(&h, file.file.data() + n * file_row_bytes(file.type, file.cols) + k / 32 * 20 + 2, 2);
+    return std::fabs(ref::f32_of_f16(h));
+  }
+
+  const WeightFormat format;
+  const RandomMatrix file;     // of e4m3: rows and cols alone
+  std::vector<double> values;  // what the device computes with: plain types rounded to bf16
+
+ private:
+  PackedMatrix(FileType type, RandomMatrix random)
+      : format(is_f8(type) ? WeightFormat::kF8Tiles : weight_format_of(static_cast<PanelType>(type))),
+        file(std::move(random)),
+        values(file.values) {}
+
+  void pack(PanelType type) {
+    const int64_t rows = file.rows, cols = file.cols, row_bytes = file_row_bytes(type, cols);
     std::vector<uint8_t> packed(static_cast<size_t>(weight_bytes(format, rows, cols)));
     std::vector<uint8_t> scales(static_cast<size_t>(scale_bytes(format, rows, cols)));
     if (format == WeightFormat::kBFloat16) {
@@ -34,32 +113,33 @@ class PackedMatrix {
       pack_row_tile(type, of_tile, cols, packed.data() + tile * (cols / kTileCols) * quant_tile_bytes(format),
                     scales.data() + tile * (cols / kTileCols) * scale_tile_bytes(format));
     }
+    upload(packed, scales);
+  }
+
+  void pack_f8(F8Matrix f8) {
+    const int64_t rows = file.rows, cols = file.cols;
+    values = std::move(f8.values);
+    std::vector<uint8_t> packed(static_cast<size_t>(weight_bytes(format, rows, cols)), 0xff);
+    std::vector<uint8_t> scales(static_cast<size_t>(scale_bytes(format, rows, cols)), 0xff);
+    for (int64_t tile = 0; tile < num_row_tiles(rows); ++tile) {
+      F8Row of_tile[kTileRows] = {};
+      for (int64_t i = 0; i < kTileRows && tile * kTileRows + i < rows; ++i) {
+        const int64_t r = tile * kTileRows + i;
+        of_tile[i] = {f8.bytes.data() + r * cols, f8.scales.data() + r / f8.block_rows * f8.scales_per_row,
+                      f8.block_cols};
+      }
+      EXPECT_TRUE(
+          pack_f8_row_tile(of_tile, cols, packed.data() + tile * cols * kTileRows,
+                           scales.data() + tile * scales_per_row_tile(format, cols) * scale_tile_bytes(format)));
+    }
+    upload(packed, scales);
+  }
+
+  void upload(const std::vector<uint8_t>& packed, const std::vector<uint8_t>& scales) {
     weights_ = std::make_unique<DeviceArray<uint8_t>>(packed);
     if (!scales.empty()) scales_ = std::make_unique<DeviceArray<uint8_t>>(scales);
   }
 
-  const void* weights() const { return weights_->data(); }
-  const void* scales() const { return scales_ ? scales_->data() : nullptr; }
-  // |d| (or |d| + |m| apart) of the block that column k of row n is in: what errors of offset sums are proportional to.
-  double scale(int64_t n, int64_t k) const {
-    if (!is_quantised(format)) return 0;
-    const int64_t block_bytes = file_row_bytes(file.type, 32);
-    uint16_t h;
-    std::memcpy(&h, file.file.data() + n * file_row_bytes(file.type, file.cols) + k / 32 * block_bytes, 2);
-    return std::fabs(ref::f32_of_f16(h));
-  }
-  double minimum(int64_t n, int64_t k) const {
-    if (format != WeightFormat::kQ4_1) return 0;
-    uint16_t h;
-    std::memcpy(&h, file.file.data() + n * file_row_bytes(file.type, file.cols) + k / 32 * 20 + 2, 2);
-    return std::fabs(ref::f32_of_f16(h));
-  }
-
-  const WeightFormat format;
-  const RandomMatrix file;
-  std::vector<double> values;  // what the device computes with: plain types rounded to bf16
-
- private:
   std::unique_ptr<DeviceArray<uint8_t>> weights_;
   std::unique_ptr<DeviceArray<uint8_t>> scales_;
 };
