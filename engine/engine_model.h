@@ -19,7 +19,7 @@ struct OpenedModel {
   ModelConfig config;
   std::vector<WeightType> weight_types;  // of matrices, as they will be loaded
   WeightType main_type = WeightType::kF32;
-  bool as_bfloat16 = false;              // F32 and F16 matrices are rounded when they are loaded
+  bool as_bfloat16 = false;  // F32 and F16 matrices are rounded when they are loaded
   int64_t max_model_len = 0;
 
   // What a rank's part takes in the backend's layouts. Stacked parts may share a tile: then it is a little less.

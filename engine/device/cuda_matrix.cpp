@@ -97,7 +97,8 @@ Status upload_f8_tiles(std::span<const HostMatrix> parts, const CudaMatrix::Run&
                       part.scale_block_cols});
     }
   }
-  rows.resize(static_cast<size_t>(kernels::cuda::num_row_tiles(run.rows) * kernels::cuda::kTileRows), {nullptr, nullptr, 1});
+  rows.resize(static_cast<size_t>(kernels::cuda::num_row_tiles(run.rows) * kernels::cuda::kTileRows),
+              {nullptr, nullptr, 1});
   std::atomic<bool> is_finite = true;
   RETURN_IF_ERROR(upload_tiles(run, cols, staging, pool, [&](int64_t tile, uint8_t* quants, uint8_t* scales) {
     if (!kernels::cuda::pack_f8_row_tile(rows.data() + tile * kernels::cuda::kTileRows, cols, quants, scales)) {

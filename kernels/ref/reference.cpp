@@ -62,14 +62,12 @@ uint8_t e4m3_of_f32(float x) {
   const int sign = std::signbit(x) ? 0x80 : 0;
   if (std::isnan(x)) return static_cast<uint8_t>(sign | 0x7f);
   const float size = std::fabs(x);
-  // The nearest of all 127 numbers; of two as near the one whose last bit is 0.
-  int best = 0;
-  for (int bits = 1; bits < 0x7f; ++bits) {
-    const double distance = std::fabs(static_cast<double>(f32_of_e4m3(static_cast<uint8_t>(bits))) - size);
-    const double best_distance = std::fabs(static_cast<double>(f32_of_e4m3(static_cast<uint8_t>(best))) - size);
-    if (distance < best_distance || (distance == best_distance && bits % 2 == 0)) best = bits;
-  }
-  return static_cast<uint8_t>(sign | best);
+  if (size == 0) return static_cast<uint8_t>(sign);
+  if (size >= 448) return static_cast<uint8_t>(sign | 0x7e);
+  // In units of the last place, exactly, then rounded once; a carry goes on into the exponent by itself.
+  const int exponent = std::max(std::ilogb(size), -6);
+  const auto units = static_cast<int>(std::nearbyint(std::ldexp(size, 3 - exponent)));
+  return static_cast<uint8_t>(sign | ((exponent + 6) * 8 + units));
 }
 
 std::vector<double> dequantize_row(PanelType type, const uint8_t* row, int64_t cols) {

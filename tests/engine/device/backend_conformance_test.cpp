@@ -218,7 +218,8 @@ TEST_P(WeightConformance, MatmulOfStackedPartsIsTheirProductsSideBySide) {
   std::vector<FileMatrix> files;
   std::vector<HostMatrix> hosts;
   int64_t rows = 0;
-  for (const auto& [type, n] : std::vector<std::pair<size_t, int64_t>>{{5, 40}, {3, 33}, {7, 19}, {8, 30}, {2, 21}, {4, 16}}) {
+  for (const auto& [type, n] :
+       std::vector<std::pair<size_t, int64_t>>{{5, 40}, {3, 33}, {7, 19}, {8, 30}, {2, 21}, {4, 16}}) {
     files.push_back(file_matrix(type, n, cols, random_));
     rows += n;
   }
