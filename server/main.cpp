@@ -2,6 +2,7 @@
 #include <memory>
 #include <vector>
 
+#include "server/cli/advise.h"
 #include "server/cli/chat.h"
 #include "server/cli/command_line.h"
 #include "server/cli/models.h"
@@ -18,6 +19,7 @@ int main(int argc, char** argv) {
   verbs.push_back(make_pull_verb());
   verbs.push_back(make_chat_verb());
   verbs.push_back(make_models_verb());
+  verbs.push_back(make_advise_accuracy_verb());
   verbs.push_back(make_version_verb());
   return run_command_line(argc, argv, verbs);
 }

@@ -1,0 +1,12 @@
+// The verbs `advise ...`: the capacity advisor on the command line. Each knows only advisor/ and the terminal.
+#pragma once
+
+#include <memory>
+
+#include "server/cli/command_line.h"
+
+namespace sextant::cli {
+
+std::unique_ptr<Verb> make_advise_accuracy_verb();
+
+}  // namespace sextant::cli
