@@ -29,6 +29,10 @@ class Errors {
   std::vector<Status> errors_;
 };
 
+bool is_this_machine(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
 }  // namespace
 
 std::vector<Status> EngineConfig::validate() const {
@@ -55,9 +59,24 @@ std::vector<Status> EngineConfig::validate() const {
   errors.check_choice(scheduler.scheduling_policy, {"fcfs", "priority"}, "scheduling_policy");
   errors.check_range(scheduler.max_steps_in_flight, 0, 16, "max_steps_in_flight");
   errors.check_range(parallel.tensor_parallel_size, 1, 1024, "tensor_parallel_size");
-  errors.check(parallel.pipeline_parallel_size == 1, "pipeline_parallel_size", "above 1 is not supported yet");
-  errors.check(parallel.collective_timeout_s >= 0 && parallel.collective_timeout_s <= 1e6, "collective_timeout_s",
+  errors.check_range(parallel.pipeline_parallel_size, 1, 1024, "pipeline_parallel_size");
+  errors.check(parallel.collective_timeout_s >= 0 && parallel.collective_timeout_s <= 1e6, "collective_timeout",
                "must be between 0 and 1000000, not " + std::to_string(parallel.collective_timeout_s));
+  errors.check_range(parallel.nnodes, 1, 1024, "nnodes");
+  errors.check(parallel.node_rank >= 0 && parallel.node_rank < parallel.nnodes, "node_rank",
+               "must be from 0 to nnodes - 1 (" + std::to_string(parallel.nnodes - 1) + "), not " +
+                   std::to_string(parallel.node_rank));
+  errors.check(parallel.nnodes < 1 || parallel.num_ranks() % parallel.nnodes == 0, "nnodes",
+               "(" + std::to_string(parallel.nnodes) + ") must divide the " + std::to_string(parallel.num_ranks()) +
+                   " ranks of tensor_parallel_size times pipeline_parallel_size");
+  errors.check(!parallel.master_addr.empty(), "master_addr", "must not be empty");
+  errors.check_range(parallel.master_port, 1, 65535, "master_port");
+  errors.check(parallel.nnodes == 1 || !parallel.group_secret.empty() || is_this_machine(parallel.master_addr),
+               "group_secret",
+               "is needed where nodes meet beyond this machine (master_addr is " + parallel.master_addr +
+                   "): set SEXTANT_GROUP_SECRET to the same text on every node");
+  errors.check(parallel.group_join_timeout_s > 0 && parallel.group_join_timeout_s <= 1e6, "group_join_timeout",
+               "must be above 0 and at most 1000000, not " + std::to_string(parallel.group_join_timeout_s));
   // cuda-emulated is for tests: no help text names it.
   if (device.device != "cuda-emulated") errors.check_choice(device.device, {"auto", "cpu", "cuda"}, "device");
   errors.check_range(device.num_threads, 0, 1024, "num_threads");

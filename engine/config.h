@@ -43,7 +43,16 @@ struct SchedulerConfig {
 struct ParallelConfig {
   int64_t tensor_parallel_size = 1;
   int64_t pipeline_parallel_size = 1;
-  double collective_timeout_s = 600;  // after which a rank that does not come to a collective is missing; 0: never
+  // After which a rank that does not come to a collective, or a node that is not heard of, is missing; 0: never.
+  double collective_timeout_s = 600;
+  int64_t nnodes = 1;     // processes that share the ranks evenly, in order
+  int64_t node_rank = 0;  // of this one; 0 leads: it schedules and serves the API
+  std::string master_addr = "127.0.0.1";
+  int64_t master_port = 29501;
+  std::string group_secret;           // that the nodes know one another by; never printed or logged
+  double group_join_timeout_s = 600;  // for all nodes to come
+
+  int64_t num_ranks() const { return tensor_parallel_size * pipeline_parallel_size; }
 };
 
 struct DeviceConfig {
@@ -95,8 +104,17 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
   visitor("tensor_parallel_size", config.parallel.tensor_parallel_size,
           "ranks that share each layer: GPUs, or on the CPU groups of threads");
   visitor("pipeline_parallel_size", config.parallel.pipeline_parallel_size, "groups of devices that share the layers");
-  visitor("collective_timeout_s", config.parallel.collective_timeout_s,
+  visitor("collective_timeout", config.parallel.collective_timeout_s,
           "seconds a rank waits for the others before it names those that are missing and fails; 0: for ever");
+  visitor("nnodes", config.parallel.nnodes,
+          "processes that serve the model together, each with its share of the ranks");
+  visitor("node_rank", config.parallel.node_rank,
+          "which of them this is; 0 leads and serves the API, the others follow it");
+  visitor("master_addr", config.parallel.master_addr, "address or name of node 0; the same on every node");
+  visitor("master_port", config.parallel.master_port, "port at which node 0 waits for the others");
+  visitor("group_secret", config.parallel.group_secret,
+          "what lets a process into the group; better in SEXTANT_GROUP_SECRET, where ps does not show it");
+  visitor("group_join_timeout", config.parallel.group_join_timeout_s, "seconds for all nodes to come");
   visitor("device", config.device.device, "auto, cpu, cuda");
   visitor("num_threads", config.device.num_threads, "CPU threads of the engine (default: the cores it may use)");
   visitor("step_timeout_s", config.device.step_timeout_s,

@@ -17,6 +17,7 @@
 #include "engine/core/scheduler_output.h"
 #include "engine/device/communicator.h"
 #include "engine/device/device_reading.h"
+#include "engine/group/rank_progress.h"
 
 namespace sextant {
 
@@ -60,6 +61,8 @@ struct EngineInfo {
   int32_t block_size = 0;
   int32_t num_blocks = 0;  // usable ones, without the null block
   int32_t tensor_parallel_size = 1;
+  int32_t pipeline_parallel_size = 1;
+  int32_t num_nodes = 1;
   int64_t num_parameters = 0;
   int64_t weight_bytes = 0;
   int64_t kv_cache_bytes = 0;
@@ -102,6 +105,7 @@ class Engine {
   struct Options {
     EngineConfig config;                           // validated
     std::vector<int32_t> eos_token_ids;            // the tokenizer's; added to what the model files state
+    std::string version = {};                      // the program's: equal on all nodes of a group
     std::function<void(const StepInfo&)> on_step;  // may be empty
     std::function<void(const std::string& plan)> on_memory_plan;  // before weights are read; may be empty
   };
@@ -130,6 +134,8 @@ class Engine {
   // What the GPU that the engine runs on says about itself; empty on other devices and where nothing can be read. At most
   // a second or so old; waits a tenth of a second at most.
   virtual std::vector<DeviceReading> device_readings() const { return {}; }
+  // How each rank of a group does; empty without one.
+  virtual std::vector<RankReading> rank_readings() const { return {}; }
   // No new requests (kUnavailable) from here on; running ones go on. True once nothing is left or false at the time-out.
   virtual void begin_drain() = 0;
   virtual bool wait_drained(double timeout_s) = 0;
@@ -137,6 +143,22 @@ class Engine {
   virtual Status check_integrity() = 0;
   // Drops all cached-free blocks' contents (vLLM's /reset_prefix_cache); false while sequences run.
   virtual bool reset_prefix_cache() = 0;
+};
+
+// The process of a node above 0: no requests come here; the leader's engine schedules for all.
+class GroupFollower {
+ public:
+  // Joins the group and loads its ranks (blocking). kInvalidArgument when the leader refuses it, with both values.
+  static Result<std::unique_ptr<GroupFollower>> create(Engine::Options options);
+  virtual ~GroupFollower() = default;
+
+  virtual const EngineInfo& info() const = 0;
+  // Carries out the leader's steps until it has ended (ok) or the group has failed (who is missing, or what failed).
+  virtual Status follow() = 0;
+  // Any thread: ends follow(). The leader, which cannot serve without this node, ends too.
+  virtual void leave(const std::string& why) = 0;
+  virtual Status status() const = 0;
+  virtual std::vector<RankReading> rank_readings() const = 0;
 };
 
 }  // namespace sextant

@@ -1,6 +1,10 @@
 #include "engine/engine_model.h"
 
+#include <openssl/evp.h>
 #include <algorithm>
+#include <array>
+#include <cstdio>
+#include <numeric>
 #include <utility>
 
 #include "engine/model/memory_model.h"
@@ -62,7 +66,14 @@ uint64_t OpenedModel::shard_bytes(const TensorShard& shard, const Backend& backe
   if (files == nullptr || files->tensors() == nullptr) {
     ModelConfig part = shard_config(config, shard);
     part.vocab_size = shard.vocab.size();
-    return weight_bytes(part, main_type);
+    const ParameterCounts counts = count_parameters(part);
+    const BlockGeometry block = block_geometry(main_type);
+    const auto bytes_of = [&](uint64_t elements) { return elements / block.elements * block.bytes; };
+    uint64_t bytes = sextant::weight_bytes(part, main_type);
+    const PipelineStage& stage = shard.pipeline;
+    if (!stage.is_first() && !(stage.is_last() && counts.tied)) bytes -= bytes_of(counts.embedding);
+    if (!stage.is_last() && !counts.tied) bytes -= bytes_of(counts.lm_head);
+    return bytes;
   }
   std::vector<TensorInfo> loaded = files->tensors()->tensors();
   for (TensorInfo& tensor : loaded) {
@@ -76,11 +87,52 @@ uint64_t OpenedModel::shard_bytes(const TensorShard& shard, const Backend& backe
       tensor.num_bytes = tensor.num_elements() * sizeof(float);
     }
   }
-  return shard.is_whole() ? weight_bytes(loaded) : shard_weight_bytes(config, loaded, shard);
+  const bool is_all = shard.is_whole() && shard.pipeline.num_stages == 1;
+  return is_all ? weight_bytes(loaded) : shard_weight_bytes(config, loaded, shard);
+}
+
+int64_t cut_block(const OpenedModel& opened) {
+  return std::lcm(column_block(opened.weight_types), std::max<int64_t>(1, opened.config.fp8_scale_block));
 }
 
 DType kv_cache_dtype(const EngineConfig& config) {
   return config.cache.kv_cache_dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
+}
+
+Result<std::string> model_revision(const EngineConfig& config, const OpenedModel& opened) {
+  const ModelConfig& facts = opened.config;
+  std::string text = facts.architecture;
+  for (const int64_t number :
+       {facts.vocab_size, facts.hidden_size, facts.intermediate_size, facts.num_hidden_layers,
+        facts.num_attention_heads, facts.num_key_value_heads, facts.head_dim, static_cast<int64_t>(opened.main_type)}) {
+    text += " " + std::to_string(number);
+  }
+  text += " " + std::to_string(facts.rope.theta) + " " + std::to_string(facts.rms_norm_eps);
+  if (is_dummy(config)) {
+    text += " dummy " + std::to_string(config.model.seed);
+  } else {
+    // The list alone would be the same for a model that was trained further.
+    constexpr size_t kSamples = 64;
+    constexpr uint64_t kSampleBytes = 1024;
+    const TensorSource& source = *opened.files->tensors();
+    const std::vector<TensorInfo>& tensors = source.tensors();
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      text += "\n" + tensors[i].name + " " + TensorSource::describe(tensors[i]);
+      if (i % (tensors.size() / kSamples + 1) != 0) continue;
+      std::vector<std::byte> bytes(std::min(kSampleBytes, tensors[i].num_bytes));
+      RETURN_IF_ERROR(source.read_range(tensors[i], 0, bytes));
+      text.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    }
+  }
+  std::array<unsigned char, 32> digest = {};
+  CHECK_EQ(EVP_Digest(text.data(), text.size(), digest.data(), nullptr, EVP_sha256(), nullptr), 1);
+  std::string hex;
+  for (size_t i = 0; i < 16; ++i) {
+    char digits[3];
+    std::snprintf(digits, sizeof digits, "%02x", digest[i]);
+    hex += digits;
+  }
+  return hex;
 }
 
 }  // namespace sextant

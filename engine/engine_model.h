@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "engine/base/result.h"
@@ -30,5 +31,10 @@ Result<OpenedModel> open_engine_model(const EngineConfig& config);
 // A loader of one's own; any thread.
 WeightLoader make_weight_loader(const EngineConfig& config, const OpenedModel& opened);
 DType kv_cache_dtype(const EngineConfig& config);
+// What cuts by inputs must be a multiple of: the blocks of all encodings and of FP8 scales.
+int64_t cut_block(const OpenedModel& opened);
+// Equal for equal weights as far as that can be told soon: SHA-256, in hex, of the facts, the list of tensors and the first
+// bytes of some of them.
+Result<std::string> model_revision(const EngineConfig& config, const OpenedModel& opened);
 
 }  // namespace sextant

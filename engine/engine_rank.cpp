@@ -10,14 +10,19 @@
 
 namespace sextant {
 
-Status RankLoader::open(const std::function<Result<std::unique_ptr<Communicator>>()>& meet) {
-  ASSIGN_OR_RETURN(rank_.backend, make_rank_backend(config_.device, shard_.rank, shard_.size));
+Status RankLoader::open(const Meet& meet_tensor_group, const Meet& meet_pipeline_group) {
+  ASSIGN_OR_RETURN(rank_.backend, make_rank_backend(config_.device, place_.local_rank, place_.num_local_ranks));
   const DType kv_dtype = kv_cache_dtype(config_);
   RETURN_IF_ERROR(rank_.backend->supports({opened_.weight_types, make_attention_params(local_), kv_dtype}));
   spec_ = make_kv_cache_spec(local_, kv_dtype, static_cast<int32_t>(config_.cache.block_size));
-  if (shard_.is_whole()) return ok_status();
-  ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator, meet());
-  rank_.communicators.push_back(std::move(communicator));
+  if (!shard_.is_whole()) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator, meet_tensor_group());
+    tensor_group_ = rank_.communicators.emplace_back(std::move(communicator)).get();
+  }
+  if (shard_.pipeline.num_stages > 1) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator, meet_pipeline_group());
+    pipeline_group_ = rank_.communicators.emplace_back(std::move(communicator)).get();
+  }
   return ok_status();
 }
 
@@ -27,18 +32,24 @@ Result<MemoryPlan> RankLoader::plan(std::optional<int64_t> num_blocks) const {
   const int64_t logits_rows = backend.logits_rows(scheduler.max_num_seqs);
   MemoryPlanInputs inputs;
   inputs.model = config_.model.model;
-  if (!shard_.is_whole())
-    inputs.model += ", rank " + std::to_string(shard_.rank) + " of " + std::to_string(shard_.size);
+  const PipelineStage& stage = shard_.pipeline;
+  if (const int num_ranks = shard_.size * stage.num_stages; num_ranks > 1) {
+    inputs.model += ", rank " + std::to_string(place_.world_rank) + " of " + std::to_string(num_ranks);
+  }
+  if (stage.num_stages > 1) {
+    inputs.model += ", layers " + std::to_string(stage.layers.begin) + " to " + std::to_string(stage.layers.end - 1);
+  }
+  const bool has_logits = shard_.rank == 0 && stage.is_last();
   inputs.weights_bytes = opened_.shard_bytes(shard_, backend);
   inputs.workspace_bytes =
       workspace_bytes(local_, {.max_num_batched_tokens = scheduler.max_num_batched_tokens,
-                               .max_num_seqs = shard_.rank == 0 ? logits_rows : 0,
+                               .max_num_seqs = has_logits ? logits_rows : 0,
                                .activation = backend.activation_dtype()}) +
       static_cast<uint64_t>(backend.workspace_bytes(scheduler.max_num_batched_tokens, scheduler.max_num_seqs,
                                                     make_attention_params(local_)));
   if (!shard_.is_whole()) {
     // Its own columns of the logits, and on rank 0 everybody's once more before they are put in order; parts of sums.
-    const int64_t columns = shard_.vocab.size() + (shard_.rank == 0 ? opened_.config.vocab_size : 0);
+    const int64_t columns = stage.is_last() ? shard_.vocab.size() + (has_logits ? opened_.config.vocab_size : 0) : 0;
     inputs.workspace_bytes += static_cast<uint64_t>(logits_rows * columns) * sizeof(float) +
                               static_cast<uint64_t>(backend.gathered_reduce_bytes() * shard_.size);
   }
@@ -47,8 +58,8 @@ Result<MemoryPlan> RankLoader::plan(std::optional<int64_t> num_blocks) const {
   inputs.max_model_len = opened_.max_model_len;
   inputs.max_num_seqs = scheduler.max_num_seqs;
   inputs.available_bytes = backend.memory_budget_bytes(config_.cache.gpu_memory_utilization);
-  // The host's memory is one for all ranks.
-  const auto sharing = static_cast<uint64_t>(backend.uses_host_memory() ? shard_.size : 1);
+  // The host's memory is one for all ranks of the process.
+  const auto sharing = static_cast<uint64_t>(backend.uses_host_memory() ? place_.num_local_ranks : 1);
   inputs.available_bytes /= sharing;
   if (measured_left_) inputs.available_bytes = inputs.weights_bytes + inputs.workspace_bytes + *measured_left_;
   const uint64_t block_bytes = inputs.kv_bytes_per_token * static_cast<uint64_t>(config_.cache.block_size);
@@ -72,13 +83,15 @@ Result<MemoryPlan> RankLoader::plan(std::optional<int64_t> num_blocks) const {
 }
 
 std::string RankLoader::traffic() const {
-  if (shard_.is_whole()) return {};
+  if (rank_.communicators.empty()) return {};
   const Backend& backend = *rank_.backend;
-  return tensor_parallel_formula(opened_.config, {.num_ranks = shard_.size,
-                                                  .activation = backend.activation_dtype(),
-                                                  .gathered_reduce_bytes = backend.gathered_reduce_bytes(),
-                                                  .logits_rows = backend.logits_rows(config_.scheduler.max_num_seqs),
-                                                  .shares_samples = backend.samples()});
+  return tensor_parallel_formula(local_, {.num_ranks = shard_.size,
+                                          .activation = backend.activation_dtype(),
+                                          .gathered_reduce_bytes = backend.gathered_reduce_bytes(),
+                                          .logits_rows = backend.logits_rows(config_.scheduler.max_num_seqs),
+                                          .shares_samples = backend.samples(),
+                                          .is_first_stage = shard_.pipeline.is_first(),
+                                          .is_last_stage = shard_.pipeline.is_last()});
 }
 
 Status RankLoader::load() {
@@ -91,7 +104,7 @@ Status RankLoader::load() {
                                                              .max_model_len = opened_.max_model_len,
                                                              .max_logits_rows = logits_rows,
                                                              .shard = shard_,
-                                                             .tensor_group = group()}));
+                                                             .tensor_group = tensor_group_}));
   RETURN_IF_ERROR(backend.reserve({.max_num_batched_tokens = scheduler.max_num_batched_tokens,
                                    .max_num_seqs = scheduler.max_num_seqs,
                                    .max_model_len = opened_.max_model_len,
@@ -102,6 +115,7 @@ Status RankLoader::load() {
   num_parameters_ = model->num_parameters();
   weight_bytes_ = model->weight_bytes();
   ASSIGN_OR_RETURN(runner_, ModelRunner::create(backend, std::move(model), opened_.config.vocab_size, logits_rows));
+  runner_->set_pipeline_group(pipeline_group_);
   return ok_status();
 }
 

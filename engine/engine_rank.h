@@ -19,12 +19,21 @@ namespace sextant {
 
 class RankLoader {
  public:
-  // All outlive it. A shard that is whole is a rank of its own.
-  RankLoader(const EngineConfig& config, const OpenedModel& opened, const TensorShard& shard)
-      : config_(config), opened_(opened), shard_(shard), local_(shard_config(opened.config, shard)) {}
+  // Where a rank stands: among all, and among those of its process.
+  struct Place {
+    int world_rank = 0;
+    int local_rank = 0;
+    int num_local_ranks = 1;
+  };
+  using Meet = std::function<Result<std::unique_ptr<Communicator>>()>;
 
-  // Device and group; the model is one that they can run. `meet` makes this rank's communicator, on the device's thread.
-  Status open(const std::function<Result<std::unique_ptr<Communicator>>()>& meet);
+  // All outlive it. A shard that is whole, of the only stage, is a rank of its own.
+  RankLoader(const EngineConfig& config, const OpenedModel& opened, const TensorShard& shard, Place place)
+      : config_(config), opened_(opened), shard_(shard), place_(place), local_(shard_config(opened.config, shard)) {}
+
+  // Device and groups; the model is one that they can run. The two make this rank's communicators, on the device's thread: with
+  // the ranks of its stage, with its like in the other stages. Not asked for a group of one.
+  Status open(const Meet& meet_tensor_group, const Meet& meet_pipeline_group);
   // Out of estimates; with the blocks that the ranks agreed on.
   Result<MemoryPlan> plan(std::optional<int64_t> num_blocks = {}) const;
   Status load();
@@ -41,8 +50,12 @@ class RankLoader {
   RankExecutor::Rank take() { return std::move(rank_); }
   // Of a rank that will not be: everything goes, on its thread.
   void discard();
+  const TensorShard& shard() const { return shard_; }
+  const Place& place() const { return place_; }
   // Any thread, once open() has returned on all.
-  Communicator* group() { return rank_.communicators.empty() ? nullptr : rank_.communicators[0].get(); }
+  void abort(const std::string& reason) {
+    for (const auto& communicator : rank_.communicators) communicator->abort(reason);
+  }
   std::string traffic() const;  // for the memory plan; empty for a rank of its own
 
  private:
@@ -51,9 +64,12 @@ class RankLoader {
   const EngineConfig& config_;
   const OpenedModel& opened_;
   const TensorShard shard_;
+  const Place place_;
   const ModelConfig local_;  // of this part alone
   KvCacheSpec spec_;
   RankExecutor::Rank rank_;
+  Communicator* tensor_group_ = nullptr;  // of rank_
+  Communicator* pipeline_group_ = nullptr;
   std::unique_ptr<ModelRunner> runner_;
   std::optional<uint64_t> measured_left_;
   int64_t num_parameters_ = 0;

@@ -15,9 +15,15 @@ EngineThread::EngineThread(Parts parts)
     : parts_(std::move(parts)), watchdog_(parts_.step_timeout_s, [this] { take_over(); }) {
   stats_.healthy = true;
   thread_ = std::thread([this] { run(); });
+  parts_.worker->set_failure_handler([this](const std::string& message) {
+    push([this, message] {
+      if (healthy_.load()) fail(message);
+    });
+  });
 }
 
 EngineThread::~EngineThread() {
+  parts_.worker->set_failure_handler({});
   draining_.store(true);
   push([this] { parts_.scheduler->finish_all(FinishReason::kAbort); });
   {

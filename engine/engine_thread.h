@@ -54,6 +54,7 @@ class EngineThread final : public Engine {
   void begin_drain() override { draining_.store(true); }
   bool wait_drained(double timeout_s) override;
   std::vector<DeviceReading> device_readings() const override;
+  std::vector<RankReading> rank_readings() const override { return parts_.worker->rank_readings(); }
   Status check_integrity() override;
   bool reset_prefix_cache() override;
 

@@ -47,6 +47,7 @@ struct ServerMetrics::Families {
   std::mutex stats_mutex;  // the TotalCounters, the window and the source
   std::function<EngineStats()> stats_source;
   std::function<std::vector<DeviceReading>()> readings_source;
+  std::function<std::vector<RankReading>()> ranks_source;
   struct Sample {
     int64_t at_ns;
     uint64_t generation_tokens;
@@ -60,6 +61,7 @@ struct ServerMetrics::Families {
   void apply(const EngineStats& stats);   // with stats_mutex held
   void apply(const ProcessStats& stats);  // likewise
   void apply(const std::vector<DeviceReading>& readings);
+  void apply(const std::vector<RankReading>& readings);
 
   // The gauges of one family that stand for what was read at the last scrape, by the label values.
   using Series = std::map<std::pair<std::string, std::string>, prometheus::Gauge*>;
@@ -205,6 +207,26 @@ void ServerMetrics::Families::apply(const std::vector<DeviceReading>& readings) 
   show(all.gpu_power_watts, [](const DeviceReading& reading) { return reading.power_watts; });
 }
 
+void ServerMetrics::Families::apply(const std::vector<RankReading>& readings) {
+  const auto raise = [](prometheus::Counter& counter, double total) {
+    if (total > counter.Value()) counter.Increment(total - counter.Value());
+  };
+  for (const RankReading& reading : readings) {
+    const prometheus::Labels labels = {{"rank", std::to_string(reading.rank)}, {"node", std::to_string(reading.node)}};
+    all.rank_step_s.Add(labels).Set(reading.step_s);
+    all.rank_lag_s.Add(labels).Set(reading.lag_s);
+    all.rank_heartbeat_age_s.Add(labels).Set(reading.heartbeat_age_s);
+    raise(all.rank_waited_for_s.Add(labels), reading.waited_for_s);
+    raise(all.rank_steps.Add(labels), static_cast<double>(reading.num_steps));
+    raise(all.rank_collectives.Add(labels), static_cast<double>(reading.num_collectives));
+  }
+}
+
+void ServerMetrics::set_rank_readings_source(std::function<std::vector<RankReading>()> source) {
+  const std::lock_guard lock(families_->stats_mutex);
+  families_->ranks_source = std::move(source);
+}
+
 void ServerMetrics::set_engine_stats(const EngineStats& stats) {
   const std::lock_guard lock(families_->stats_mutex);
   families_->apply(stats);
@@ -280,6 +302,7 @@ std::string ServerMetrics::render() {
     if (families_->stats_source) families_->apply(families_->stats_source());
     families_->apply(read_process_stats());
     families_->apply(readings);
+    if (families_->ranks_source) families_->apply(families_->ranks_source());
   }
   return prometheus::TextSerializer().Serialize(families_->all.registry.Collect());
 }

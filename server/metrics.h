@@ -62,6 +62,8 @@ class ServerMetrics {
   void set_engine_stats_source(std::function<EngineStats()> source);
   // Likewise; gauges of GPUs are there as far as they are read. Called without a lock held; may be empty.
   void set_device_readings_source(std::function<std::vector<DeviceReading>()> source);
+  // Likewise, of the ranks of a group.
+  void set_rank_readings_source(std::function<std::vector<RankReading>()> source);
   void set_engine_info(const EngineInfo& info,
                        const EngineConfig& config);  // once, after loading: cache_config_info
 

@@ -182,6 +182,25 @@ MetricFamilies::MetricFamilies(const std::string& model)
       gpu_memory_total_bytes(gauge_family("sextant_gpu_memory_total_bytes", "Memory of the GPU.")),
       gpu_temperature_celsius(gauge_family("sextant_gpu_temperature_celsius", "Temperature of the GPU's core.")),
       gpu_power_watts(gauge_family("sextant_gpu_power_watts", "Power that the GPU's board draws.")),
+      rank_step_s(
+          gauge_family("sextant_rank_step_seconds",
+                       "A step's time on this rank outside of collectives, smoothed: the slow rank's is the highest.")),
+      rank_lag_s(
+          gauge_family("sextant_rank_lag_seconds", "For so long other ranks have been waiting for this one now.")),
+      rank_heartbeat_age_s(
+          gauge_family("sextant_rank_heartbeat_age_seconds", "Since the rank's process was last heard of.")),
+      rank_waited_for_s(prometheus::BuildCounter()
+                            .Name("sextant_rank_waited_for_seconds_total")
+                            .Help("Time that other ranks have waited for this one, sampled at each heartbeat.")
+                            .Register(registry)),
+      rank_steps(prometheus::BuildCounter()
+                     .Name("sextant_rank_steps_total")
+                     .Help("Steps that the rank has done.")
+                     .Register(registry)),
+      rank_collectives(prometheus::BuildCounter()
+                           .Name("sextant_rank_collectives_total")
+                           .Help("Collectives, sends and receives that the rank has entered.")
+                           .Register(registry)),
       process_cpu_s(counter("process_cpu_seconds_total", "User and system CPU time spent.", {})),
       process_start_time_s(gauge("process_start_time_seconds", "Start of the process, seconds since 1970 (UTC).", {})),
       process_resident_bytes(gauge("process_resident_memory_bytes", "Resident memory.", {})),

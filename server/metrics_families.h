@@ -103,6 +103,13 @@ struct MetricFamilies {
   prometheus::Family<Gauge>& gpu_memory_total_bytes;
   prometheus::Family<Gauge>& gpu_temperature_celsius;
   prometheus::Family<Gauge>& gpu_power_watts;
+  // Groups: a series per rank
+  prometheus::Family<Gauge>& rank_step_s;
+  prometheus::Family<Gauge>& rank_lag_s;
+  prometheus::Family<Gauge>& rank_heartbeat_age_s;
+  prometheus::Family<Counter>& rank_waited_for_s;
+  prometheus::Family<Counter>& rank_steps;
+  prometheus::Family<Counter>& rank_collectives;
   // Process
   TotalCounter process_cpu_s;
   Gauge& process_start_time_s;

@@ -84,6 +84,9 @@ class Scheduler {
     KvCacheSpec spec;           // block_size and groups; the core ignores shapes and dtypes
     int32_t num_blocks = 0;     // of the device's cache, with the null block 0: one less can be used
     std::vector<int32_t> eos_token_ids;
+    // Of a pipeline: a step gets its share of the running sequences, so that as many steps are under way as
+    // there are stages, and no token that only the last stage knows.
+    int32_t num_pipeline_stages = 1;
     std::string cache_root;  // model revision, KV dtype, adapter: separates prefix caches
   };
   explicit Scheduler(Options options);

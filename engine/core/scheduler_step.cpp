@@ -38,10 +38,13 @@ std::shared_ptr<const SchedulerOutput> Scheduler::schedule() {
 // others. False when one found no block.
 bool Scheduler::schedule_running(SchedulerOutput& step, StepInFlight& record, int32_t& budget) {
   bool all_served = true;
+  const auto stages = static_cast<size_t>(options_.num_pipeline_stages);
+  const size_t share = (running_.size() + stages - 1) / stages;
   for (size_t i = 0; i < running_.size(); ++i) {  // make_room() may shorten it behind i
     Sequence& sequence = *running_[i];
-    int32_t num_tokens = sequence.num_schedulable(step.step_id);
+    int32_t num_tokens = sequence.num_schedulable(step.step_id, stages == 1);
     if (num_tokens == 0) continue;
+    if (record.sequences.size() >= share) break;
     num_tokens = std::min(num_tokens, budget - static_cast<int32_t>(running_.size() - i - 1));
     const int32_t room = sequence.blocks.num_blocks * manager_.block_size() - sequence.num_computed;
     if (num_tokens > room) num_tokens = make_room(sequence, num_tokens);
@@ -71,7 +74,7 @@ void Scheduler::schedule_waiting(SchedulerOutput& step, StepInFlight& record, in
 int32_t Scheduler::admit(Sequence& sequence, uint64_t step_id, int32_t budget) {
   SequenceGroup& group = *sequence.group;
   if (!sequence.holds_blocks() && sequence.last_scheduled_step > last_updated_step_) return 0;
-  if (sequence.num_schedulable(step_id) == 0) return 0;
+  if (sequence.num_schedulable(step_id, options_.num_pipeline_stages == 1) == 0) return 0;
   PrefixMatch match;
   int32_t num_tokens = 0;
   while (true) {

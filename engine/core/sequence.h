@@ -69,10 +69,10 @@ struct Sequence {
   bool holds_blocks() const { return blocks.num_blocks > 0; }
   // Every output token that it may have was chosen, if not yet reported: there is nothing left to compute.
   bool at_limit() const { return num_tokens() - num_prompt() >= max_output_tokens; }
-  // Tokens that step `step_id` may compute. One chosen by a step in flight can be taken on the device from
-  // the step just before only; else the sequence sits out until the host knows it.
-  int32_t num_schedulable(uint64_t step_id) const {
-    if (num_pending > 0 && (at_limit() || last_sampled_step + 1 != step_id)) return 0;
+  // Tokens that step `step_id` may compute. One chosen by a step in flight can be taken on the device, where
+  // that keeps it, from the step just before only; else the sequence sits out until the host knows it.
+  int32_t num_schedulable(uint64_t step_id, bool device_keeps_tokens = true) const {
+    if (num_pending > 0 && (!device_keeps_tokens || at_limit() || last_sampled_step + 1 != step_id)) return 0;
     return num_tokens() - num_computed;
   }
   PrefixTokens prefix_tokens() const;

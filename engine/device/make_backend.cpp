@@ -54,4 +54,14 @@ Result<RankMeeting> make_rank_meeting(const DeviceConfig& config, int size, doub
   });
 }
 
+Result<RankMeeting> make_remote_meeting(const DeviceConfig& config, TcpMeetingPoint& point, uint32_t group,
+                                        std::vector<TcpMeetingPoint::Address> addresses, Deadline deadline,
+                                        double timeout_s) {
+  ASSIGN_OR_RETURN(const bool is_cuda, means_cuda(config));
+  if (is_cuda) return unsupported("NCCL between processes is not there yet", "nnodes");
+  return RankMeeting([&point, group, addresses = std::move(addresses), deadline, timeout_s](int rank) {
+    return point.join(group, rank, addresses, deadline, timeout_s);
+  });
+}
+
 }  // namespace sextant

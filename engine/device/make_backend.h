@@ -8,6 +8,7 @@
 #include "engine/config.h"
 #include "engine/device/backend.h"
 #include "engine/device/communicator.h"
+#include "engine/device/tcp_communicator.h"
 
 namespace sextant {
 
@@ -22,5 +23,10 @@ Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, i
 // Makes the communicators of a new group, each on its rank's thread after its backend was made; all ranks call.
 using RankMeeting = std::function<Result<std::unique_ptr<Communicator>>(int rank)>;
 Result<RankMeeting> make_rank_meeting(const DeviceConfig& config, int size, double timeout_s);
+
+// The same where ranks are in several processes: group number `group`, whose rank r is found at addresses[r] until `deadline`.
+Result<RankMeeting> make_remote_meeting(const DeviceConfig& config, TcpMeetingPoint& point, uint32_t group,
+                                        std::vector<TcpMeetingPoint::Address> addresses, Deadline deadline,
+                                        double timeout_s);
 
 }  // namespace sextant

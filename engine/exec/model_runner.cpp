@@ -26,8 +26,10 @@ Tensor ModelRunner::logits_of(Tensor hidden, int64_t first) {
 Status ModelRunner::execute(const ForwardBatch& batch, const std::function<void(int64_t, Tensor)>& on_logits) {
   const StepInputs inputs = batch.inputs();
   backend_.plan(inputs, model_->attention());
-  const Tensor hidden = model_->forward(static_cast<int64_t>(inputs.token_ids.size()),
-                                        static_cast<int64_t>(inputs.logits_indices.size()), *cache_);
+  const auto num_tokens = static_cast<int64_t>(inputs.token_ids.size());
+  receive_rows(num_tokens);
+  const Tensor hidden = model_->forward(num_tokens, static_cast<int64_t>(inputs.logits_indices.size()), *cache_);
+  send_rows(num_tokens);
   for (int64_t first = 0; first < hidden.rows; first += logits_rows_) {
     const Tensor logits = logits_of(hidden, first);
     if (!has_logits()) continue;
@@ -41,8 +43,21 @@ Status ModelRunner::warm_up(int64_t num_tokens) {
   ForwardBatch batch;
   batch.build_null_prompt(static_cast<int32_t>(num_tokens));
   backend_.plan(batch.inputs(), model_->attention());
-  logits_of(model_->forward(num_tokens, 1, *cache_), 0);
+  receive_rows(num_tokens);
+  const Tensor hidden = model_->forward(num_tokens, 1, *cache_);
+  send_rows(num_tokens);
+  if (hidden.rows > 0) logits_of(hidden, 0);
   return backend_.synchronize();
+}
+
+void ModelRunner::receive_rows(int64_t num_tokens) {
+  const PipelineStage& stage = model_->stage();
+  if (!stage.is_first()) backend_.receive(*pipeline_group_, model_->stage_rows(num_tokens), stage.stage - 1);
+}
+
+void ModelRunner::send_rows(int64_t num_tokens) {
+  const PipelineStage& stage = model_->stage();
+  if (!stage.is_last()) backend_.send(*pipeline_group_, model_->stage_rows(num_tokens), stage.stage + 1);
 }
 
 Status ModelRunner::record_steps() {
@@ -52,9 +67,15 @@ Status ModelRunner::record_steps() {
     StepInputs inputs = batch.inputs();
     inputs.recorded = true;
     backend_.plan(inputs, model_->attention());
-    backend_.record([&] { logits_of(model_->forward(size, size, *cache_), 0); });
+    backend_.record([&] { run_recordable(size, size); });
   }
   return backend_.synchronize();
+}
+
+// What a record holds: neither transfer, because those wait for other processes.
+void ModelRunner::run_recordable(int64_t num_tokens, int64_t num_rows) {
+  const Tensor hidden = model_->forward(num_tokens, num_rows, *cache_);
+  if (hidden.rows > 0) logits_of(hidden, 0);
 }
 
 Status ModelRunner::enqueue(ForwardBatch& batch, SampleBatch& sampling, std::span<const int32_t> previous_rows,
@@ -75,17 +96,20 @@ Status ModelRunner::enqueue(ForwardBatch& batch, SampleBatch& sampling, std::spa
   const auto num_tokens = static_cast<int64_t>(inputs.token_ids.size());
   const auto num_rows = static_cast<int64_t>(inputs.logits_indices.size());
   backend_.plan(inputs, model_->attention());
+  receive_rows(num_tokens);
   if (recorded) {
-    backend_.run_recorded([&] { logits_of(model_->forward(num_tokens, num_rows, *cache_), 0); });
+    backend_.run_recorded([&] { run_recordable(num_tokens, num_rows); });
+    send_rows(num_tokens);
     if (has_logits()) backend_.sample({logits_->data(), DType::kFloat32, num_rows, vocab_size_, vocab_size_}, 0);
   } else {
     const Tensor hidden = model_->forward(num_tokens, num_rows, *cache_);
+    send_rows(num_tokens);
     for (int64_t first = 0; first < hidden.rows; first += logits_rows_) {
       const Tensor logits = logits_of(hidden, first);
       if (has_logits()) backend_.sample(logits, first);
     }
   }
-  if (model_->tensor_group() != nullptr) backend_.share_samples(*model_->tensor_group());
+  if (model_->tensor_group() != nullptr && model_->stage().is_last()) backend_.share_samples(*model_->tensor_group());
   backend_.end_step();
   return ok_status();
 }

@@ -26,8 +26,14 @@ class ModelRunner {
   // Records a decode step of each of the backend's sizes, so that no request waits for it.
   Status record_steps();
 
-  // Whether logits come together on this rank: a whole model, or rank 0 of a cut one.
-  bool has_logits() const { return model_->tensor_group() == nullptr || model_->tensor_group()->rank() == 0; }
+  // Of a model in several stages, before the first step: the ranks that pass rows on to one another, by stage. It outlives the
+  // runner.
+  void set_pipeline_group(Communicator* group) { pipeline_group_ = group; }
+
+  // Whether logits come together on this rank: a whole model, or rank 0 of a cut one's last stage.
+  bool has_logits() const {
+    return model_->stage().is_last() && (model_->tensor_group() == nullptr || model_->tensor_group()->rank() == 0);
+  }
 
   // On a rank that has logits calls on_logits(first, logits) with [rows, vocab_size] for logits_indices [first, first + rows) of the batch, in order.
   // The logits are host memory, may be changed in place and are gone when it returns.
@@ -47,7 +53,12 @@ class ModelRunner {
   Backend& backend_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<KvCache> cache_;
+  Communicator* pipeline_group_ = nullptr;
+
   Tensor logits_of(Tensor hidden, int64_t first);
+  void receive_rows(int64_t num_tokens);
+  void send_rows(int64_t num_tokens);
+  void run_recordable(int64_t num_tokens, int64_t num_rows);
 
   std::unique_ptr<DeviceBuffer> logits_;  // [logits_rows_, vocab_size_]
   int64_t vocab_size_ = 0;

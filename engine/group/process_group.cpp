@@ -26,6 +26,12 @@ std::string seconds_text(double seconds) {
   return text;
 }
 
+ProcessGroup::Options with_silence(ProcessGroup::Options options) {
+  constexpr double kYearS = 365.0 * 24 * 3600;
+  if (options.silence_timeout_s <= 0) options.silence_timeout_s = kYearS;
+  return options;
+}
+
 std::string serialize_parts(const std::vector<std::string>& parts) {
   ByteWriter out;
   for (const std::string& part : parts) out.write(std::string_view(part));
@@ -43,7 +49,7 @@ Result<std::vector<std::string>> parse_parts(std::string_view bytes, size_t coun
 }  // namespace
 
 ProcessGroup::ProcessGroup(Options options)
-    : options_(std::move(options)),
+    : options_(with_silence(std::move(options))),
       interval_s_(std::clamp(options_.silence_timeout_s / 5, 0.02, 1.0)),
       connections_(static_cast<size_t>(options_.num_nodes)),
       reserved_(static_cast<size_t>(options_.num_nodes)),
@@ -215,10 +221,17 @@ void ProcessGroup::beat() {
       if (changed_.wait_for(lock, interval, [&] { return stopping_; })) return;
     }
     std::vector<RankProgress> own;
+    Status of_source;
     {
       const std::lock_guard lock(handler_mutex_);
-      if (source_) own = source_();
+      Result<std::vector<RankProgress>> asked = source_ ? source_() : std::vector<RankProgress>();
+      if (asked.ok()) {
+        own = std::move(*asked);
+      } else {
+        of_source = asked.status();
+      }
     }
+    if (!of_source.ok()) fail("node " + std::to_string(options_.node_rank) + ": " + of_source.message());
     for (RankProgress& rank : own) rank.node = options_.node_rank;
     const std::string body = serialize_progress(own);
     {
@@ -359,7 +372,7 @@ void ProcessGroup::set_failure_handler(std::function<void(const std::string&)> h
   handler_(failed.message());
 }
 
-void ProcessGroup::set_progress_source(std::function<std::vector<RankProgress>()> source) {
+void ProcessGroup::set_progress_source(std::function<Result<std::vector<RankProgress>>()> source) {
   const std::lock_guard lock(handler_mutex_);
   source_ = std::move(source);
 }

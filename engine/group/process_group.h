@@ -27,18 +27,6 @@
 
 namespace sextant {
 
-// How a rank does, for metrics.
-struct RankReading {
-  int32_t rank = 0;
-  int32_t node = 0;
-  double step_s = 0;             // a step's time outside of collectives, smoothed
-  double lag_s = 0;              // for so long others have been waiting for it now
-  double waited_for_s = 0;       // total since start, sampled at each heartbeat
-  double heartbeat_age_s = 0;    // since its node was last heard of; 0 on the leader's own
-  uint64_t num_steps = 0;        // done
-  uint64_t num_collectives = 0;  // collectives, sends and receives that it has entered
-};
-
 class ProcessGroup {
  public:
   struct Options {
@@ -46,11 +34,12 @@ class ProcessGroup {
     int node_rank = 0;
     int ranks_per_node = 1;
     std::string master_addr = "127.0.0.1";
-    uint16_t master_port = 0;       // the leader may take 0: the kernel picks one
-    std::string secret;             // may be empty
-    double join_timeout_s = 600;    // for all to come
-    double silence_timeout_s = 60;  // a node not heard of, a rank inside one collective, for so long fails the group
-    GroupFacts facts;               // must be equal on all nodes
+    uint16_t master_port = 0;     // the leader may take 0: the kernel picks one
+    std::string secret;           // may be empty
+    double join_timeout_s = 600;  // for all to come
+    double silence_timeout_s =
+        60;            // 0: never; a node not heard of, a rank inside one collective, for so long fails the group
+    GroupFacts facts;  // must be equal on all nodes
     std::function<void(uint16_t port)> on_listening = {};  // leader: tests ask for the port
   };
 
@@ -85,8 +74,8 @@ class ProcessGroup {
   // Called once, at the failure, or at once when it was before. Replaces an earlier one; after it returned, the earlier one is
   // not called any more.
   void set_failure_handler(std::function<void(const std::string& message)> handler);
-  // The progress of this node's ranks, asked at each heartbeat. As above.
-  void set_progress_source(std::function<std::vector<RankProgress>()> source);
+  // The progress of this node's ranks, asked at each heartbeat; an error fails the group. As above.
+  void set_progress_source(std::function<Result<std::vector<RankProgress>>()> source);
   // Leader: of all ranks of which something was heard; follower: of its own.
   std::vector<RankReading> readings() const;
   double heartbeat_interval_s() const { return interval_s_; }
@@ -148,7 +137,7 @@ class ProcessGroup {
   std::mutex handler_mutex_;  // held while the handler or the source runs
   std::function<void(const std::string&)> handler_;
   bool handled_ = false;
-  std::function<std::vector<RankProgress>()> source_;
+  std::function<Result<std::vector<RankProgress>>()> source_;
 
   std::thread heart_;
 };

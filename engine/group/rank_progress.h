@@ -24,6 +24,18 @@ struct RankProgress {
   bool silent = false;             // its node has not been heard of in time
 };
 
+// How a rank does, for metrics.
+struct RankReading {
+  int32_t rank = 0;
+  int32_t node = 0;
+  double step_s = 0;             // a step's time outside of collectives, smoothed
+  double lag_s = 0;              // for so long others have been waiting for it now
+  double waited_for_s = 0;       // total since start, sampled at each heartbeat
+  double heartbeat_age_s = 0;    // since its node was last heard of; 0 on the leader's own
+  uint64_t num_steps = 0;        // done
+  uint64_t num_collectives = 0;  // collectives, sends and receives that it has entered
+};
+
 std::string serialize_progress(const std::vector<RankProgress>& ranks);
 Result<std::vector<RankProgress>> parse_progress(std::string_view bytes);
 

@@ -58,7 +58,7 @@ class Llama final : public Model {
  public:
   Llama(const ModelConfig& config, Backend& backend, const ModelLoadOptions& options)
       : whole_(config),
-        shard_(options.tensor_group == nullptr ? whole_shard(config) : options.shard),
+        shard_(options.shard.pipeline.layers.size() == 0 ? whole_shard(config) : options.shard),
         group_(options.tensor_group),
         config_(shard_config(config, shard_)),
         backend_(backend),
@@ -68,6 +68,8 @@ class Llama final : public Model {
 
   const AttentionParams& attention() const override { return attention_; }
   Tensor forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) override;
+  Tensor stage_rows(int64_t num_tokens) const override { return residual_.rows(num_tokens, config_.hidden_size); }
+  const PipelineStage& stage() const override { return shard_.pipeline; }
   void compute_logits(Tensor hidden_rows, Tensor logits) override;
   Communicator* tensor_group() const override { return group_; }
   int64_t weight_bytes() const override { return weight_bytes_; }
@@ -220,12 +222,19 @@ Status Llama::load(WeightLoader& loader, const ModelLoadOptions& options) {
   const int64_t hidden = config_.hidden_size;
   const int64_t vocab_size = config_.vocab_size;
   const MatrixPart vocab_rows = rows_of(shard_.vocab);
-  RETURN_IF_ERROR(load_matrix(loader, "model.embed_tokens.weight", vocab_size, hidden, vocab_rows, embedding_));
+  const PipelineStage& stage = shard_.pipeline;
+  if (stage.is_first() || (stage.is_last() && config_.tie_word_embeddings)) {
+    RETURN_IF_ERROR(load_matrix(loader, "model.embed_tokens.weight", vocab_size, hidden, vocab_rows, embedding_));
+  }
   layers_.resize(static_cast<size_t>(config_.num_hidden_layers));
-  for (size_t i = 0; i < layers_.size(); ++i) RETURN_IF_ERROR(load_layer(loader, static_cast<int64_t>(i), layers_[i]));
-  RETURN_IF_ERROR(load_vector(loader, "model.norm.weight", hidden, final_norm_));
-  if (!config_.tie_word_embeddings) {
-    RETURN_IF_ERROR(load_matrix(loader, "lm_head.weight", vocab_size, hidden, vocab_rows, lm_head_));
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    RETURN_IF_ERROR(load_layer(loader, stage.layers.begin + static_cast<int64_t>(i), layers_[i]));
+  }
+  if (stage.is_last()) {
+    RETURN_IF_ERROR(load_vector(loader, "model.norm.weight", hidden, final_norm_));
+    if (!config_.tie_word_embeddings) {
+      RETURN_IF_ERROR(load_matrix(loader, "lm_head.weight", vocab_size, hidden, vocab_rows, lm_head_));
+    }
   }
   RETURN_IF_ERROR(make_rope_table(options.max_model_len));
 
@@ -238,6 +247,7 @@ Status Llama::load(WeightLoader& loader, const ModelLoadOptions& options) {
   RETURN_IF_ERROR(projected_.allocate(backend_, act, rows * hidden));
   RETURN_IF_ERROR(gate_up_.allocate(backend_, act, rows * 2 * config_.intermediate_size));
   RETURN_IF_ERROR(activated_.allocate(backend_, act, rows * config_.intermediate_size));
+  if (!stage.is_last()) return ok_status();
   RETURN_IF_ERROR(logits_input_.allocate(backend_, act, rows * hidden));
   if (group_ == nullptr) return ok_status();
   for (int rank = 0; rank < group_->size(); ++rank) {
@@ -278,7 +288,10 @@ Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cach
 
   // Biases of outputs that are summed over the ranks are added on one of them.
   const bool adds_bias = group_ == nullptr || group_->rank() == 0;
-  if (group_ == nullptr) {
+  const PipelineStage& stage = shard_.pipeline;
+  if (!stage.is_first()) {
+    // The stage before has put its sums there.
+  } else if (group_ == nullptr) {
     backend_.embed(*embedding_, residual);
   } else {
     backend_.embed_part(*embedding_, shard_.vocab.begin, residual);
@@ -301,6 +314,11 @@ Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cach
     backend_.matmul(*layer.down, activated, projected);
     if (config_.mlp_bias && adds_bias) backend_.add_bias(projected, layer.down_bias.data());
     const bool last = i + 1 == layers_.size();
+    if (last && !stage.is_last()) {
+      if (group_ != nullptr) backend_.all_reduce(*group_, projected);
+      backend_.add(residual, projected);
+      return {};
+    }
     const float* next_norm = last ? final_norm_.data() : layers_[i + 1].input_norm.data();
     add_and_norm(residual, projected, next_norm, normed);
   }

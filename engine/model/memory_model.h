@@ -78,6 +78,10 @@ struct TensorParallelInputs {
   int64_t gathered_reduce_bytes = 0;
   int64_t logits_rows = 64;  // of one gather
   bool shares_samples = false;
+  // Of a stage of a pipeline, whose layers alone `config` states: the first embeds, the last has logits, the others pass
+  // T * H * 4 (sums of the residual stream) on to the next.
+  bool is_first_stage = true;
+  bool is_last_stage = true;
 };
 struct CollectiveTraffic {
   struct OfKind {
@@ -85,7 +89,7 @@ struct CollectiveTraffic {
     uint64_t bytes = 0;
     bool operator==(const OfKind&) const = default;
   };
-  OfKind all_reduce, all_gather, gather, broadcast;
+  OfKind all_reduce, all_gather, gather, broadcast, send, receive;
   double ring_bytes = 0;  // that each rank sends when all_reduce and all_gather go round a ring
 };
 CollectiveTraffic tensor_parallel_traffic(const ModelConfig& config, const TensorParallelInputs& inputs,

@@ -26,6 +26,10 @@ class Model {
   // Backend::plan was called for this step of T tokens and R logits_indices. Returns the final-norm hidden rows of
   // logits_indices, [R, H]; valid until the next forward().
   virtual Tensor forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) = 0;
+  // Of one stage of several: forward() of all but the last returns no rows and leaves the stage's sums in stage_rows(), f32 [T, H],
+  // where those of the stage before have to be when forward() of all but the first begins.
+  virtual Tensor stage_rows(int64_t num_tokens) const = 0;
+  virtual const PipelineStage& stage() const = 0;
   // logits [rows, vocab_size] of hidden rows that forward() returned. Of a model cut between ranks: every rank calls, and they
   // come together on rank 0; elsewhere `logits` is not touched.
   virtual void compute_logits(Tensor hidden_rows, Tensor logits) = 0;
@@ -40,7 +44,7 @@ struct ModelLoadOptions {
   int64_t max_num_batched_tokens = 0;  // rows of the activation buffers
   int64_t max_model_len = 0;           // positions of the RoPE table
   int64_t max_logits_rows = 64;        // rows of one compute_logits()
-  // This rank's part, and the group of all parts' ranks, which outlives the model; null: the whole model.
+  // This rank's part, and the group of all ranks of its stage, which outlives the model; null: alone. By default all of it.
   TensorShard shard = {};
   Communicator* tensor_group = nullptr;
 };

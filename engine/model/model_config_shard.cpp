@@ -1,6 +1,7 @@
 #include "engine/model/model_config_shard.h"
 
 #include <array>
+#include <charconv>
 #include <numeric>
 #include <string>
 #include <string_view>
@@ -50,6 +51,22 @@ Cut cut_of(std::string_view name) {
   return Cut::kWhole;
 }
 
+// Names are Hugging Face's ("model.layers.7.") or GGUF's ("blk.7.").
+bool is_of_stage(std::string_view name, const ModelConfig& config, const PipelineStage& stage) {
+  for (const std::string_view prefix : {"model.layers.", "blk."}) {
+    if (!name.starts_with(prefix)) continue;
+    int64_t layer = 0;
+    const std::string_view rest = name.substr(prefix.size());
+    std::from_chars(rest.data(), rest.data() + rest.size(), layer);
+    return layer >= stage.layers.begin && layer < stage.layers.end;
+  }
+  if (name.find("embed_tokens.") != std::string_view::npos || name.starts_with("token_embd.")) {
+    return stage.is_first() || (stage.is_last() && config.tie_word_embeddings);
+  }
+  if (name == "model.norm.weight" || name == "lm_head.weight" || name.starts_with("output")) return stage.is_last();
+  return true;
+}
+
 }  // namespace
 
 int64_t column_block(std::span<const WeightType> matrix_types) {
@@ -75,7 +92,24 @@ TensorShard whole_shard(const ModelConfig& config) {
           {0, config.num_attention_heads},
           {0, config.num_key_value_heads},
           {0, config.intermediate_size},
-          {0, config.vocab_size}};
+          {0, config.vocab_size},
+          {0, 1, {0, config.num_hidden_layers}}};
+}
+
+Result<PipelineStage> make_pipeline_stage(const ModelConfig& config, int stage, int num_stages) {
+  const int64_t layers = config.num_hidden_layers;
+  if (num_stages > layers) {
+    return invalid_argument("pipeline_parallel_size " + std::to_string(num_stages) + " is more than the " +
+                                std::to_string(layers) + " layers of " + config.source,
+                            "pipeline_parallel_size");
+  }
+  const int64_t each = layers / num_stages, left = layers % num_stages;
+  PipelineStage made{stage, num_stages, {}};
+  for (int s = 0; s <= stage; ++s) {
+    const bool has_one_more = s + 1 < num_stages && s + 1 + left >= num_stages;
+    made.layers = {made.layers.end, made.layers.end + each + (has_one_more ? 1 : 0)};
+  }
+  return made;
 }
 
 Result<TensorShard> make_tensor_shard(const ModelConfig& config, int64_t block, int rank, int size) {
@@ -98,6 +132,7 @@ Result<TensorShard> make_tensor_shard(const ModelConfig& config, int64_t block, 
   shard.heads = part_of(config.num_attention_heads, rank, size);
   shard.inner = part_of(config.intermediate_size, rank, size);
   shard.vocab = part_of(config.vocab_size, rank, size);
+  shard.pipeline.layers = {0, config.num_hidden_layers};
   // Fewer heads than ranks: the one that this rank's query heads belong to.
   const int64_t kv_heads = config.num_key_value_heads;
   shard.kv_heads =
@@ -110,12 +145,14 @@ ModelConfig shard_config(const ModelConfig& config, const TensorShard& shard) {
   part.num_attention_heads = shard.heads.size();
   part.num_key_value_heads = shard.kv_heads.size();
   part.intermediate_size = shard.inner.size();
+  part.num_hidden_layers = shard.pipeline.layers.size();
   return part;
 }
 
 uint64_t shard_weight_bytes(const ModelConfig& config, std::span<const TensorInfo> tensors, const TensorShard& shard) {
   uint64_t bytes = 0;
   for (const TensorInfo& info : tensors) {
+    if (!is_of_stage(info.name, config, shard.pipeline)) continue;
     IndexRange range = {0, 1};
     int64_t whole = 1;
     switch (cut_of(info.name)) {

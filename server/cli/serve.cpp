@@ -21,6 +21,9 @@ class ServeVerb final : public Verb {
            "  sextant serve --model HuggingFaceTB/SmolLM2-135M-Instruct --port 9000     (after sextant pull)\n"
            "  SEXTANT_API_KEY=secret sextant serve model.gguf --host 0.0.0.0\n"
            "  sextant serve model.gguf --max-model-len 4096 --kv-cache-memory-bytes 2GiB\n"
+           "  sextant serve model.gguf --tensor-parallel-size 2 --nnodes 2 --node-rank 0     (and on a second machine, "
+           "or in\n"
+           "    a second shell, the same with --node-rank 1; both with --master-addr HOST and SEXTANT_GROUP_SECRET)\n"
            "  sextant serve model.gguf --print-config > config.json; sextant serve --config config.json\n";
   }
 
@@ -56,6 +59,7 @@ class ServeVerb final : public Verb {
       return kExitDone;
     }
     install_log_sink(options_.server.log_level, options_.server.log_format);
+    if (options_.engine.parallel.node_rank > 0) return follow(options_);
     return serve(options_, engine_from_files(options_));
   }
 

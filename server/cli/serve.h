@@ -1,8 +1,10 @@
 // `sextant serve`: the flags, and the order in which the server's parts come to life and go.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "engine/engine.h"
 #include "engine/text/tokenizer.h"
@@ -24,5 +26,10 @@ EngineSource engine_from_files(const ServeOptions& options);
 
 // Serves until a signal; gives the process's exit code. `options` are valid.
 int serve(const ServeOptions& options, const EngineSource& source);
+
+// serve() on a node above 0 of a group (follow.cpp).
+int follow(const ServeOptions& options);
+
+std::string url_of(const std::string& host, uint16_t port);
 
 }  // namespace sextant::cli

@@ -90,6 +90,9 @@ std::vector<Status> resolve_serve_options(const ServeArguments& arguments, const
     }
   }
   if (const char* key = environment("SEXTANT_API_KEY"); key != nullptr && *key != '\0') options.server.api_key = key;
+  if (const char* secret = environment("SEXTANT_GROUP_SECRET"); secret != nullptr && *secret != '\0') {
+    options.engine.parallel.group_secret = secret;
+  }
   append(errors, apply_flags(settings, arguments.flags));
   if (!arguments.positional_model.empty()) {
     for (const auto& [key, text] : arguments.flags) {

@@ -77,7 +77,7 @@ struct ServeArguments {
 
 using Environment = std::function<const char*(const char* name)>;
 
-// Every error at once; `options` is only meaningful when there is none. Environment: SEXTANT_API_KEY.
+// Every error at once; `options` is only meaningful when there is none. Environment: SEXTANT_API_KEY, SEXTANT_GROUP_SECRET.
 std::vector<Status> resolve_serve_options(const ServeArguments& arguments, const Environment& environment,
                                           ServeOptions& options);
 

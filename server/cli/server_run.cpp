@@ -14,13 +14,12 @@
 #include <sstream>
 #include <thread>
 
-#include <boost/asio/signal_set.hpp>
-
 #include "engine/base/log.h"
 #include "engine/engine.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "server/cli/serve.h"
+#include "server/cli/stop_signals.h"
 #include "server/gateway/gate.h"
 #include "server/health.h"
 #include "server/http/io_threads.h"
@@ -29,6 +28,12 @@
 #include "server/openai/api.h"
 
 namespace sextant::cli {
+
+std::string url_of(const std::string& host, uint16_t port) {
+  const bool is_ipv6 = host.find(':') != std::string::npos;
+  return "http://" + (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+}
+
 namespace {
 
 using std::chrono::milliseconds;
@@ -39,63 +44,12 @@ constexpr Gate::RouteName kApiRoutes[] = {
     {"GET", "/v1/models"},       {"GET", "/v1/models/*"},
 };
 
-// The first SIGTERM or SIGINT asks for a drain, the second ends the process at once. Runs on the I/O threads.
-class StopSignals {
- public:
-  explicit StopSignals(boost::asio::io_context& io) : signals_(io, SIGINT, SIGTERM) { listen(); }
-
-  // While the main thread is inside the engine's loading it cannot drain, and there is nothing to drain.
-  void set_nothing_to_drain(bool value) {
-    std::lock_guard lock(mutex_);
-    nothing_to_drain_ = value;
-  }
-
-  // True once a signal came; false at the time-out.
-  bool wait_for(milliseconds timeout) {
-    std::unique_lock lock(mutex_);
-    return arrived_.wait_for(lock, timeout, [&] { return num_signals_ > 0; });
-  }
-
- private:
-  void listen() {
-    signals_.async_wait([this](const boost::system::error_code& error, int) {
-      if (error) return;
-      on_signal();
-      listen();
-    });
-  }
-
-  void on_signal() {
-    std::lock_guard lock(mutex_);
-    if (++num_signals_ == 2) {
-      LOG_WARNING << "a second signal: ending at once";
-      std::_Exit(kExitInterrupted);
-    }
-    if (nothing_to_drain_) {
-      LOG_INFO << "stopped while loading";
-      std::_Exit(kExitDone);
-    }
-    arrived_.notify_all();
-  }
-
-  boost::asio::signal_set signals_;
-  std::mutex mutex_;
-  std::condition_variable arrived_;
-  int num_signals_ = 0;
-  bool nothing_to_drain_ = true;
-};
-
 // One descriptor per connection, and a shell's soft limit is often 1,024.
 void raise_descriptor_limit() {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-std::string url_of(const std::string& host, uint16_t port) {
-  const bool is_ipv6 = host.find(':') != std::string::npos;
-  return "http://" + (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
 }
 
 // The file that replaces the model's own template, or that one; nothing when there is neither.
@@ -179,6 +133,7 @@ class Server {
     health_.set_loading("reading the weights");
     Engine::Options engine_options;
     engine_options.config = options_.engine;
+    engine_options.version = version_text();
     engine_options.eos_token_ids = tokenizer_->eos_token_ids();
     engine_options.on_step = [this](const StepInfo& step) { metrics_.on_step(step); };
     engine_options.on_memory_plan = [](const std::string& plan) { log_lines(plan); };
@@ -186,6 +141,7 @@ class Server {
     metrics_.set_engine_info(engine_->info(), options_.engine);
     metrics_.set_engine_stats_source([this] { return engine_->stats(); });
     metrics_.set_device_readings_source([this] { return engine_->device_readings(); });
+    metrics_.set_rank_readings_source([this] { return engine_->rank_readings(); });
     return ok_status();
   }
 
@@ -256,6 +212,7 @@ class Server {
     io_.stop();
     metrics_.set_engine_stats_source({});
     metrics_.set_device_readings_source({});
+    metrics_.set_rank_readings_source({});
   }
 
  private:

@@ -30,7 +30,7 @@ struct Setting {
   // Keys that end in _bytes take "512M", "1.5GiB", "100MB".
   bool is_bytes() const { return key.ends_with("_bytes"); }
   // Printed as "***" and never read back from that.
-  bool is_secret() const { return key.ends_with("api_key"); }
+  bool is_secret() const { return key.ends_with("api_key") || key.ends_with("_secret"); }
 };
 
 // A visitor for visit_engine_config and its like.

@@ -113,7 +113,7 @@ MAY_INCLUDE = {
     "device": ["kernels", "config", "base"],
     "model": ["device", "format", "core", "facts", "config", "base", "exec"],
     # philox.h: the random stream is one definition for the host's sampler and the device's.
-    "exec": ["device", "format", "core", "facts", "config", "base", "model", "kernels/philox.h"],
+    "exec": ["device", "group", "format", "core", "facts", "config", "base", "model", "kernels/philox.h"],
     "quantize": ["kernels", "format", "facts", "config", "base"],
     "engine": ["model", "exec", "group", "sim", "device", "format", "core", "facts", "config", "base"],
     "http": ["base"],
