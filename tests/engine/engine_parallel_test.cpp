@@ -58,6 +58,9 @@ uint16_t free_port() {
 struct Group {
   std::vector<std::future<Status>> followers;
   std::unique_ptr<Engine> leader;
+  Group() = default;
+  Group(Group&&) = default;
+  Group& operator=(Group&&) = delete;
   ~Group() {
     leader.reset();
     for (auto& follower : followers) {
