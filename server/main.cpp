@@ -3,6 +3,8 @@
 #include <vector>
 
 #include "server/cli/advise.h"
+#include "server/cli/bench_compare.h"
+#include "server/cli/bench_serve.h"
 #include "server/cli/chat.h"
 #include "server/cli/command_line.h"
 #include "server/cli/models.h"
@@ -16,6 +18,8 @@ int main(int argc, char** argv) {
   std::vector<std::unique_ptr<Verb>> verbs;
   verbs.push_back(make_serve_verb());
   verbs.push_back(make_simulate_verb());
+  verbs.push_back(make_bench_serve_verb());
+  verbs.push_back(make_bench_compare_verb());
   verbs.push_back(make_pull_verb());
   verbs.push_back(make_chat_verb());
   verbs.push_back(make_models_verb());
