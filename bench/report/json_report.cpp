@@ -67,6 +67,7 @@ Json point_json(const BenchResult& result, const BenchPoint& point) {
   Json json;
   json["label"] = point.label;
   json["timestamp"] = point.timestamp;
+  json["begin_monotonic_ns"] = m.begin_ns;  // the zero of sent_s, on this machine's monotonic clock
   json["load"] = {{"kind", load_name(point.kind)},
                   {"request_rate", point.load.request_rate > 0 ? json_of(point.load.request_rate) : Json()},
                   {"burstiness", std::isfinite(point.load.burstiness) ? Json(point.load.burstiness) : Json("inf")},

@@ -15,37 +15,49 @@ from bench_support import Mock, bench, latencies_of, mean, point
 SHORT = ("--random-input-len", 12, "--random-output-len", 8)
 
 
-def agree(measured_ms, truth_ms, nominal_ms, what):
-    """Within 1% of what the server wrote down, and never less than it: the client's clock is the server's. On a machine that does other
-    things too both processes wait for a core; how long, the server's own lateness tells (what it meant to take against what it took)."""
-    lateness_ms = max(0.0, truth_ms - nominal_ms)
-    said = f"{what}: measured {measured_ms} ms, the server wrote {truth_ms} ms and meant {nominal_ms} ms"
-    assert measured_ms >= truth_ms - 0.01, said
-    assert measured_ms <= truth_ms + 0.01 * truth_ms + 4 * lateness_ms, said
+def times_of(trace, skip=1):
+    """Means over requests, in seconds of the monotonic clock that the client reads too: arrival, first token, last token."""
+    sums, seen = {"request": [], "first": [], "last": []}, {}
+    for entry in trace:
+        if entry["id"] < skip:
+            continue
+        if entry["event"] == "request":
+            sums["request"].append(entry["time_ns"] / 1e9)
+        elif entry["event"] == "token":
+            seen.setdefault(entry["id"], []).append(entry["time_ns"] / 1e9)
+    sums["first"] = [times[0] for times in seen.values()]
+    sums["last"] = [times[-1] for times in seen.values()]
+    return {name: mean(values) for name, values in sums.items()}
 
 
 @pytest.mark.parametrize("streams", [1, 20, 100])
 def test_latencies_and_rates_are_those_of_the_server(streams):
-    num = max(4, 2 * streams)
-    with Mock("--ttft-ms", 200, "--tpot-ms", 50) as mock:
-        process = bench("--url", mock.url, "--num-prompts", num, "--max-concurrency", streams, "--random-input-len", 12,
-                        "--random-output-len", 12)
-    assert process.returncode == 0, process.stderr
-    truth, measured = latencies_of(mock.trace), point(process)
-    for name in ("ttft", "tpot", "e2e"):
-        assert measured["latency_ms"][name]["n"] == num
-    nominal = {"ttft": 200, "e2e": 200 + 11 * 50}
-    for name, nominal_ms in nominal.items():
-        agree(measured["latency_ms"][name]["mean"], mean(truth[name]), nominal_ms, name)
-    # TPOT is (E2E - TTFT) / 11: both ends may be late, by as much as the two were.
-    late_ms = max(mean(truth["e2e"]) - nominal["e2e"], mean(truth["ttft"]) - nominal["ttft"], 0)
-    assert abs(measured["latency_ms"]["tpot"]["mean"] - mean(truth["tpot"])) <= 0.01 * mean(truth["tpot"]) + 4 * late_ms / 11
-    # Rates: num over the window, which is the server's but for the same lateness at its ends.
-    for rate, amount in (("request_rps", num), ("output_tokens_per_s", 12 * num)):
-        window_s = amount / measured["rates"][rate]
-        assert truth["seconds"] <= window_s <= 1.01 * truth["seconds"] + 0.01 * late_ms
-    assert measured["tokens"]["output"] == 12 * num
-    assert measured["tokens"]["counted_by"] == "usage"
+    """Causality always: sent before it arrived, read after it was written. And close, which is a matter of both processes getting a core:
+    one of three runs within 1% of the server's own trace, unless the machine has more to do than cores to do it."""
+    num, faults = max(4, 2 * streams), []
+    for _ in range(3):
+        with Mock("--ttft-ms", 200, "--tpot-ms", 50) as mock:
+            process = bench("--url", mock.url, "--num-prompts", num, "--max-concurrency", streams, "--random-input-len", 12,
+                            "--random-output-len", 12)
+        assert process.returncode == 0, process.stderr
+        truth, measured, rows = latencies_of(mock.trace), point(process), point(process)["requests"]
+        assert measured["tokens"]["output"] == 12 * num and measured["tokens"]["counted_by"] == "usage"
+        assert measured["latency_ms"]["ttft"]["n"] == measured["latency_ms"]["tpot"]["n"] == num
+        begin_s, written = measured["begin_monotonic_ns"] / 1e9, times_of(mock.trace)
+        sent_s = begin_s + mean(rows["sent_s"])
+        assert sent_s <= written["request"] + 1e-5
+        assert sent_s + mean(rows["ttft_ms"]) / 1e3 >= written["first"] - 1e-5
+        assert sent_s + mean(rows["e2e_ms"]) / 1e3 >= written["last"] - 1e-5
+        errors = {name: measured["latency_ms"][name]["mean"] / mean(truth[name]) - 1 for name in ("ttft", "tpot", "e2e")}
+        errors["request rate"] = measured["rates"]["request_rps"] * truth["seconds"] / num - 1
+        errors["token rate"] = measured["rates"]["output_tokens_per_s"] * truth["seconds"] / (12 * num) - 1
+        print(streams, "streams:", {name: f"{100 * error:+.2f}%" for name, error in errors.items()})
+        if all(abs(error) <= 0.01 for error in errors.values()):
+            return
+        faults.append(errors)
+    if os.getloadavg()[0] > os.cpu_count():
+        pytest.skip(f"more to do than cores on this machine, so nothing can be timed: {faults}")
+    pytest.fail(f"not within 1%: {faults}")
 
 
 def test_same_seed_same_bytes():
