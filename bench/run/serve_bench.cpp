@@ -1,12 +1,8 @@
 #include "bench/run/serve_bench.h"
 
-#include <sys/utsname.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <ctime>
-#include <fstream>
 #include <thread>
 
 #include "bench/client/http_get.h"
@@ -14,8 +10,6 @@
 
 namespace sextant::bench {
 namespace {
-
-constexpr size_t kMostRequests = 5'000'000;
 
 std::string utc_now() {
   const std::time_t now = std::time(nullptr);
@@ -420,190 +414,10 @@ class ServeBench {
   BenchResult result_;
 };
 
-RecordHost this_host() {
-  RecordHost host;
-  std::ifstream cpu("/proc/cpuinfo");
-  for (std::string line; std::getline(cpu, line);) {
-    if (line.starts_with("model name") && line.find(": ") != std::string::npos) {
-      host.cpu = line.substr(line.find(": ") + 2);
-      break;
-    }
-  }
-  const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-  if (cpus > 0) host.num_cpus = cpus;
-  const long pages = sysconf(_SC_PHYS_PAGES);
-  if (pages > 0) host.memory_gib = static_cast<double>(pages) * static_cast<double>(sysconf(_SC_PAGESIZE)) / (1 << 30);
-  utsname name = {};
-  if (uname(&name) == 0) host.os = std::string(name.sysname) + " " + name.release;
-  return host;
-}
-
-std::optional<MetricSummary> summary_of(const LatencyResult& latency) {
-  if (latency.empty()) return std::nullopt;
-  MetricSummary s;
-  s.n = static_cast<int64_t>(latency.sorted_ms.size());
-  s.mean = latency.mean_ms;
-  s.p50 = latency.at(0.5), s.p90 = latency.at(0.9), s.p95 = latency.at(0.95), s.p99 = latency.at(0.99),
-  s.p99_9 = latency.at(0.999);
-  MetricIntervals ci;
-  const auto interval = [](const std::optional<Bounds>& bounds) {
-    return bounds ? std::optional<Interval>(Interval{bounds->low, bounds->high}) : std::nullopt;
-  };
-  ci.mean = interval(latency.mean_ci);
-  ci.p50 = interval(latency.interval_at(0.5)), ci.p90 = interval(latency.interval_at(0.9));
-  ci.p95 = interval(latency.interval_at(0.95)), ci.p99 = interval(latency.interval_at(0.99));
-  ci.p99_9 = interval(latency.interval_at(0.999));
-  if (ci.mean || ci.p50) s.ci90 = ci;
-  return s;
-}
-
 }  // namespace
-
-LoadKind load_kind(const LoadOptions& load, const PromptOptions& prompts) {
-  if (load.kind) return *load.kind;
-  if (!load.stages.empty()) return LoadKind::kStages;
-  if (load.ramp_end > 0) return LoadKind::kRamp;
-  if (load.day_s > 0) return LoadKind::kDiurnal;
-  if (load.request_rate > 0) {
-    return load.burstiness == 1          ? LoadKind::kPoisson
-           : std::isinf(load.burstiness) ? LoadKind::kConstant
-                                         : LoadKind::kGamma;
-  }
-  if (prompts.dataset == Dataset::kMooncake || prompts.dataset == Dataset::kBurstGpt) return LoadKind::kTrace;
-  return load.max_concurrency ? LoadKind::kConcurrency : LoadKind::kAllAtOnce;
-}
-
-std::vector<Status> validate(const ServeBenchOptions& options) {
-  std::vector<Status> errors;
-  const auto require = [&](bool holds, const std::string& message, const std::string& param) {
-    if (!holds) errors.push_back(invalid_argument(param + " " + message, param));
-  };
-  if (const auto url = parse_url(options.url); !url.ok()) errors.push_back(url.status());
-  const LoadOptions& load = options.load;
-  const LoadKind kind = load_kind(load, options.prompts);
-  require(options.num_requests >= 1 && options.num_requests <= kMostRequests,
-          "must lie in 1.." + std::to_string(kMostRequests), "num_prompts");
-  require(!load.max_concurrency || (*load.max_concurrency >= 1 && *load.max_concurrency <= 1'000'000),
-          "must be at least 1", "max_concurrency");
-  require(load.burstiness > 0, "must be above 0 (1 is Poisson, inf is constant)", "burstiness");
-  require(!load.duration_s || *load.duration_s > 0, "must be above 0", "duration_s");
-  const bool searches = options.find_max_rate || options.sweep_points > 0;
-  if (!searches) {
-    const bool needs_rate = kind == LoadKind::kConstant || kind == LoadKind::kPoisson || kind == LoadKind::kGamma ||
-                            kind == LoadKind::kDiurnal;
-    require(!needs_rate || load.request_rate > 0, "must be given for the load " + std::string(load_name(kind)),
-            "request_rate");
-    require(kind != LoadKind::kConcurrency || load.max_concurrency.has_value(),
-            "must be given for the load concurrency", "max_concurrency");
-    require(kind != LoadKind::kRamp || (load.ramp_begin > 0 && load.ramp_end > 0),
-            "must both be given and above 0 for a ramp", "ramp_up_start_rps and ramp_up_end_rps");
-    require(kind != LoadKind::kStages || !load.stages.empty(), "must be given for the load stages", "stages");
-    require(kind != LoadKind::kDiurnal || load.day_s > 0,
-            "must be given for the load diurnal: the seconds that a day takes", "day_s");
-    require(kind != LoadKind::kTrace || options.prompts.dataset == Dataset::kMooncake ||
-                options.prompts.dataset == Dataset::kBurstGpt,
-            "must be mooncake or burstgpt for the load trace", "dataset_name");
-  }
-  if (!load.daily_shape.empty()) {
-    if (const auto curve = daily_rate(1, load.daily_shape, 1); !curve.ok()) errors.push_back(curve.status());
-  }
-  require(load.trace_speed > 0, "must be above 0", "trace_speed");
-  require(!options.find_max_rate || !options.slo.empty(), "must say what to keep, such as \"ttft:p95<300ms\"", "slo");
-  require(!(options.find_max_rate && options.sweep_points > 0), "and --find-max-rate exclude each other", "sweep");
-  require(options.sweep_points == 0 || options.sweep_points >= 3,
-          "must be at least 3: idle, full load and a rate in between", "sweep");
-  require(options.rate_precision > 0 && options.rate_precision <= 1, "must lie in (0, 1]", "rate_precision");
-  const PromptOptions& prompts = options.prompts;
-  require(prompts.dataset == Dataset::kRandom || !prompts.dataset_path.empty(), "must be given for this data set",
-          "dataset_path");
-  require(!(prompts.as_token_ids && prompts.chat), "needs the completions endpoint: chat takes messages", "prompt_ids");
-  require(!(prompts.as_token_ids && prompts.num_turns > 1), "cannot carry a conversation", "prompt_ids");
-  require(!(prompts.as_token_ids && (prompts.dataset == Dataset::kShareGpt || prompts.dataset == Dataset::kCustom)),
-          "is for drawn prompts (random, mooncake, burstgpt)", "prompt_ids");
-  require(prompts.prefix_tokens >= 0, "must not be negative", "random_prefix_len");
-  require(prompts.num_prefixes >= 1 && prompts.num_prefixes <= 100'000, "must lie in 1..100000", "num_prefixes");
-  require(prompts.num_turns >= 1 && prompts.num_turns <= 1000, "must lie in 1..1000", "num_turns");
-  require(prompts.think_time_s >= 0, "must not be negative", "think_time_s");
-  require(options.warmup_s >= 0, "must not be negative", "warmup_s");
-  require(options.cooldown_s >= 0, "must not be negative", "cooldown_s");
-  require(options.num_warmups >= 0, "must not be negative", "num_warmups");
-  require(options.request_timeout_s > 0, "must be above 0", "request_timeout_s");
-  for (const std::string& header : options.headers) {
-    require(header.find(':') != std::string::npos && header.find_first_of("\r\n") == std::string::npos,
-            "must be \"Name: value\"", "header");
-  }
-  require(options.api_key.find_first_of("\r\n") == std::string::npos, "must be one line", "api_key");
-  require(options.endpoint.empty() ||
-              (options.endpoint[0] == '/' && options.endpoint.find_first_of(" \r\n") == std::string::npos),
-          "must be a path such as /v1/completions", "endpoint");
-  return errors;
-}
 
 Result<BenchResult> run_serve_bench(const ServeBenchOptions& options, const BenchHooks& hooks) {
   return ServeBench(options, hooks).run();
-}
-
-BenchmarkRecord make_record(const BenchResult& result, const BenchPoint& point) {
-  const Measurement& m = point.measurement;
-  const Deployment& d = result.deployment;
-  const auto optional_text = [](const std::string& text) {
-    return text.empty() ? std::nullopt : std::optional<std::string>(text);
-  };
-  BenchmarkRecord r;
-  r.timestamp = point.timestamp;
-  r.source = d.is_simulated ? RecordSource::kSimulated : RecordSource::kMeasured;
-  r.model_id = result.model;
-  r.weights_sha256 = optional_text(d.weights_sha256);
-  r.weight_quantization = optional_text(d.weight_quantization);
-  r.kv_cache_dtype = optional_text(d.kv_cache_dtype);
-  r.tensor_parallel = d.tensor_parallel, r.pipeline_parallel = d.pipeline_parallel;
-  r.data_parallel = d.data_parallel, r.expert_parallel = d.expert_parallel;
-  r.gpu_type = optional_text(!d.gpu_type.empty() ? d.gpu_type : m.monitor.gpu_name);
-  r.num_gpus = d.num_gpus ? *d.num_gpus : r.gpu_type ? d.tensor_parallel * d.pipeline_parallel * d.data_parallel : 0;
-  r.engine = d.engine.empty() ? "unknown" : d.engine;
-  r.engine_version = optional_text(d.engine_version);
-  r.engine_config = d.engine_config;
-  if (result.is_this_machine) r.host = this_host();
-
-  TestConditions& t = r.test_conditions;
-  t.load = load_name(point.kind);
-  t.concurrency = point.load.max_concurrency;
-  const bool has_rate = point.kind == LoadKind::kConstant || point.kind == LoadKind::kPoisson ||
-                        point.kind == LoadKind::kGamma || point.kind == LoadKind::kDiurnal;
-  if (has_rate) t.request_rate = point.load.request_rate;
-  if (point.kind == LoadKind::kConstant) t.burstiness_cv = 0;
-  if (point.kind == LoadKind::kPoisson) t.burstiness_cv = 1;
-  if (point.kind == LoadKind::kGamma) t.burstiness_cv = 1 / std::sqrt(point.load.burstiness);
-  if (m.prompt_lengths) t.prompt_tokens = *m.prompt_lengths;
-  if (m.output_lengths) t.output_tokens = *m.output_lengths;
-  t.prefix_hit_ratio = m.prefix_hit_ratio;
-  t.num_requests = static_cast<int64_t>(m.num_measured);
-  t.duration_s = m.window_s();
-  t.seed = static_cast<int64_t>(point.seed);
-  t.tokens_counted_by = m.tokens_counted_by;
-
-  RecordMetrics& k = r.metrics;
-  k.ttft_ms = summary_of(m.ttft), k.tpot_ms = summary_of(m.tpot), k.itl_ms = summary_of(m.itl),
-  k.e2e_ms = summary_of(m.e2e);
-  if (m.queue_mean_ms) {
-    MetricSummary queue;
-    queue.n = m.num_queued;
-    queue.mean = *m.queue_mean_ms;
-    k.queue_ms = queue;
-  }
-  if (m.num_finished > 0) {
-    k.request_rps = m.request_rps;
-    if (m.input_tokens_known) k.input_tokens_per_s = m.input_tokens_per_s;
-    k.output_tokens_per_s = m.output_tokens_per_s;
-  }
-  k.goodput_rps = m.goodput_rps;
-  if (m.num_measured > 0) k.error_rate = m.error_rate();
-  k.memory_used_gib = m.memory_used_gib;
-  k.gpu_utilization_pct = m.gpu_utilization_pct;
-  k.energy_j_per_token = m.energy_j_per_token;
-  r.validity = m.validity;
-  r.record_id = compute_record_id(r);
-  return r;
 }
 
 }  // namespace sextant::bench
