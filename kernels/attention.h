@@ -18,7 +18,10 @@
 // partials: [split_end - split_begin][rows][value_dim + 2] fp32 = o, m, l; l = 0 says that the row sees nothing of the split.
 //
 // Bytes: K and V of the range once per call, 4 head_dim operations per row and position: bound by memory for few rows.
-// Determinism: scores are one fma chain over d; o one fma chain over j; l 16 partial sums in the order of tiles of 16
+// With a bf16 cache and instructions for products of bf16 pairs (avx512_bf16) q and the weights exp(s - m) are rounded to bf16 (to
+// nearest even) before their products, and l sums the rounded weights; elsewhere all but the cache is fp32.
+// Determinism: scores are one fma chain over d (of pairs where there are such instructions: (0, 1), (2, 3), ...); o one fma chain
+// over j (of pairs of slots, a slot that the row does not see counting 0); l 16 partial sums in the order of tiles of 16
 // positions, then a fixed tree. A row's result depends on its q, its position and the visible K and V alone.
 // Source: Milakov and Gimelshein, Online normalizer calculation for softmax, 2018; Dao et al., Flash-Decoding, 2023.
 #pragma once
@@ -68,7 +71,7 @@ struct AttentionMergeArgs {
 
 constexpr int64_t attention_partial_floats(int64_t head_dim) { return (head_dim + 15) / 16 * 16 + 2; }
 constexpr int64_t attention_scratch_floats(int64_t rows, int64_t head_dim) {
-  return rows * (head_dim + kAttentionSplit + 2 * (attention_partial_floats(head_dim) + 16)) + 256;
+  return rows * (head_dim + kAttentionSplit + kAttentionSplit / 2 + 2 * (attention_partial_floats(head_dim) + 16)) + 256;
 }
 
 namespace cpu {

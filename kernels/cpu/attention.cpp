@@ -5,6 +5,7 @@
 // registers; which rows are neighbours never changes what is computed for one.
 #include "kernels/attention.h"
 
+#include "kernels/cpu/attention_cells.h"
 #include "kernels/cpu/isa_entries.h"
 #include "kernels/cpu/simd_math.h"
 
@@ -14,14 +15,15 @@ namespace sextant::kernels::cpu::SEXTANT_ISA {
 namespace {
 
 // Rows at a time for scores; rows and vectors of a value at a time for the weighted sum.
-#if SEXTANT_ISA_LEVEL == 2
-constexpr int kScoreRows = 8, kValueRows = 4, kValueVectors = 4;
+#if SEXTANT_ISA_LEVEL == 3
+constexpr int kScoreRows = 12, kValueRows = 4, kValueVectors = 4, kManyTiles = 4, kManyTilesRows = 4;
+#elif SEXTANT_ISA_LEVEL == 2
+constexpr int kScoreRows = 8, kValueRows = 4, kValueVectors = 4, kManyTiles = 4, kManyTilesRows = 4;
 #elif SEXTANT_ISA_LEVEL == 1
-constexpr int kScoreRows = 4, kValueRows = 3, kValueVectors = 2;
+constexpr int kScoreRows = 4, kValueRows = 3, kValueVectors = 2, kManyTiles = 2, kManyTilesRows = 2;
 #else
-constexpr int kScoreRows = 2, kValueRows = 1, kValueVectors = 2;
+constexpr int kScoreRows = 2, kValueRows = 1, kValueVectors = 2, kManyTiles = 1, kManyTilesRows = 0;
 #endif
-constexpr int kChunk = 8;  // elements of q between two address computations; head_dim is a multiple
 
 SEXTANT_INLINE int32_t min_of(int32_t a, int32_t b) { return a < b ? a : b; }
 SEXTANT_INLINE int32_t max_of(int32_t a, int32_t b) { return a > b ? a : b; }
@@ -76,59 +78,33 @@ SEXTANT_INLINE void finish(RowState state, float* out, int32_t head_dim) {
   }
 }
 
-// Scores of kRows rows with the 16 keys of a tile: q [head_dim / 8][kRows][8], keys [head_dim][16].
-template <int kRows, typename Element>
-void score_tile(const float* q, const Element* keys, int32_t head_dim, float scale, float softcap, float* scores) {
-  F32x16 sum[kRows];
+// Scores of kRows rows with kTiles tiles that follow one another.
+template <typename Cells, int kRows, int kTiles>
+void score_tiles(const float* q, const typename Cells::Element* const* keys, int32_t head_dim, float scale,
+                 float softcap, float* scores) {
+  F32x16 sum[kTiles][kRows];
+#pragma GCC unroll 4
+  for (int n = 0; n < kTiles; ++n) {
 #pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) sum[r] = zero();
-  for (int32_t d = 0; d < head_dim; d += kChunk) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kChunk; ++i) {
-      const F32x16 k = load_element16(keys + i * kKvTile);
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) sum[r] = fma(k, broadcast(q[r * kChunk + i]), sum[r]);
-    }
-    q += kRows * kChunk;
-    keys += kChunk * kKvTile;
+    for (int r = 0; r < kRows; ++r) sum[n][r] = zero();
   }
-  for (int r = 0; r < kRows; ++r) {
-    F32x16 s = mul(sum[r], broadcast(scale));
-    if (softcap > 0) s = mul(tanh_lanes(div(s, broadcast(softcap))), broadcast(softcap));
-    store(scores + r * kAttentionSplit, s);
-  }
-}
-
-// o[r][v * 16 ...] += sum over j in [begin, end) of p[r][j] * value[j], in the order of j; one cell's values.
-template <int kRows, int kVectors, typename Element>
-SEXTANT_INLINE void add_values(const Element* values, int64_t value_dim, const float* p, int32_t count,
-                               float* const* o) {
-  F32x16 sum[kRows][kVectors];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) sum[r][v] = load(o[r] + v * 16);
-  }
-  for (int32_t j = 0; j < count; ++j) {
-    F32x16 value[kVectors];
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) value[v] = load_element16(values + j * value_dim + v * 16);
+  Cells::template add_scores<kRows, kTiles>(q, keys, head_dim, sum);
+#pragma GCC unroll 4
+  for (int n = 0; n < kTiles; ++n) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      const F32x16 weight = broadcast(p[r * kAttentionSplit + j]);
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(weight, value[v], sum[r][v]);
+      F32x16 s = mul(sum[n][r], broadcast(scale));
+      if (softcap > 0) s = mul(tanh_lanes(div(s, broadcast(softcap))), broadcast(softcap));
+      store(scores + r * kAttentionSplit + n * kKvTile, s);
     }
-  }
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) store(o[r] + v * 16, sum[r][v]);
   }
 }
 
-template <typename Element>
+template <typename Cells>
 class Tile {
+  using Element = typename Cells::Element;
+  using Weight = typename Cells::Weight;
+
  public:
   explicit Tile(const AttentionTileArgs& args)
       : args_(args),
@@ -141,6 +117,9 @@ class Tile {
     scores_ = q_ + int64_t{rows_} * args.layout.head_dim;
     states_ = scores_ + int64_t{rows_} * kAttentionSplit;
     parts_ = states_ + rows_ * state;
+    // fp32 weights take the place of their scores.
+    weights_ = sizeof(Weight) == sizeof(float) ? reinterpret_cast<Weight*>(scores_)
+                                               : reinterpret_cast<Weight*>(parts_ + rows_ * state);
   }
 
   void run() {
@@ -181,8 +160,7 @@ class Tile {
       for (int32_t r = 0; r < count; ++r) {
         const int32_t row = first + r;
         const float* q = args_.q + row / args_.group * args_.q_stride + row % args_.group * dim;
-        float* out = q_ + int64_t{first} * dim + r * kChunk;
-        for (int32_t d = 0; d < dim; d += kChunk) __builtin_memcpy(out + d * count, q + d, kChunk * sizeof(float));
+        Cells::pack_query(q, dim, count, r, q_ + int64_t{first} * dim);
       }
     }
   }
@@ -196,20 +174,34 @@ class Tile {
     const KvCellLayout& layout = args_.layout;
     const int32_t start = split * kAttentionSplit;
     const Range all = seen_by(0, rows_, split);
-    for (int32_t tile = all.begin / kKvTile * kKvTile; tile < all.end; tile += kKvTile) {
-      const int64_t block = args_.block_table[tile / layout.block_size];
-      const Element* keys = cache_ + layout.key_offset(block, args_.kv_head, tile % layout.block_size);
+    // Few rows are computed with several tiles at a time, for the sake of sums that do not wait for one another.
+    const int32_t step = (rows_ <= kManyTilesRows ? kManyTiles : 1) * kKvTile;
+    for (int32_t tile = all.begin / kKvTile * kKvTile; tile < all.end;) {
+      const Element* keys[kManyTiles];
+      const int32_t taken = tile + step <= all.end ? step : kKvTile;
+      for (int32_t at = 0; at < taken; at += kKvTile) {
+        const int64_t block = args_.block_table[(tile + at) / layout.block_size];
+        keys[at / kKvTile] =
+            cache_ + layout.key_offset(block, args_.kv_head, (tile + at) % layout.block_size, 0, kIsBf16);
+      }
       for (int32_t first = 0; first < rows_; first += kScoreRows) {
         const int32_t count = rows_from(first);
         const Range seen = seen_by(first, count, split);
-        if (tile >= seen.end || tile + kKvTile <= seen.begin) continue;
+        if (tile >= seen.end || tile + taken <= seen.begin) continue;
         const float* q = q_ + int64_t{first} * layout.head_dim;
         float* scores = scores_ + int64_t{first} * kAttentionSplit + (tile - start);
         unroll<kScoreRows>([&](auto i) {
           constexpr int kRows = decltype(i)::value + 1;
-          if (count == kRows) score_tile<kRows>(q, keys, layout.head_dim, args_.scale, args_.softcap, scores);
+          if (count != kRows) return;
+          if (kRows <= kManyTilesRows && taken > kKvTile) {
+            constexpr int kTiles = kRows <= kManyTilesRows ? kManyTiles : 1;
+            score_tiles<Cells, kRows, kTiles>(q, keys, layout.head_dim, args_.scale, args_.softcap, scores);
+          } else {
+            score_tiles<Cells, kRows, 1>(q, keys, layout.head_dim, args_.scale, args_.softcap, scores);
+          }
         });
       }
+      tile += taken;
     }
   }
 
@@ -239,8 +231,7 @@ class Tile {
     F32x16 sum = zero();
     for (int32_t i = first_tile; i < end; i += kKvTile) {
       const F32x16 p = exp_lanes(sub(load(scores + i), broadcast(m)));
-      store(scores + i, p);
-      sum = add(sum, p);
+      sum = add(sum, Cells::store_weights(weights_ + int64_t{row} * kAttentionSplit + i, p));
     }
     part.m() = m;
     part.l() = reduce_add(sum);
@@ -255,6 +246,9 @@ class Tile {
         const Range seen = range(first + r, split);
         together = {max_of(together.begin, seen.begin), min_of(together.end, seen.end)};
       }
+      // Slots that are multiplied in pairs are for no row taken apart where it sees both.
+      together = {(together.begin + Cells::kPair - 1) / Cells::kPair * Cells::kPair,
+                  together.end / Cells::kPair * Cells::kPair};
       if (together.begin >= together.end) {
         for (int32_t r = 0; r < count; ++r) weigh<1>(first + r, range(first + r, split), split);
         continue;
@@ -271,46 +265,58 @@ class Tile {
   template <int kRows>
   void weigh(int32_t first, Range seen, int32_t split) {
     const KvCellLayout& layout = args_.layout;
-    const float* p = scores_ + int64_t{first} * kAttentionSplit - split * kAttentionSplit;
-    for (int32_t j = seen.begin; j < seen.end;) {
-      const int32_t place = j % layout.block_size;
-      const int32_t count = min_of(layout.block_size - place, seen.end - j);
-      const Element* values =
-          cache_ + layout.value_offset(args_.block_table[j / layout.block_size], args_.kv_head, place);
-      int32_t v = 0;
-      const int32_t vectors = static_cast<int32_t>(value_dim_ / 16);
-      for (; v + kValueVectors <= vectors; v += kValueVectors)
-        weigh_vectors<kRows, kValueVectors>(first, values, p + j, count, v);
-      for (; v < vectors; ++v) weigh_vectors<kRows, 1>(first, values, p + j, count, v);
-      j += count;
-    }
+    const Weight* p = weights_ + int64_t{first} * kAttentionSplit - split * kAttentionSplit;
+    int32_t v = 0;
+    const int32_t vectors = static_cast<int32_t>(value_dim_ / 16);
+    for (; v + kValueVectors <= vectors; v += kValueVectors) weigh_vectors<kRows, kValueVectors>(first, seen, p, v);
+    for (; v < vectors; ++v) weigh_vectors<kRows, 1>(first, seen, p, v);
   }
 
   template <int kRows, int kVectors>
-  void weigh_vectors(int32_t first, const Element* values, const float* p, int32_t count, int32_t v) {
-    float* o[kRows];
-    for (int r = 0; r < kRows; ++r) o[r] = parts_ + (first + r) * state_stride_ + v * 16;
-    add_values<kRows, kVectors>(values + v * 16, value_dim_, p, count, o);
+  void weigh_vectors(int32_t first, Range seen, const Weight* p, int32_t v) {
+    const KvCellLayout& layout = args_.layout;
+    F32x16 sum[kRows][kVectors];
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kVectors; ++i) sum[r][i] = load(parts_ + (first + r) * state_stride_ + (v + i) * 16);
+    }
+    for (int32_t j = seen.begin; j < seen.end;) {
+      const int32_t place = j % layout.block_size;
+      const int32_t count = min_of(layout.block_size - place, seen.end - j);
+      // Of the pair that holds the slot, where slots stand in pairs.
+      const Element* values = cache_ + layout.value_offset(args_.block_table[j / layout.block_size], args_.kv_head,
+                                                           place / Cells::kPair * Cells::kPair, 0, kIsBf16);
+      Cells::template add_values<kRows, kVectors>(values + v * 16 * Cells::kPair, value_dim_, p + j, place, count, sum);
+      j += count;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+      for (int i = 0; i < kVectors; ++i) store(parts_ + (first + r) * state_stride_ + (v + i) * 16, sum[r][i]);
+    }
   }
 
+  static constexpr bool kIsBf16 = sizeof(Element) == 2;
   const AttentionTileArgs& args_;
   int32_t rows_;
   int64_t value_dim_;
   int64_t state_stride_;
   const Element* cache_;
-  float* q_;       // per group of kScoreRows rows: [head_dim / 8][rows][8]
-  float* scores_;  // [rows][256]
-  float* states_;  // [rows][state_stride]
-  float* parts_;   // [rows][state_stride]
+  float* q_;         // per group of kScoreRows rows, as Cells packs them
+  float* scores_;    // [rows][256]
+  float* states_;    // [rows][state_stride]
+  float* parts_;     // [rows][state_stride]
+  Weight* weights_;  // [rows][256]
 };
 
 }  // namespace
 
 void attention_tile(const AttentionTileArgs& args) {
   if (args.cache_is_bf16) {
-    Tile<uint16_t>(args).run();
+    Tile<Bf16Cells>(args).run();
   } else {
-    Tile<float>(args).run();
+    Tile<Fp32Cells>(args).run();
   }
 }
 

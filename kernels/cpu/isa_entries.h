@@ -23,3 +23,10 @@
   void exp(const float* x, float* y, int64_t n);        \
   void tanh(const float* x, float* y, int64_t n);       \
   }
+
+// An instruction set that only has a recipe of its own for attention.
+#define SEXTANT_DECLARE_ATTENTION_ENTRIES(isa)          \
+  namespace sextant::kernels::cpu::isa {                \
+  void attention_tile(const AttentionTileArgs& args);   \
+  void attention_merge(const AttentionMergeArgs& args); \
+  }

@@ -7,21 +7,24 @@ SEXTANT_DECLARE_ISA_ENTRIES(generic)
 #if defined(SEXTANT_KERNELS_X86)
 SEXTANT_DECLARE_ISA_ENTRIES(avx2)
 SEXTANT_DECLARE_ISA_ENTRIES(avx512)
+SEXTANT_DECLARE_ATTENTION_ENTRIES(avx512_bf16)
 #endif
 
 namespace sextant::kernels::cpu {
 namespace {
 
-#define SEXTANT_ISA_TABLE(id, isa)                                                                                \
+// attention: whose entries for it; isa: whose the others.
+#define SEXTANT_ISA_TABLE(id, isa, attention)                                                                     \
   KernelTable {                                                                                                   \
     id, isa::matmul_input, isa::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias, isa::silu_mul, \
-        isa::rope_and_cache, isa::attention_tile, isa::attention_merge, isa::exp, isa::tanh                       \
+        isa::rope_and_cache, attention::attention_tile, attention::attention_merge, isa::exp, isa::tanh           \
   }
 
-constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic);
+constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic, generic);
 #if defined(SEXTANT_KERNELS_X86)
-constexpr KernelTable kAvx2Table = SEXTANT_ISA_TABLE(Isa::kAvx2, avx2);
-constexpr KernelTable kAvx512Table = SEXTANT_ISA_TABLE(Isa::kAvx512, avx512);
+constexpr KernelTable kAvx2Table = SEXTANT_ISA_TABLE(Isa::kAvx2, avx2, avx2);
+constexpr KernelTable kAvx512Table = SEXTANT_ISA_TABLE(Isa::kAvx512, avx512, avx512);
+constexpr KernelTable kAvx512Bf16Table = SEXTANT_ISA_TABLE(Isa::kAvx512Bf16, avx512, avx512_bf16);
 
 // __builtin_cpu_supports also asks whether the operating system saves the registers. F16C, which the AVX2 path uses too, is
 // older than AVX2 and in every CPU that has it; Clang 14 cannot be asked for it by name.
@@ -31,6 +34,7 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vnni");
 }
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 
 }  // namespace
@@ -40,6 +44,7 @@ const char* isa_name(Isa isa) {
     case Isa::kGeneric: return "generic";
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
+    case Isa::kAvx512Bf16: return "avx512_bf16";
   }
   return "unknown";
 }
@@ -50,6 +55,7 @@ const KernelTable* kernel_table(Isa isa) {
 #if defined(SEXTANT_KERNELS_X86)
     case Isa::kAvx2: return has_avx2() ? &kAvx2Table : nullptr;
     case Isa::kAvx512: return has_avx512() ? &kAvx512Table : nullptr;
+    case Isa::kAvx512Bf16: return has_avx512_bf16() ? &kAvx512Bf16Table : nullptr;
 #else
     default: break;
 #endif
@@ -58,8 +64,9 @@ const KernelTable* kernel_table(Isa isa) {
 }
 
 const KernelTable& best_kernel_table() {
-  if (const KernelTable* table = kernel_table(Isa::kAvx512)) return *table;
-  if (const KernelTable* table = kernel_table(Isa::kAvx2)) return *table;
+  for (int i = kNumIsas - 1; i > 0; --i) {
+    if (const KernelTable* table = kernel_table(static_cast<Isa>(i))) return *table;
+  }
   return kGenericTable;
 }
 

@@ -11,8 +11,9 @@
 
 namespace sextant::kernels::cpu {
 
-enum class Isa : uint8_t { kGeneric, kAvx2, kAvx512 };
-inline constexpr int kNumIsas = 3;
+// kAvx512 has VNNI; kAvx512Bf16 the products of bf16 pairs too, which attention uses.
+enum class Isa : uint8_t { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
+inline constexpr int kNumIsas = 4;
 
 struct KernelTable {
   Isa isa;
@@ -30,7 +31,7 @@ struct KernelTable {
   MapFunction* tanh;
 };
 
-const char* isa_name(Isa isa);  // "generic", "avx2", "avx512"
+const char* isa_name(Isa isa);  // "generic", "avx2", "avx512", "avx512_bf16"
 
 // The table when this build has that instruction set and this CPU can run it, else nullptr. kGeneric is always there.
 const KernelTable* kernel_table(Isa isa);

@@ -24,17 +24,25 @@ SEXTANT_INLINE void rotate_head(float* x, const float* cos, const float* sin, in
 template <typename Element>
 SEXTANT_INLINE void write_head(const RopeCacheArgs& args, int32_t head, int64_t slot, const float* key,
                                const float* value) {
+  constexpr bool kPairs = sizeof(Element) == 2;
   const KvCellLayout& layout = args.layout;
   const int64_t block = slot / layout.block_size;
   const int32_t place = static_cast<int32_t>(slot % layout.block_size);
-  Element* keys = static_cast<Element*>(args.cache) + layout.key_offset(block, head, place);
-  Element* values = static_cast<Element*>(args.cache) + layout.value_offset(block, head, place);
+  Element* cache = static_cast<Element*>(args.cache);
   for (int32_t d = 0; d < layout.head_dim; d += 16) {
     const int n = lanes_left(layout.head_dim - d);
-    store_element16(values + d, load_n(value + d, n));  // the padding up to value_dim becomes 0
+    Element* keys = cache + layout.key_offset(block, head, place, d, kPairs);
+    Element* values = cache + layout.value_offset(block, head, place, d, kPairs);
     Element lane[16];
     store_element16(lane, load_n(key + d, n));
-    for (int i = 0; i < n; ++i) keys[int64_t{d + i} * kKvTile] = lane[i];
+    if constexpr (kPairs) {
+      for (int i = 0; i < n; i += 2) __builtin_memcpy(keys + i * kKvTile, lane + i, 4);  // n is even: head_dim is
+      store_element16(lane, load_n(value + d, n));
+      for (int i = 0; i < 16; ++i) values[2 * i] = lane[i];
+    } else {
+      for (int i = 0; i < n; ++i) keys[i * kKvTile] = lane[i];
+      store_element16(values, load_n(value + d, n));  // the padding up to value_dim becomes 0
+    }
   }
 }
 

@@ -91,6 +91,13 @@ SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(out));
 }
 
+// Even and odd elements of 32.
+SEXTANT_INLINE void load_bf16_pairs(const uint16_t* p, F32x16* even, F32x16* odd) {
+  const __m512i pairs = _mm512_loadu_si512(p);
+  even->v = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+  odd->v = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
 SEXTANT_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 }  // namespace

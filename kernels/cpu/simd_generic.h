@@ -156,6 +156,15 @@ SEXTANT_INLINE void store_bf16(uint16_t* p, F32x16 x) {
   }
 }
 
+SEXTANT_INLINE void load_bf16_pairs(const uint16_t* p, F32x16* even, F32x16* odd) {
+  SEXTANT_QUARTERS {
+    U32x4 pairs;
+    __builtin_memcpy(&pairs, p + 8 * i, 16);
+    even->q[i] = (F32x4)(pairs << 16);
+    odd->q[i] = (F32x4)(pairs & 0xffff0000u);
+  }
+}
+
 SEXTANT_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 }  // namespace

@@ -38,7 +38,7 @@ inline std::unique_ptr<Backend> make_named_backend(const std::string& name) {
 // Every backend that this build has and this machine can run.
 inline std::vector<std::string> available_backends() {
   std::vector<std::string> names;
-  for (const char* name : {"generic", "avx2", "avx512", "cuda-emulated", "cuda"}) {
+  for (const char* name : {"generic", "avx2", "avx512", "avx512_bf16", "cuda-emulated", "cuda"}) {
     if (make_named_backend(name) != nullptr) names.emplace_back(name);
   }
   return names;

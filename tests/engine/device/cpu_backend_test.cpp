@@ -22,7 +22,7 @@ using testing::HasSubstr;
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
-  for (const char* name : {"generic", "avx2", "avx512"}) {
+  for (const char* name : {"generic", "avx2", "avx512", "avx512_bf16"}) {
     setenv("SEXTANT_CPU_ISA", name, 1);
     if (make_cpu_backend({}).ok()) names.emplace_back(name);
   }

@@ -88,7 +88,7 @@ class Golden : public testing::TestWithParam<const char*> {
     return nullptr;
   }
 };
-INSTANTIATE_TEST_SUITE_P(EveryIsa, Golden, testing::Values("generic", "avx2", "avx512", "cuda"),
+INSTANTIATE_TEST_SUITE_P(EveryIsa, Golden, testing::Values("generic", "avx2", "avx512", "avx512_bf16", "cuda"),
                          [](const auto& parameter) { return std::string(parameter.param); });
 
 TEST_P(Golden, SmolLm2TopOneAtEveryStepWithAGap) {
