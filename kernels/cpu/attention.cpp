@@ -264,7 +264,6 @@ class Tile {
 
   template <int kRows>
   void weigh(int32_t first, Range seen, int32_t split) {
-    const KvCellLayout& layout = args_.layout;
     const Weight* p = weights_ + int64_t{first} * kAttentionSplit - split * kAttentionSplit;
     int32_t v = 0;
     const int32_t vectors = static_cast<int32_t>(value_dim_ / 16);
