@@ -71,7 +71,8 @@ struct AttentionMergeArgs {
 
 constexpr int64_t attention_partial_floats(int64_t head_dim) { return (head_dim + 15) / 16 * 16 + 2; }
 constexpr int64_t attention_scratch_floats(int64_t rows, int64_t head_dim) {
-  return rows * (head_dim + kAttentionSplit + kAttentionSplit / 2 + 2 * (attention_partial_floats(head_dim) + 16)) + 256;
+  return rows * (head_dim + kAttentionSplit + kAttentionSplit / 2 + 2 * (attention_partial_floats(head_dim) + 16)) +
+         256;
 }
 
 namespace cpu {
