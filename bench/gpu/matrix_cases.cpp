@@ -3,6 +3,7 @@
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/gemm_weight_only.h"
 #include "kernels/cuda/gemv.h"
+#include "kernels/cuda/quantize_f8.h"
 
 namespace sextant::bench {
 namespace {
@@ -22,6 +23,8 @@ std::string format_name(WeightFormat format) {
     case WeightFormat::kQ4_0: return "q4_0";
     case WeightFormat::kQ4_1: return "q4_1";
     case WeightFormat::kF8Tiles: return "f8_tiles";
+    case WeightFormat::kF8Rows: return "f8_rows";
+    case WeightFormat::kF8Blocks: return "f8_blocks";
   }
   return "unknown";
 }
@@ -42,8 +45,9 @@ Args product_args(CaseMemory& memory, WeightFormat format, const Matrix& m, int3
   args.format = format;
   args.rows = m.rows;
   args.cols = m.cols;
-  args.scales =
-      is_quantised(format) ? memory.allocate(scale_bytes(format, m.rows, m.cols), Content::kBFloat16) : nullptr;
+  args.scales = scale_bytes(format, m.rows, m.cols) > 0
+                    ? memory.allocate(scale_bytes(format, m.rows, m.cols), Content::kBFloat16)
+                    : nullptr;
   args.x = memory.allocate(tokens * m.cols * 2, Content::kBFloat16);
   args.x_stride = m.cols;
   args.num_tokens = tokens;
@@ -92,7 +96,7 @@ KernelCase embed_case(WeightFormat format, const Matrix& m, int32_t tokens, bool
             EmbedArgs args = {};
             args.format = format;
             args.weights = memory.allocate(weight_bytes(format, m.rows, m.cols), Content::kBFloat16);
-            args.scales = is_quantised(format)
+            args.scales = scale_bytes(format, m.rows, m.cols) > 0
                               ? memory.allocate(scale_bytes(format, m.rows, m.cols), Content::kBFloat16)
                               : nullptr;
             args.rows = m.rows;
@@ -104,6 +108,29 @@ KernelCase embed_case(WeightFormat format, const Matrix& m, int32_t tokens, bool
             args.out = static_cast<float*>(memory.allocate(tokens * m.cols * 4, Content::kZeros));
             args.out_stride = m.cols;
             return [=](Stream stream) { return embed(args, stream); };
+          }};
+}
+
+KernelCase quantize_case(F8Scaling scaling, int64_t tokens, int64_t cols) {
+  constexpr const char* kNames[] = {"rows", "blocks", "tensor"};
+  return {.op = "quantize_f8",
+          .shape = std::string(kNames[static_cast<int>(scaling)]) + " K=" + std::to_string(cols) +
+                   " T=" + std::to_string(tokens),
+          .bytes = 3.0 * static_cast<double>(tokens * cols),
+          .flops = 0,
+          .is_measured = true,
+          .prepare = [=](CaseMemory& memory) -> Launch {
+            QuantizeF8Args args = {};
+            args.scaling = scaling;
+            args.x = memory.allocate(tokens * cols * 2, Content::kBFloat16);
+            args.x_stride = cols;
+            args.num_tokens = static_cast<int32_t>(tokens);
+            args.cols = cols;
+            args.out = memory.allocate(tokens * cols, Content::kZeros);
+            args.scales = static_cast<float*>(memory.allocate(tokens * ((cols + 127) / 128) * 4, Content::kZeros));
+            args.scale_stride = tokens;
+            args.row_maxima = static_cast<float*>(memory.allocate(tokens * 4, Content::kZeros));
+            return [=](Stream stream) { return quantize_f8(args, stream); };
           }};
 }
 
@@ -136,8 +163,14 @@ void append_matrix_cases(const ModelShape& shape, std::vector<KernelCase>& cases
     }
     cases.push_back(gemm_case(format, of_out, 64, true));  // few rows: the warps share K
   }
-  for (const WeightFormat format :
-       {WeightFormat::kBFloat16, quantised[0], quantised[1], quantised[2], WeightFormat::kF8Tiles}) {
+  for (const WeightFormat format : {WeightFormat::kF8Rows, WeightFormat::kF8Blocks}) {
+    for (int32_t tokens = 1; tokens <= 4; ++tokens) cases.push_back(gemv_case(format, of_gate_up, tokens, true));
+  }
+  for (const F8Scaling scaling : {F8Scaling::kPerRow, F8Scaling::kPerBlock, F8Scaling::kPerTensor}) {
+    cases.push_back(quantize_case(scaling, shape.prefill_tokens / 4, shape.hidden));
+  }
+  for (const WeightFormat format : {WeightFormat::kBFloat16, quantised[0], quantised[1], quantised[2],
+                                    WeightFormat::kF8Tiles, WeightFormat::kF8Rows, WeightFormat::kF8Blocks}) {
     cases.push_back(embed_case(format, {"table", shape.vocab, shape.hidden}, shape.decode_batch,
                                format == WeightFormat::kBFloat16));
   }

@@ -73,7 +73,7 @@ class CudaBackend final : public Backend {
                        "copying to the device");
   }
   Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) override {
-    ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> matrix, CudaMatrix::create(parts, pool_));
+    ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> matrix, CudaMatrix::create(parts, pool_, f8_products()));
     max_cols_ = std::max(max_cols_, matrix->cols());
     return std::unique_ptr<WeightMatrix>(std::move(matrix));
   }
@@ -191,6 +191,7 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  F8Products f8_products() const { return f8_products_of(device_.compute_capability()); }
   static int32_t rows32(const Tensor& t) { return static_cast<int32_t>(t.rows); }
   static int32_t cols32(const Tensor& t) { return static_cast<int32_t>(t.cols); }
   static cuda::KvLayout kv_layout(const AttentionParams& attention) {
@@ -267,7 +268,7 @@ int64_t CudaBackend::workspace_bytes(int64_t max_num_batched_tokens, int64_t max
   const CudaAttentionBounds bounds =
       CudaAttentionPlan::bounds(max_num_batched_tokens, max_num_seqs, attention_shape(attention, device_));
   return bounds.list_ints * int64_t{sizeof(int32_t)} + bounds.partial_floats * int64_t{sizeof(float)} +
-         CudaGemm::workspace_bytes(max_num_batched_tokens, kColsGuess) + max_num_batched_tokens * 512;
+         CudaGemm::workspace_bytes(max_num_batched_tokens, kColsGuess, f8_products()) + max_num_batched_tokens * 512;
 }
 
 uint64_t CudaBackend::memory_budget_bytes(double utilization) const {
@@ -304,7 +305,7 @@ Status CudaBackend::reserve(const StepLimits& limits, const AttentionParams& att
   sampling_.add_arrays(inputs_, limits.max_num_batched_tokens);
   RETURN_IF_ERROR(inputs_.reserve());
   RETURN_IF_ERROR(sampling_.reserve(limits.max_num_batched_tokens));
-  ASSIGN_OR_RETURN(gemm_, CudaGemm::create(limits.max_num_batched_tokens, max_cols_));
+  ASSIGN_OR_RETURN(gemm_, CudaGemm::create(limits.max_num_batched_tokens, max_cols_, f8_products()));
   ASSIGN_OR_RETURN(partials_, CudaBuffer::create(static_cast<size_t>(bounds.partial_floats) * sizeof(float)));
   ASSIGN_OR_RETURN(host_rows_, PinnedBuffer::create(static_cast<size_t>(logits_rows(limits.max_num_seqs)) *
                                                     static_cast<size_t>(limits.vocab_size) * sizeof(float)));

@@ -8,11 +8,13 @@
 #include "engine/device/cuda_status.h"
 #include "kernels/cuda/gemm_weight_only.h"
 #include "kernels/cuda/gemv.h"
+#include "kernels/cuda/quantize_f8.h"
 
 namespace sextant {
 namespace {
 
 using kernels::cuda::ElementType;
+using kernels::cuda::F8Scaling;
 using kernels::cuda::WeightFormat;
 
 constexpr uint32_t kInputAlignment = 16;  // of weights and activations
@@ -59,9 +61,9 @@ struct Layouts {
   Layout w, x, out;
 };
 Result<Layouts> describe(int64_t rows, int64_t cols, int64_t tokens, int64_t x_stride, int64_t out_stride,
-                         cudaDataType_t out_type) {
-  ASSIGN_OR_RETURN(Layout w, Layout::create(CUDA_R_16BF, rows, cols, cols));
-  ASSIGN_OR_RETURN(Layout x, Layout::create(CUDA_R_16BF, tokens, cols, x_stride));
+                         cudaDataType_t in_type, cudaDataType_t out_type) {
+  ASSIGN_OR_RETURN(Layout w, Layout::create(in_type, rows, cols, cols));
+  ASSIGN_OR_RETURN(Layout x, Layout::create(in_type, tokens, cols, x_stride));
   ASSIGN_OR_RETURN(Layout out, Layout::create(out_type, tokens, rows, out_stride));
   return Layouts{std::move(w), std::move(x), std::move(out)};
 }
@@ -76,37 +78,65 @@ int64_t alignment_of(const void* p) {
   return int64_t{1} << std::min(4, std::countr_zero(reinterpret_cast<uintptr_t>(p)));
 }
 
+// Of x in e4m3 and of its scales, the most that any way of scaling takes.
+int64_t aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+int64_t f8_bytes(int64_t tokens, int64_t cols) { return aligned(tokens * cols); }
+int64_t scale_bytes(int64_t tokens, int64_t cols) { return tokens * ((cols + 127) / 128) * int64_t{sizeof(float)}; }
+
 }  // namespace
 
-int64_t CudaGemm::workspace_bytes(int64_t max_num_tokens, int64_t max_cols) {
-  return std::max(kCublasWorkspaceBytes,
+int64_t CudaGemm::workspace_bytes(int64_t max_num_tokens, int64_t max_cols, F8Products f8_products) {
+  // Behind what cuBLASLt has: x in e4m3, scales, and the largest of each row.
+  const int64_t f8 = f8_products == F8Products::kNone
+                         ? 0
+                         : f8_bytes(max_num_tokens, max_cols) + aligned(scale_bytes(max_num_tokens, max_cols)) +
+                               aligned(max_num_tokens * int64_t{sizeof(float)});
+  return std::max(kCublasWorkspaceBytes + f8,
                   kernels::cuda::gemm_weight_only_workspace_bytes(WeightFormat::kQ4_1, max_num_tokens, max_cols));
 }
 
-Result<std::unique_ptr<CudaGemm>> CudaGemm::create(int64_t max_num_tokens, int64_t max_cols) {
+Result<std::unique_ptr<CudaGemm>> CudaGemm::create(int64_t max_num_tokens, int64_t max_cols, F8Products f8_products) {
   std::unique_ptr<CudaGemm> gemm(new CudaGemm);
+  gemm->f8_products_ = f8_products;
+  gemm->f8_tokens_ = max_num_tokens;
+  gemm->f8_cols_ = max_cols;
   RETURN_IF_CUBLAS_ERROR(cublasLtCreate(&gemm->handle_), "starting cuBLASLt");
-  RETURN_IF_CUBLAS_ERROR(cublasLtMatmulDescCreate(&gemm->operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F),
-                         "describing a product");
   const int32_t transposed = CUBLAS_OP_T;
-  RETURN_IF_CUBLAS_ERROR(
-      cublasLtMatmulDescSetAttribute(gemm->operation_, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof(transposed)),
-      "describing a product");
+  const std::pair<cublasLtMatmulMatrixScale_t, cublasLtMatmulMatrixScale_t> modes[kNumOperations] = {
+      {CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F, CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F},
+      {CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F, CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F},
+      {CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F},
+      {CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F, CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F}};
+  for (size_t i = 0; i < kNumOperations; ++i) {
+    RETURN_IF_CUBLAS_ERROR(cublasLtMatmulDescCreate(&gemm->operations_[i], CUBLAS_COMPUTE_32F, CUDA_R_32F),
+                           "describing a product");
+    const auto set = [&](cublasLtMatmulDescAttributes_t attribute, int32_t value) {
+      return cublas_status(cublasLtMatmulDescSetAttribute(gemm->operations_[i], attribute, &value, sizeof(value)),
+                           "describing a product");
+    };
+    RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_TRANSA, transposed));
+    if (i == kPlain) continue;
+    RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, modes[i].first));
+    RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, modes[i].second));
+  }
   ASSIGN_OR_RETURN(gemm->workspace_,
-                   CudaBuffer::create(static_cast<size_t>(workspace_bytes(max_num_tokens, max_cols))));
+                   CudaBuffer::create(static_cast<size_t>(workspace_bytes(max_num_tokens, max_cols, f8_products))));
   return gemm;
 }
 
 CudaGemm::~CudaGemm() {
-  if (operation_ != nullptr) cublasLtMatmulDescDestroy(operation_);
+  for (const cublasLtMatmulDesc_t operation : operations_) {
+    if (operation != nullptr) cublasLtMatmulDescDestroy(operation);
+  }
   if (handle_ != nullptr) cublasLtDestroy(handle_);
 }
 
 Result<cublasLtMatmulAlgo_t> CudaGemm::algorithm(const Key& key) {
   if (const auto known = algorithms_.find(key); known != algorithms_.end()) return known->second;
-  const auto [rows, cols, tokens, x_stride, out_stride, out_type, out_alignment] = key;
+  const auto [operation, rows, cols, tokens, x_stride, out_stride, out_type, out_alignment] = key;
   ASSIGN_OR_RETURN(const Layouts layouts,
-                   describe(rows, cols, tokens, x_stride, out_stride, static_cast<cudaDataType_t>(out_type)));
+                   describe(rows, cols, tokens, x_stride, out_stride,
+                            operation == kPlain ? CUDA_R_16BF : CUDA_R_8F_E4M3, static_cast<cudaDataType_t>(out_type)));
   struct Preference {
     cublasLtMatmulPreference_t get = nullptr;
     ~Preference() {
@@ -130,10 +160,10 @@ Result<cublasLtMatmulAlgo_t> CudaGemm::algorithm(const Key& key) {
   }
   cublasLtMatmulHeuristicResult_t found = {};
   int count = 0;
-  RETURN_IF_CUBLAS_ERROR(
-      cublasLtMatmulAlgoGetHeuristic(handle_, operation_, layouts.w.get(), layouts.x.get(), layouts.out.get(),
-                                     layouts.out.get(), preference.get, 1, &found, &count),
-      "choosing an algorithm");
+  RETURN_IF_CUBLAS_ERROR(cublasLtMatmulAlgoGetHeuristic(handle_, operations_[static_cast<size_t>(operation)],
+                                                        layouts.w.get(), layouts.x.get(), layouts.out.get(),
+                                                        layouts.out.get(), preference.get, 1, &found, &count),
+                         "choosing an algorithm");
   if (count < 1) {
     return Status{StatusCode::kDeviceError, "cuBLASLt has no algorithm for " + std::to_string(tokens) +
                                                 " tokens and a matrix of " + std::to_string(rows) + " rows and " +
@@ -143,23 +173,83 @@ Result<cublasLtMatmulAlgo_t> CudaGemm::algorithm(const Key& key) {
   return found.algo;
 }
 
-Status CudaGemm::multiply_plain(const CudaMatrix::Run& run, int64_t cols, const Tensor& x, void* out,
-                                const Tensor& out_tensor, cudaStream_t stream) {
-  const cudaDataType_t out_type = out_tensor.dtype == DType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF;
-  ASSIGN_OR_RETURN(const Layouts layouts,
-                   describe(run.rows, cols, x.rows, x.row_stride, out_tensor.row_stride, out_type));
+Status CudaGemm::multiply_by_library(const LibraryProduct& p, cudaStream_t stream) {
+  ASSIGN_OR_RETURN(const Layouts layouts, describe(p.run->rows, p.cols, p.tokens, p.x_stride, p.out_stride,
+                                                   p.operation == kPlain ? CUDA_R_16BF : CUDA_R_8F_E4M3, p.out_type));
   const float one = 1, zero = 0;
   cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
   // An algorithm need not fit every T of its bucket; then this T gets its own.
-  for (const int64_t tokens : {bucket_of(x.rows), x.rows}) {
-    const Key key = {run.rows, cols, tokens, x.row_stride, out_tensor.row_stride, out_type, alignment_of(out)};
+  for (const int64_t tokens : {bucket_of(p.tokens), p.tokens}) {
+    const Key key = {p.operation, p.run->rows,  p.cols,     tokens,
+                     p.x_stride,  p.out_stride, p.out_type, alignment_of(p.out)};
     ASSIGN_OR_RETURN(const cublasLtMatmulAlgo_t algo, algorithm(key));
-    status = cublasLtMatmul(handle_, operation_, &one, run.weights, layouts.w.get(), x.data, layouts.x.get(), &zero,
-                            out, layouts.out.get(), out, layouts.out.get(), &algo, workspace_->data(),
-                            kCublasWorkspaceBytes, stream);
+    status = cublasLtMatmul(handle_, operations_[p.operation], &one, p.run->weights, layouts.w.get(), p.x,
+                            layouts.x.get(), &zero, p.out, layouts.out.get(), p.out, layouts.out.get(), &algo,
+                            workspace_->data(), kCublasWorkspaceBytes, stream);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED && status != CUBLAS_STATUS_INVALID_VALUE) break;
   }
   return cublas_status(status, "multiplying by cuBLASLt");
+}
+
+Status CudaGemm::multiply_few(const CudaMatrix::Run& run, const Tensor& x, void* to, const Tensor& out,
+                              cudaStream_t stream) {
+  const int64_t step = kernels::cuda::max_gemv_tokens(run.format),
+                out_bytes = static_cast<int64_t>(dtype_size(out.dtype));
+  for (int64_t first = 0; first < x.rows; first += step) {
+    const int64_t tokens = std::min(step, x.rows - first);
+    RETURN_IF_CUDA_ERROR(
+        static_cast<cudaError_t>(kernels::cuda::gemv(
+            {run.format, run.weights, run.scales, run.rows, x.cols, x.row_range(first, tokens).data, x.row_stride,
+             static_cast<int32_t>(tokens), static_cast<std::byte*>(to) + first * out.row_stride * out_bytes,
+             out.row_stride, out.dtype == DType::kFloat32 ? ElementType::kFloat32 : ElementType::kBFloat16},
+            stream)),
+        "multiplying few tokens");
+  }
+  return ok_status();
+}
+
+Status CudaGemm::multiply_f8(const CudaMatrix::Run& run, const Tensor& x, void* to, const Tensor& out,
+                             std::optional<Operation>& quantized, cudaStream_t stream) {
+  const int64_t cols = x.cols, out_bytes = static_cast<int64_t>(dtype_size(out.dtype));
+  // What cuBLASLt asks of e4m3: 16 bytes everywhere.
+  if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || out.row_stride * out_bytes % 16 != 0) {
+    return multiply_few(run, x, to, out, stream);
+  }
+  const Operation operation = run.format == WeightFormat::kF8Blocks    ? kF8Blocks
+                              : f8_products_ == F8Products::kAllScales ? kF8Rows
+                                                                       : kF8Tensor;
+  if (f8_products_ == F8Products::kNone || (operation == kF8Tensor && !run.one_scale) || x.rows > f8_tokens_ ||
+      cols > f8_cols_) {
+    return internal_error("a product of FP8 weights that CudaGemm was not made for");
+  }
+  const int64_t tokens = operation == kF8Blocks ? x.rows / 4 * 4 : x.rows;
+  auto* x_f8 = static_cast<std::byte*>(workspace_->data()) + kCublasWorkspaceBytes;
+  auto* scales = reinterpret_cast<float*>(x_f8 + f8_bytes(f8_tokens_, f8_cols_));
+  auto* row_maxima =
+      reinterpret_cast<float*>(reinterpret_cast<std::byte*>(scales) + aligned(scale_bytes(f8_tokens_, f8_cols_)));
+  if (quantized != operation) {
+    const F8Scaling scaling = operation == kF8Blocks ? F8Scaling::kPerBlock
+                              : operation == kF8Rows ? F8Scaling::kPerRow
+                                                     : F8Scaling::kPerTensor;
+    RETURN_IF_CUDA_ERROR(
+        static_cast<cudaError_t>(kernels::cuda::quantize_f8(
+            {scaling, x.data, x.row_stride, static_cast<int32_t>(tokens), cols, x_f8, scales, tokens, row_maxima},
+            stream)),
+        "quantising activations");
+    quantized = operation;
+  }
+  const void* pointers[2] = {run.scales, scales};
+  for (const auto& [attribute, pointer] : {std::pair{CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &pointers[0]},
+                                           std::pair{CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &pointers[1]}}) {
+    RETURN_IF_CUBLAS_ERROR(cublasLtMatmulDescSetAttribute(operations_[operation], attribute, pointer, sizeof(*pointer)),
+                           "describing a product");
+  }
+  RETURN_IF_ERROR(multiply_by_library({operation, &run, cols, x_f8, cols, tokens, to, out.row_stride,
+                                       out.dtype == DType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF},
+                                      stream));
+  if (tokens == x.rows) return ok_status();
+  return multiply_few(run, x.row_range(tokens, x.rows - tokens),
+                      static_cast<std::byte*>(to) + tokens * out.row_stride * out_bytes, out, stream);
 }
 
 Status CudaGemm::multiply(const CudaMatrix& w, const Tensor& x, const Tensor& out, cudaStream_t stream) {
@@ -171,21 +261,23 @@ Status CudaGemm::multiply(const CudaMatrix& w, const Tensor& x, const Tensor& ou
   if (x.rows == 0) return ok_status();
   const auto tokens = static_cast<int32_t>(x.rows);
   const ElementType out_type = out.dtype == DType::kFloat32 ? ElementType::kFloat32 : ElementType::kBFloat16;
+  std::optional<Operation> quantized;
   for (const CudaMatrix::Run& run : w.runs()) {
     void* to = static_cast<std::byte*>(out.data) + run.first_row * static_cast<int64_t>(dtype_size(out.dtype));
     if (tokens <= kernels::cuda::max_gemv_tokens(run.format)) {
-      RETURN_IF_CUDA_ERROR(
-          static_cast<cudaError_t>(kernels::cuda::gemv({run.format, run.weights, run.scales, run.rows, w.cols(), x.data,
-                                                        x.row_stride, tokens, to, out.row_stride, out_type},
-                                                       stream)),
-          "multiplying few tokens");
+      RETURN_IF_ERROR(multiply_few(run, x, to, out, stream));
     } else if (run.format == WeightFormat::kBFloat16) {
-      RETURN_IF_ERROR(multiply_plain(run, w.cols(), x, to, out, stream));
+      RETURN_IF_ERROR(multiply_by_library({kPlain, &run, w.cols(), x.data, x.row_stride, tokens, to, out.row_stride,
+                                           out.dtype == DType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF},
+                                          stream));
+    } else if (kernels::cuda::is_f8_row_major(run.format)) {
+      RETURN_IF_ERROR(multiply_f8(run, x, to, out, quantized, stream));
     } else {
       if (kernels::cuda::gemm_weight_only_workspace_bytes(run.format, tokens, w.cols()) >
           static_cast<int64_t>(workspace_->size_bytes())) {
         return internal_error("a product larger than CudaGemm was made for");
       }
+      quantized.reset();  // the workspace is one
       RETURN_IF_CUDA_ERROR(static_cast<cudaError_t>(kernels::cuda::gemm_weight_only(
                                {run.format, run.weights, run.scales, run.rows, w.cols(), x.data, x.row_stride, tokens,
                                 to, out.row_stride, out_type, workspace_->data()},

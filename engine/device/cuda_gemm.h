@@ -1,11 +1,15 @@
 // CudaGemm: products of bf16 activations with a CudaMatrix on one stream. It chooses the path:
-//   few tokens                     kernels/cuda/gemv.h, every format
+//   few tokens                     kernels/cuda/gemv.h, every format; of e4m3 weights x stays bf16 (W8A16)
 //   more, bf16 weights             cuBLASLt, fp32 accumulation
-//   more, quantised weights        kernels/cuda/gemm_weight_only.h
+//   more, e4m3 weights row-major   cuBLASLt on both in e4m3 (W8A8): x is quantised by kernels/cuda/quantize_f8.h, per token where
+//                                  weights have scales of rows (9.0), per token and 128 columns where of blocks (9.0), else per
+//                                  tensor. With blocks cuBLASLt takes tokens in fours; the last three at most go to the GEMV.
+//   more, weights in tiles         kernels/cuda/gemm_weight_only.h
 // A cuBLASLt algorithm is the heuristic's first for (N, K, bucket of T, strides, alignment), asked once: all T of a bucket
 // (the powers of two from 8 on bound them) use it, so that a batch that grows by one does not change how sums are ordered.
 // All paths share one workspace: products run one after another on the stream. Calls may be captured into a graph.
-// Numerics (all paths): weights exact (quantised) or bf16, products exact, sums fp32, one rounding to the output's type.
+// Numerics (all paths): weights exact (quantised) or bf16, products exact, sums fp32, one rounding to the output's type. W8A8 alone
+// rounds x, to four bits of significand (quantize_f8.h's bound): there a batch of more tokens is less exact than a few.
 // Included by cuda_* sources only; used by the rank's thread.
 #pragma once
 
@@ -15,6 +19,7 @@
 #include <array>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "engine/device/cuda_matrix.h"
 #include "engine/device/cuda_memory.h"
@@ -25,10 +30,11 @@ class CudaGemm {
  public:
   // What cuBLASLt may use for split sums; NVIDIA's advice for Hopper.
   static constexpr int64_t kCublasWorkspaceBytes = 32 << 20;
-  static int64_t workspace_bytes(int64_t max_num_tokens, int64_t max_cols);
+  static int64_t workspace_bytes(int64_t max_num_tokens, int64_t max_cols, F8Products f8_products);
 
   // For products of at most so many tokens with matrices of at most so many columns.
-  static Result<std::unique_ptr<CudaGemm>> create(int64_t max_num_tokens, int64_t max_cols);
+  static Result<std::unique_ptr<CudaGemm>> create(int64_t max_num_tokens, int64_t max_cols,
+                                                  F8Products f8_products = F8Products::kNone);
   ~CudaGemm();
   CudaGemm(const CudaGemm&) = delete;
   CudaGemm& operator=(const CudaGemm&) = delete;
@@ -40,15 +46,35 @@ class CudaGemm {
   size_t num_algorithms() const { return algorithms_.size(); }
 
  private:
-  // N, K, T (a bucket's bound, or a count that its bucket's algorithm refused), x and out strides, out type, out alignment.
-  using Key = std::array<int64_t, 7>;
+  // Which operation, N, K, T (a bucket's bound, or a count that its bucket's algorithm refused), x and out strides, out type, out
+  // alignment.
+  using Key = std::array<int64_t, 8>;
+  enum Operation : uint8_t { kPlain, kF8Tensor, kF8Rows, kF8Blocks };
+  static constexpr int kNumOperations = 4;
+  // What a product is of, once its operands are as cuBLASLt takes them.
+  struct LibraryProduct {
+    Operation operation;
+    const CudaMatrix::Run* run;
+    int64_t cols;
+    const void* x;
+    int64_t x_stride;
+    int64_t tokens;
+    void* out;
+    int64_t out_stride;
+    cudaDataType_t out_type;
+  };
   CudaGemm() = default;
-  Status multiply_plain(const CudaMatrix::Run& run, int64_t cols, const Tensor& x, void* out, const Tensor& out_tensor,
-                        cudaStream_t stream);
+  Status multiply_by_library(const LibraryProduct& product, cudaStream_t stream);
+  // `quantized` says what the workspace holds of x already.
+  Status multiply_f8(const CudaMatrix::Run& run, const Tensor& x, void* to, const Tensor& out,
+                     std::optional<Operation>& quantized, cudaStream_t stream);
+  Status multiply_few(const CudaMatrix::Run& run, const Tensor& x, void* to, const Tensor& out, cudaStream_t stream);
   Result<cublasLtMatmulAlgo_t> algorithm(const Key& key);
 
   cublasLtHandle_t handle_ = nullptr;
-  cublasLtMatmulDesc_t operation_ = nullptr;
+  std::array<cublasLtMatmulDesc_t, kNumOperations> operations_ = {};
+  F8Products f8_products_ = F8Products::kNone;
+  int64_t f8_tokens_ = 0, f8_cols_ = 0;  // what the workspace has room for
   std::unique_ptr<CudaBuffer> workspace_;
   std::map<Key, cublasLtMatmulAlgo_t> algorithms_;
 };

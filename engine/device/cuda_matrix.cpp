@@ -19,6 +19,8 @@ using kernels::cuda::WeightFormat;
 constexpr int64_t kAlignment = 256;
 constexpr int64_t kMaxCols = 1 << 20;  // what the kernels take
 
+constexpr const char* kNotANumber = "an F8_E4M3 matrix holds a weight that is not a number (0x7f or 0xff)";
+
 int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 const uint8_t* bytes_of(const HostMatrix& part) { return reinterpret_cast<const uint8_t*>(part.data.data()); }
@@ -105,30 +107,96 @@ Status upload_f8_tiles(std::span<const HostMatrix> parts, const CudaMatrix::Run&
       is_finite = false;
     }
   }));
-  return is_finite ? ok_status() : data_loss("an F8_E4M3 matrix holds a weight that is not a number (0x7f or 0xff)");
+  return is_finite ? ok_status() : data_loss(kNotANumber);
+}
+
+// Row-major bytes go as they are; scales are spread to one a row, or their rows of blocks to a stride that is a multiple of 4.
+Status upload_f8_rows(std::span<const HostMatrix> parts, const CudaMatrix::Run& run, int64_t cols) {
+  std::vector<float> scales;
+  int64_t first = 0;
+  for (const HostMatrix& part : parts) {
+    for (const std::byte weight : part.data) {
+      if ((static_cast<uint8_t>(weight) & 0x7fu) == 0x7fu) return data_loss(kNotANumber);
+    }
+    RETURN_IF_ERROR(copy_to_device(bytes_of(part), run.weights + first * cols, part.rows * cols));
+    first += part.rows;
+    if (run.format == WeightFormat::kF8Rows) {
+      for (int64_t r = 0; r < part.rows; ++r) {
+        scales.push_back(part.scales[static_cast<size_t>(r / part.scale_block_rows)]);
+      }
+      continue;
+    }
+    const int64_t blocks = (cols + 127) / 128;
+    for (int64_t r = 0; r < (part.rows + 127) / 128; ++r) {
+      for (int64_t b = 0; b < kernels::cuda::block_scale_stride(cols); ++b) {
+        scales.push_back(b < blocks ? part.scales[static_cast<size_t>(r * blocks + b)] : 0.0f);
+      }
+    }
+  }
+  return copy_to_device(scales.data(), run.scales, static_cast<int64_t>(scales.size() * sizeof(float)));
+}
+
+bool has_one_scale(const HostMatrix& part) {
+  return std::all_of(part.scales.begin(), part.scales.end(), [&](float scale) { return scale == part.scales[0]; });
 }
 
 WeightFormat format_of(WeightType type) {
   return type == WeightType::kF8E4M3 ? WeightFormat::kF8Tiles : kernels::cuda::weight_format_of(*panel_type_of(type));
 }
 
+// Of a part that begins at `first_row` of its matrix: cuBLASLt asks for 16 bytes of alignment everywhere.
+WeightFormat format_of(const HostMatrix& part, int64_t first_row, F8Products f8_products) {
+  const WeightFormat format = format_of(part.type);
+  if (format != WeightFormat::kF8Tiles || part.rows % 16 != 0 || part.cols % 16 != 0 || first_row % 16 != 0)
+    return format;
+  const bool has_blocks = part.scale_block_rows == 128 && part.scale_block_cols == 128;
+  switch (f8_products) {
+    case F8Products::kNone: return format;
+    case F8Products::kTensorScales: return has_one_scale(part) ? WeightFormat::kF8Rows : format;
+    case F8Products::kAllScales: return has_blocks ? WeightFormat::kF8Blocks : WeightFormat::kF8Rows;
+  }
+  return format;
+}
+
+// Whether `part` goes on with the run that `before` ended in. Blocks of scales must go on where a block ends, and a product with
+// one scale takes one.
+bool continues(const CudaMatrix::Run& run, const HostMatrix& before, const HostMatrix& part, WeightFormat format,
+               F8Products f8_products) {
+  if (run.format != format) return false;
+  if (format == WeightFormat::kF8Blocks) return run.rows % 128 == 0;
+  if (format == WeightFormat::kF8Rows && f8_products == F8Products::kTensorScales)
+    return before.scales[0] == part.scales[0];
+  return true;
+}
+
 }  // namespace
 
-Result<std::unique_ptr<CudaMatrix>> CudaMatrix::create(std::span<const HostMatrix> parts, ThreadPool& pool) {
+F8Products f8_products_of(int compute_capability) {
+  if (compute_capability < 89) return F8Products::kNone;
+  return compute_capability == 90 ? F8Products::kAllScales : F8Products::kTensorScales;
+}
+
+Result<std::unique_ptr<CudaMatrix>> CudaMatrix::create(std::span<const HostMatrix> parts, ThreadPool& pool,
+                                                       F8Products f8_products) {
   if (parts.empty()) return invalid_argument("a weight matrix needs at least one part");
   std::unique_ptr<CudaMatrix> matrix(new CudaMatrix);
   matrix->cols_ = parts[0].cols;
-  for (const HostMatrix& part : parts) {
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const HostMatrix& part = parts[i];
     RETURN_IF_ERROR(check_host_matrix(part, matrix->cols_, "CUDA"));
-    const WeightFormat format = format_of(part.type);
+    const WeightFormat format = format_of(part, matrix->rows_, f8_products);
     if (part.cols % kernels::cuda::column_multiple(format) != 0 || part.cols > kMaxCols || part.rows > INT32_MAX) {
       return unsupported("the CUDA backend does not compute with a matrix of " + std::to_string(part.rows) +
                          " rows and " + std::to_string(part.cols) + " columns: the columns must be a multiple of " +
                          std::to_string(kernels::cuda::column_multiple(format)) + " and at most " +
                          std::to_string(kMaxCols));
     }
-    if (matrix->runs_.empty() || matrix->runs_.back().format != format) {
-      matrix->runs_.push_back({format, matrix->rows_, 0, nullptr, nullptr});
+    const bool one_scale = format == WeightFormat::kF8Rows && has_one_scale(part);
+    if (matrix->runs_.empty() || !continues(matrix->runs_.back(), parts[i - 1], part, format, f8_products)) {
+      matrix->runs_.push_back({format, matrix->rows_, 0, nullptr, nullptr, one_scale});
+    } else {
+      Run& run = matrix->runs_.back();
+      run.one_scale = run.one_scale && one_scale && parts[i - 1].scales[0] == part.scales[0];
     }
     matrix->runs_.back().rows += part.rows;
     matrix->rows_ += part.rows;
@@ -149,7 +217,7 @@ Result<std::unique_ptr<CudaMatrix>> CudaMatrix::create(std::span<const HostMatri
   for (size_t i = 0; i < matrix->runs_.size(); ++i) {
     Run& run = matrix->runs_[i];
     run.weights = base + offsets[2 * i];
-    if (kernels::cuda::is_quantised(run.format)) run.scales = base + offsets[2 * i + 1];
+    if (run.format != WeightFormat::kBFloat16) run.scales = base + offsets[2 * i + 1];
   }
   RETURN_IF_ERROR(matrix->upload(parts, pool));
   return matrix;
@@ -175,7 +243,9 @@ Status CudaMatrix::upload(std::span<const HostMatrix> parts, ThreadPool& pool) {
     const std::span<const HostMatrix> of_run = parts.subspan(first_part, next_part - first_part);
     if (run.format == WeightFormat::kF8Tiles) {
       RETURN_IF_ERROR(upload_f8_tiles(of_run, run, cols_, staging, pool));
-    } else if (kernels::cuda::is_quantised(run.format)) {
+    } else if (kernels::cuda::is_f8_row_major(run.format)) {
+      RETURN_IF_ERROR(upload_f8_rows(of_run, run, cols_));
+    } else if (kernels::cuda::is_tiled(run.format)) {
       RETURN_IF_ERROR(upload_blocks(of_run, run, cols_, staging, pool));
     }
   }

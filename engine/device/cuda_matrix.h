@@ -14,6 +14,11 @@
 
 namespace sextant {
 
+// With which scales of its operands cuBLASLt multiplies e4m3 by e4m3: none before compute capability 8.9, one for the tensor
+// from there on, on 9.0 also those of rows and of blocks. Weights whose scales it does not take are kept in tiles (W8A16).
+enum class F8Products : uint8_t { kNone, kTensorScales, kAllScales };
+F8Products f8_products_of(int compute_capability);
+
 class CudaMatrix final : public WeightMatrix {
  public:
   struct Run {
@@ -22,15 +27,17 @@ class CudaMatrix final : public WeightMatrix {
     int64_t rows;
     const uint8_t* weights;  // or quants; device memory, aligned to 256 bytes
     const uint8_t* scales;   // nullptr for bf16
+    bool one_scale = false;  // kF8Rows: all are equal
   };
 
   // Packs on the pool's threads and copies piece by piece: beside the matrix itself, at most kStagingBytes of host memory (or
   // one tile of 32 rows, where that is more). Refuses types, sizes and lengths that do not fit, plain types whose columns
   // are no multiple of 8.
   static constexpr int64_t kStagingBytes = 16 << 20;
-  static Result<std::unique_ptr<CudaMatrix>> create(std::span<const HostMatrix> parts, ThreadPool& pool);
+  static Result<std::unique_ptr<CudaMatrix>> create(std::span<const HostMatrix> parts, ThreadPool& pool,
+                                                    F8Products f8_products = F8Products::kNone);
 
-  // What size_bytes() of a matrix of one part will be.
+  // What size_bytes() of a matrix of one part will be; of F8_E4M3 in tiles, which take 3% more than its other layouts.
   static uint64_t bytes_of(WeightType type, int64_t rows, int64_t cols);
 
   int64_t rows() const override { return rows_; }

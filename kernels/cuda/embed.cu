@@ -15,6 +15,14 @@ template <WeightFormat kFormat>
 __device__ __forceinline__ void read_8(const EmbedArgs& args, int64_t row, int64_t i, float (&values)[8]) {
   if constexpr (kFormat == WeightFormat::kBFloat16) {
     unpack_8_bf16(static_cast<const uint4*>(args.weights)[row * (args.cols / 8) + i], values);
+  } else if constexpr (kIsF8RowMajor<kFormat>) {
+    const uint2 q = static_cast<const uint2*>(args.weights)[row * (args.cols / 8) + i];
+    unpack_8_e4m3(q.x, q.y, values);
+    const auto* scales = static_cast<const float*>(args.scales);
+    const float d =
+        kFormat == WeightFormat::kF8Rows ? scales[row] : scales[row / 128 * ((args.cols + 511) / 512 * 4) + i / 16];
+    SEXTANT_UNROLL
+    for (int k = 0; k < 8; ++k) values[k] *= d;
   } else {
     // The one row of a lane's tile that is wanted, as if it were row 0 of four.
     const int64_t tile = row / kTileRows * (args.cols / kTileCols) + i / 4;
@@ -76,6 +84,8 @@ int embed(const EmbedArgs& args, Stream stream) {
     case WeightFormat::kQ4_0: return launch(shape, stream, embed_kernel<WeightFormat::kQ4_0>, args);
     case WeightFormat::kQ4_1: return launch(shape, stream, embed_kernel<WeightFormat::kQ4_1>, args);
     case WeightFormat::kF8Tiles: return launch(shape, stream, embed_kernel<WeightFormat::kF8Tiles>, args);
+    case WeightFormat::kF8Rows: return launch(shape, stream, embed_kernel<WeightFormat::kF8Rows>, args);
+    case WeightFormat::kF8Blocks: return launch(shape, stream, embed_kernel<WeightFormat::kF8Blocks>, args);
   }
   return cudaErrorInvalidValue;
 }

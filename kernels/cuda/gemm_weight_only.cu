@@ -316,7 +316,9 @@ int gemm_weight_only(const GemmWeightOnlyArgs& args, Stream stream) {
     return cudaErrorInvalidValue;
   }
   switch (args.format) {
-    case WeightFormat::kBFloat16: return cudaErrorInvalidValue;  // cuBLASLt's
+    case WeightFormat::kBFloat16:
+    case WeightFormat::kF8Rows:
+    case WeightFormat::kF8Blocks: return cudaErrorInvalidValue;  // cuBLASLt's
     case WeightFormat::kQ8_0: return launch_format<WeightFormat::kQ8_0>(args, stream);
     case WeightFormat::kQ4_0: return launch_format<WeightFormat::kQ4_0>(args, stream);
     case WeightFormat::kQ4_1: return launch_format<WeightFormat::kQ4_1>(args, stream);

@@ -98,7 +98,84 @@ __global__ void __launch_bounds__(kPlainWarps * 32) gemv_plain_kernel(GemvArgs a
   }
 }
 
-// --- quantised --------------------------------------------------------------------------------------------------------
+// --- e4m3, row-major ---------------------------------------------------------------------------------------------------
+
+constexpr int kF8Vector = 16;  // weights of a load
+
+template <WeightFormat kFormat, int kTokens>
+__global__ void __launch_bounds__(kPlainWarps * 32) gemv_f8_kernel(GemvArgs args) {
+  constexpr bool kBlocks = kFormat == WeightFormat::kF8Blocks;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t group = (int64_t{blockIdx.x} * kPlainWarps * 32 + threadIdx.x) / 32;
+  const int64_t first_row = group * kRowsPerGroup;
+  const int num_vectors = static_cast<int>(args.cols / kF8Vector);
+  const uint4* rows[kRowsPerGroup];
+  const float* scales[kRowsPerGroup];
+  SEXTANT_UNROLL
+  for (int r = 0; r < kRowsPerGroup; ++r) {  // a row past the end computes the last one again and writes nothing
+    const int64_t row = first_row + r < args.rows ? first_row + r : args.rows - 1;
+    rows[r] = static_cast<const uint4*>(args.weights) + row * num_vectors;
+    scales[r] = static_cast<const float*>(args.scales) + (kBlocks ? row / 128 * ((args.cols + 511) / 512 * 4) : row);
+  }
+  PlainBatch<32> batch;
+  batch.load(rows, lane, num_vectors);
+  grid_dependency_wait();
+  grid_dependency_launch();
+
+  float sums[kTokens][kRowsPerGroup] = {};
+  for (int first = lane;;) {
+    SEXTANT_UNROLL
+    for (int u = 0; u < kPlainUnroll; ++u) {
+      const int v = first + u * 32;
+      float of_block[kTokens][kRowsPerGroup] = {};
+      SEXTANT_UNROLL
+      for (int half = 0; half < 2; ++half) {
+        float w[kRowsPerGroup][8];
+        SEXTANT_UNROLL
+        for (int r = 0; r < kRowsPerGroup; ++r) {
+          const uint4& q = batch.w[u][r];
+          unpack_8_e4m3(half == 0 ? q.x : q.z, half == 0 ? q.y : q.w, w[r]);
+        }
+        SEXTANT_UNROLL
+        for (int t = 0; t < kTokens; ++t) {
+          const bf16* from = static_cast<const bf16*>(args.x) + t * args.x_stride + v * kF8Vector + half * 8;
+          float x[8];
+          unpack_8_bf16(v < num_vectors ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0), x);
+          SEXTANT_UNROLL
+          for (int r = 0; r < kRowsPerGroup; ++r) {
+            float& sum = kBlocks ? of_block[t][r] : sums[t][r];
+            SEXTANT_UNROLL
+            for (int k = 0; k < 8; ++k) sum += w[r][k] * x[k];
+          }
+        }
+      }
+      if constexpr (kBlocks) {
+        SEXTANT_UNROLL
+        for (int r = 0; r < kRowsPerGroup; ++r) {
+          const float scale = v < num_vectors ? scales[r][v / (128 / kF8Vector)] : 0.0f;
+          SEXTANT_UNROLL
+          for (int t = 0; t < kTokens; ++t) sums[t][r] += scale * of_block[t][r];
+        }
+      }
+    }
+    first += kPlainUnroll * 32;
+    if (first - lane >= num_vectors) break;
+    batch.load(rows, first, num_vectors);
+  }
+
+  SEXTANT_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    const bool second = lane % 2 != 0;
+    float sum = (second ? sums[t][1] : sums[t][0]) + __shfl_xor_sync(kFullWarp, second ? sums[t][0] : sums[t][1], 1);
+    SEXTANT_UNROLL
+    for (int distance = 2; distance < 32; distance *= 2) sum += __shfl_xor_sync(kFullWarp, sum, distance);
+    if (lane < kRowsPerGroup && first_row + lane < args.rows) {
+      store_output(args, t, first_row + lane, kBlocks ? sum : sum * (second ? scales[1] : scales[0])[0]);
+    }
+  }
+}
+
+// --- tiles --------------------------------------------------------------------------------------------------------
 
 constexpr int kMaxTileWarps = 16;
 constexpr int kMaxTileTokens = 2;
@@ -213,6 +290,20 @@ int launch_plain(const GemvArgs& args, Stream stream) {
 }
 
 template <WeightFormat kFormat>
+int launch_f8(const GemvArgs& args, Stream stream) {
+  constexpr int64_t kRowsPerBlock = kPlainWarps * kRowsPerGroup;
+  const LaunchShape shape{.grid = dim3(static_cast<unsigned>((args.rows + kRowsPerBlock - 1) / kRowsPerBlock)),
+                          .block = dim3(kPlainWarps * 32),
+                          .overlaps_previous = true};
+  switch (args.num_tokens) {
+    case 1: return launch(shape, stream, gemv_f8_kernel<kFormat, 1>, args);
+    case 2: return launch(shape, stream, gemv_f8_kernel<kFormat, 2>, args);
+    case 3: return launch(shape, stream, gemv_f8_kernel<kFormat, 3>, args);
+    default: return launch(shape, stream, gemv_f8_kernel<kFormat, 4>, args);
+  }
+}
+
+template <WeightFormat kFormat>
 int launch_tiles(const GemvArgs& args, Stream stream) {
   const int64_t wanted = args.cols / kTileCols / 8;
   const auto warps = static_cast<unsigned>(wanted < 1 ? 1 : wanted > kMaxTileWarps ? kMaxTileWarps : wanted);
@@ -247,6 +338,8 @@ int gemv(const GemvArgs& args, Stream stream) {
     case WeightFormat::kQ4_0: return launch_tiles<WeightFormat::kQ4_0>(args, stream);
     case WeightFormat::kQ4_1: return launch_tiles<WeightFormat::kQ4_1>(args, stream);
     case WeightFormat::kF8Tiles: return launch_tiles<WeightFormat::kF8Tiles>(args, stream);
+    case WeightFormat::kF8Rows: return launch_f8<WeightFormat::kF8Rows>(args, stream);
+    case WeightFormat::kF8Blocks: return launch_f8<WeightFormat::kF8Blocks>(args, stream);
   }
   return cudaErrorInvalidValue;
 }

@@ -10,17 +10,20 @@
 //   kBFloat16: a group of 32 lanes (K >= 1024) or 8 computes two rows; 4 warps a block, no shared memory. A thread has 8 loads
 //     under way and 56 registers at T = 1: with N = 4096 an SM of 132 holds 15 warps, 62 KB under way; 25 KB cover
 //     700 ns at 4.8 TB/s.
-//   quantised: a block computes a tile of 32 rows; its warps (one per 8 tiles along K, at most 16) take turns along K. A thread
+//   kF8Rows, kF8Blocks: the same with 16 weights a load, groups of 32 lanes; x stays bf16 (W8A16).
+//   tiles: a block computes a tile of 32 rows; its warps (one per 8 tiles along K, at most 16) take turns along K. A thread
 //     has 48 to 64 bytes under way. About 3.5 instructions a weight at T = 1, near what an SM can issue at the full rate of
 //     memory, which is why 3 tokens go to the tensor cores (gemm_weight_only.h).
 //
 // Determinism: a row's result depends on that row, on K and on the format alone, not on T nor on its place.
-// Recipe, fp32. kBFloat16: a lane sums its columns in the order of k, then the lanes of the group in a butterfly. Quantised:
+// Recipe, fp32. kBFloat16: a lane sums its columns in the order of k, then the lanes of the group in a butterfly. kF8Rows likewise,
+// times the scale; kF8Blocks: a lane sums 16 columns in order, acc += scale * sum. Tiles:
 // per lane and block, over its 8 columns, s = (sum of (offset + q) x) - (sum of offset x), each in the order of k (offset 384 for
 // kQ8_0, 0 for kF8Tiles, else at most 264: the bits of q are put into a mantissa without a conversion); acc += d s, for kQ4_1 then
 // acc += m (sum of x); then over 4 lanes, then over warps in order. Hence with u = 2^-24, before the output is rounded,
 //   kBFloat16   |error| <= u (K / 8 + 13) sum |x w|  (K / 32 + 13 where K >= 1024)
-//   quantised   |error| <= u sum |x| (e |d| + (K / 16 + 28) (|d q| + |m|)), e = 7544 for kQ8_0, 0 for kF8Tiles,
+//   kF8Rows, kF8Blocks  |error| <= u (K / 16 + 40) sum |x w|
+//   tiles       |error| <= u sum |x| (e |d| + (K / 16 + 28) (|d q| + |m|)), e = 7544 for kQ8_0, 0 for kF8Tiles,
 //               else 4544
 #pragma once
 
@@ -31,7 +34,7 @@
 
 namespace sextant::kernels::cuda {
 
-constexpr int32_t max_gemv_tokens(WeightFormat format) { return is_quantised(format) ? 2 : 4; }
+constexpr int32_t max_gemv_tokens(WeightFormat format) { return is_tiled(format) ? 2 : 4; }
 
 struct GemvArgs {
   WeightFormat format;

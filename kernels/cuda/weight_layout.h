@@ -7,7 +7,11 @@
 // kF8Tiles     e4m3 as the file has it, K a multiple of 32, in the same tiles of 1024 bytes, and
 //   scales  [ceil(N / 32)][ceil(K / 128)][group 8][4] of fp32 (128 bytes for four tiles): one per row and 128 columns, where
 //           the file has one per tensor, per row or per block of 128 x 128. w = e4m3 * scale.
-// Both planes are one stream for whoever goes along K. Rows past N are zero: quants that mean 0, d = m = 0.
+// kF8Rows      e4m3 row-major [N, K], K a multiple of 16, and scales [N] of fp32: what cuBLASLt's OUTER_VEC_32F and SCALAR_32F (all
+//              equal then) and the GEMV read.
+// kF8Blocks    e4m3 row-major [N, K], K a multiple of 16, and scales [ceil(N / 128)][ceil(K / 128) rounded up to 4] of fp32, one
+//              for each 128 x 128: cuBLASLt's BLK128x128_32F.
+// Both planes of tiles are one stream for whoever goes along K. Rows past N are zero: quants that mean 0, d = m = 0.
 //
 // A tile is what one warp reads with 128-bit loads, lane l = 4 group + member (as in mma.m16n8k16) holding of rows
 // group + 8 j, j = 0..3, the columns 8 member .. 8 member + 7:
@@ -22,14 +26,21 @@
 
 namespace sextant::kernels::cuda {
 
-enum class WeightFormat : uint8_t { kBFloat16, kQ8_0, kQ4_0, kQ4_1, kF8Tiles };
+enum class WeightFormat : uint8_t { kBFloat16, kQ8_0, kQ4_0, kQ4_1, kF8Tiles, kF8Rows, kF8Blocks };
 
 inline constexpr int kTileRows = 32;
 inline constexpr int kTileCols = 32;
 
-constexpr bool is_quantised(WeightFormat format) { return format != WeightFormat::kBFloat16; }
+constexpr bool is_f8_row_major(WeightFormat format) {
+  return format == WeightFormat::kF8Rows || format == WeightFormat::kF8Blocks;
+}
+constexpr bool is_tiled(WeightFormat format) { return format != WeightFormat::kBFloat16 && !is_f8_row_major(format); }
 // K is a multiple of this.
-constexpr int64_t column_multiple(WeightFormat format) { return is_quantised(format) ? kTileCols : 8; }
+constexpr int64_t column_multiple(WeightFormat format) {
+  return is_tiled(format) ? kTileCols : is_f8_row_major(format) ? 16 : 8;
+}
+// kF8Blocks: scales from one row of blocks to the next.
+constexpr int64_t block_scale_stride(int64_t cols) { return ((cols + 127) / 128 + 3) / 4 * 4; }
 constexpr int64_t quant_tile_bytes(WeightFormat format) {
   return format == WeightFormat::kQ8_0 || format == WeightFormat::kF8Tiles ? 1024 : 512;
 }
@@ -46,10 +57,13 @@ constexpr int64_t num_row_tiles(int64_t rows) { return (rows + kTileRows - 1) / 
 
 // Bytes of the two planes; a plain format has no scales.
 constexpr int64_t weight_bytes(WeightFormat format, int64_t rows, int64_t cols) {
-  return is_quantised(format) ? num_row_tiles(rows) * (cols / kTileCols) * quant_tile_bytes(format) : rows * cols * 2;
+  return is_tiled(format) ? num_row_tiles(rows) * (cols / kTileCols) * quant_tile_bytes(format)
+                          : rows * cols * (is_f8_row_major(format) ? 1 : 2);
 }
 constexpr int64_t scale_bytes(WeightFormat format, int64_t rows, int64_t cols) {
-  return is_quantised(format) ? num_row_tiles(rows) * scales_per_row_tile(format, cols) * scale_tile_bytes(format) : 0;
+  if (format == WeightFormat::kF8Rows) return rows * 4;
+  if (format == WeightFormat::kF8Blocks) return (rows + 127) / 128 * block_scale_stride(cols) * 4;
+  return is_tiled(format) ? num_row_tiles(rows) * scales_per_row_tile(format, cols) * scale_tile_bytes(format) : 0;
 }
 
 }  // namespace sextant::kernels::cuda

@@ -21,6 +21,8 @@ __device__ __forceinline__ void unpack_8_bf16(const uint4& v, float (&x)[8]) {
 }
 
 template <WeightFormat kFormat>
+inline constexpr bool kIsF8RowMajor = is_f8_row_major(kFormat);
+template <WeightFormat kFormat>
 inline constexpr int kQuantTileBytes = static_cast<int>(quant_tile_bytes(kFormat));
 template <WeightFormat kFormat>
 inline constexpr int kScaleTileBytes = static_cast<int>(scale_tile_bytes(kFormat));
@@ -38,6 +40,19 @@ __device__ __forceinline__ int num_scale_entries(int num_tiles) {
 __device__ __forceinline__ uint32_t bf16_pair_of_e4m3(uint32_t pair) {
   constexpr uint32_t kTwoTo120 = 0x7b807b80u, kMinusZero = 0x80008000u;
   return fma_bf16x2((pair & 0x80008000u) | (pair >> 4 & 0x07f007f0u), kTwoTo120, kMinusZero);
+}
+
+// Eight e4m3 in the order of memory, exactly.
+__device__ __forceinline__ void unpack_8_e4m3(uint32_t low, uint32_t high, float (&x)[8]) {
+  const uint32_t words[2] = {low, high};
+  SEXTANT_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t even = bf16_pair_of_e4m3(words[i] << 8), odd = bf16_pair_of_e4m3(words[i]);
+    x[4 * i] = low_bf16(even);
+    x[4 * i + 1] = low_bf16(odd);
+    x[4 * i + 2] = high_bf16(even);
+    x[4 * i + 3] = high_bf16(odd);
+  }
 }
 
 // The tile words that a lane holds: for each of its four rows j (group + 8 j) eight columns.

@@ -1,7 +1,8 @@
 // cuBLASLt's matrix products on the CPU: d = alpha op(a) op(b) + beta c, sums in fp32 in the order of k, one rounding at the end.
 // An error is at most K 2^-24 of the sum of magnitudes; the library's own order of sums is another. Where the library would ask
 // for workspace (few outputs, long sums: split K), so does this, and overwrites it, so that a workspace too small or in use
-// shows. Sources of what is refused: cuBLAS 13.0, "cublasLtMatmul", "cublasLtMatmulPreferenceAttributes_t".
+// shows. Scales of fp8 operands are applied to the sum, those of blocks of 128 to the sum of their block. Sources of what is
+// refused: cuBLAS 13.0, "cublasLtMatmul", "cublasLtMatmulPreferenceAttributes_t", "Narrow Precision Data Types Usage".
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -20,6 +21,8 @@ struct cublasLtMatmulDescShadow {
   cublasComputeType_t compute;
   cudaDataType_t scale;
   int32_t transposed[2] = {CUBLAS_OP_N, CUBLAS_OP_N};
+  int32_t scale_mode[2] = {CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F, CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F};
+  const float* scales[2] = {nullptr, nullptr};
 };
 struct cublasLtMatrixLayoutShadow {
   cudaDataType_t type;
@@ -81,12 +84,29 @@ struct Product {
   const void *a_data, *b_data, *c_data;
   void* d_data;
   float alpha, beta;
+  int32_t a_mode, b_mode;
+  const float *a_scales, *b_scales;
   void* workspace;
   size_t workspace_bytes;
+  bool by_blocks() const { return a_mode >= CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F; }
   size_t m() const { return d.rows; }
   size_t n() const { return d.cols; }
   size_t k() const { return a_transposed ? a.rows : a.cols; }
 };
+
+// Scale modes: for the tensor from 8.9 on; vectors and blocks on 9.0 alone, both operands', not both of 128 x 128; M and N multiples
+// of 4 for blocks.
+bool scales_supported(const cublasLtMatmulDescShadow& desc, uint64_t m, uint64_t n, int capability) {
+  const int32_t a = desc.scale_mode[0], b = desc.scale_mode[1];
+  if (a == CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F && b == a) return true;
+  if (capability != 90) return false;
+  if (a == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F) return b == a;
+  const auto is_block = [](int32_t mode) {
+    return mode == CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F || mode == CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F;
+  };
+  return is_block(a) && is_block(b) && (a == CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F || a != b) && m % 4 == 0 &&
+         n % 4 == 0;
+}
 
 // Whether the library has any algorithm for it.
 cublasStatus_t check(const cublasLtMatmulDescShadow& desc, const Layout& a, const Layout& b, const Layout& c,
@@ -113,8 +133,14 @@ cublasStatus_t check(const cublasLtMatmulDescShadow& desc, const Layout& a, cons
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
     const bool supported = is_fp8(a.type) && is_fp8(b.type) && !(a.type == CUDA_R_8F_E5M2 && b.type == a.type) && ta &&
                            !tb && m % 16 == 0 && k % 16 == 0 && a.ld % 16 == 0 && b.ld % 16 == 0 &&
-                           is_one_of(d.type, {CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F}) && major * 10 + minor >= 89;
+                           is_one_of(d.type, {CUDA_R_16BF, CUDA_R_16F, CUDA_R_32F}) && major * 10 + minor >= 89 &&
+                           scales_supported(desc, m, n, major * 10 + minor);
     return supported ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  for (int i = 0; i < 2; ++i) {
+    if (desc.scales[i] != nullptr || desc.scale_mode[i] != CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F) {
+      return CUBLAS_STATUS_INVALID_VALUE;
+    }
   }
   const bool supported = a.type == b.type && (d.type == a.type || d.type == CUDA_R_32F);
   return supported ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
@@ -126,7 +152,8 @@ constexpr uint64_t kMagic = 0x53454C54414C474Full;
 
 uint64_t types_of(const cublasLtMatmulDescShadow& desc, const Layout& a, const Layout& b, const Layout& d) {
   return static_cast<uint64_t>(a.type) | static_cast<uint64_t>(b.type) << 8 | static_cast<uint64_t>(d.type) << 16 |
-         static_cast<uint64_t>(desc.transposed[0]) << 24 | static_cast<uint64_t>(desc.transposed[1]) << 32;
+         static_cast<uint64_t>(desc.transposed[0]) << 24 | static_cast<uint64_t>(desc.transposed[1]) << 32 |
+         static_cast<uint64_t>(desc.scale_mode[0]) << 40 | static_cast<uint64_t>(desc.scale_mode[1]) << 48;
 }
 
 constexpr size_t kLanes = 8;
@@ -134,10 +161,38 @@ using Lanes = float __attribute__((vector_size(kLanes * sizeof(float))));
 
 // kLanes rows of d x kColumns columns: one chain of fp32 additions each, in the order of k.
 template <size_t kColumns>
-void multiply_tile(const Lanes* a, const float* b, size_t k_count, Lanes (&sums)[kColumns]) {
+void multiply_tile(const Lanes* a, const float* b, size_t b_stride, size_t k_count, Lanes (&sums)[kColumns]) {
   for (Lanes& sum : sums) sum = Lanes{};
   for (size_t k = 0; k < k_count; ++k) {
-    for (size_t j = 0; j < kColumns; ++j) sums[j] += a[k] * b[j * k_count + k];
+    for (size_t j = 0; j < kColumns; ++j) sums[j] += a[k] * b[j * b_stride + k];
+  }
+}
+
+// Of row (or column) i, where scales are the tensor's or the row's.
+float outer_scale(int32_t mode, const float* scales, size_t i) {
+  if (scales == nullptr) return 1;
+  return scales[mode == CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F ? i : 0];
+}
+// Of row i (of `count`) and the block of 128 along K: VEC128 has rows side by side, BLK128x128 blocks along K, in fours.
+float block_scale(int32_t mode, const float* scales, size_t i, size_t count, size_t block, size_t num_blocks) {
+  if (mode == CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F) return scales[block * count + i];
+  return scales[i / 128 * ((num_blocks + 3) / 4 * 4) + block];
+}
+template <size_t kColumns>
+void multiply_blocks(const Product& p, const Lanes* a, const float* b, size_t first_row, size_t rows,
+                     size_t first_column, size_t columns, Lanes (&sums)[kColumns]) {
+  for (Lanes& sum : sums) sum = Lanes{};
+  const size_t num_blocks = (p.k() + 127) / 128;
+  for (size_t block = 0; block < num_blocks; ++block) {
+    Lanes of_block[kColumns];
+    multiply_tile(a + block * 128, b + block * 128, p.k(), std::min<size_t>(128, p.k() - block * 128), of_block);
+    for (size_t j = 0; j < std::min(kColumns, columns); ++j) {
+      const float of_b = block_scale(p.b_mode, p.b_scales, first_column + j, p.n(), block, num_blocks);
+      for (size_t r = 0; r < rows; ++r) {
+        sums[j][r] +=
+            of_block[j][r] * (block_scale(p.a_mode, p.a_scales, first_row + r, p.m(), block, num_blocks) * of_b);
+      }
+    }
   }
 }
 
@@ -175,10 +230,17 @@ void run(const Product& p) {
       }
       for (size_t n = 0; n < columns; n += kColumns) {
         Lanes sums[kColumns];
-        multiply_tile(a.data(), b.data() + n * k_count, k_count, sums);
+        if (p.by_blocks()) {
+          multiply_blocks(p, a.data(), b.data() + n * k_count, m0, rows, n0 + n, columns - n, sums);
+        } else {
+          multiply_tile(a.data(), b.data() + n * k_count, k_count, k_count, sums);
+        }
         for (size_t j = 0; j < std::min(kColumns, columns - n); ++j) {
           for (size_t r = 0; r < rows; ++r) {
-            float value = p.alpha * sums[j][r];
+            float value = sums[j][r];
+            if (!p.by_blocks())
+              value *= outer_scale(p.a_mode, p.a_scales, m0 + r) * outer_scale(p.b_mode, p.b_scales, n0 + n + j);
+            value *= p.alpha;
             if (p.beta != 0) {
               value += p.beta * load(p.c.type, p.c_data, (n0 + n + j) * static_cast<size_t>(p.c.ld) + m0 + r);
             }
@@ -233,13 +295,26 @@ cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComput
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) { return destroy(desc); }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attribute,
                                               const void* value, size_t bytes) {
-  if (desc == nullptr || value == nullptr || bytes != sizeof(int32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (desc == nullptr || value == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
+  if (attribute == CUBLASLT_MATMUL_DESC_A_SCALE_POINTER || attribute == CUBLASLT_MATMUL_DESC_B_SCALE_POINTER) {
+    if (bytes != sizeof(void*)) return CUBLAS_STATUS_INVALID_VALUE;
+    std::memcpy(&desc->scales[attribute - CUBLASLT_MATMUL_DESC_A_SCALE_POINTER], value, bytes);
+    return CUBLAS_STATUS_SUCCESS;
+  }
+  if (bytes != sizeof(int32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (attribute == CUBLASLT_MATMUL_DESC_A_SCALE_MODE || attribute == CUBLASLT_MATMUL_DESC_B_SCALE_MODE) {
+    int32_t& mode = desc->scale_mode[attribute - CUBLASLT_MATMUL_DESC_A_SCALE_MODE];
+    std::memcpy(&mode, value, bytes);
+    return mode >= 0 && mode <= CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F ? CUBLAS_STATUS_SUCCESS
+                                                                            : CUBLAS_STATUS_INVALID_VALUE;
+  }
   int32_t operation = 0;
   std::memcpy(&operation, value, sizeof(operation));
   if (operation < CUBLAS_OP_N || operation > CUBLAS_OP_C) return CUBLAS_STATUS_INVALID_VALUE;
   switch (attribute) {
     case CUBLASLT_MATMUL_DESC_TRANSA: desc->transposed[0] = operation; return CUBLAS_STATUS_SUCCESS;
     case CUBLASLT_MATMUL_DESC_TRANSB: desc->transposed[1] = operation; return CUBLAS_STATUS_SUCCESS;
+    default: break;
   }
   return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -325,8 +400,20 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                   .d_data = d,
                   .alpha = *static_cast<const float*>(alpha),
                   .beta = *static_cast<const float*>(beta),
+                  .a_mode = desc->scale_mode[0],
+                  .b_mode = desc->scale_mode[1],
+                  .a_scales = desc->scales[0],
+                  .b_scales = desc->scales[1],
                   .workspace = workspace,
                   .workspace_bytes = algo->data[kWorkspaceWord]};
+  for (int i = 0; i < 2; ++i) {
+    // Vectors and blocks need their scales, those of blocks on 16 bytes.
+    const bool is_block = desc->scale_mode[i] >= CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F;
+    if ((desc->scale_mode[i] != CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F && desc->scales[i] == nullptr) ||
+        reinterpret_cast<uintptr_t>(desc->scales[i]) % (is_block ? 16 : 4) != 0) {
+      return CUBLAS_STATUS_INVALID_VALUE;
+    }
+  }
   if (product.beta != 0 && c == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
   if (product.workspace_bytes > workspace_bytes || (product.workspace_bytes > 0 && workspace == nullptr) ||
       reinterpret_cast<uintptr_t>(workspace) % 16 != 0) {

@@ -39,6 +39,20 @@ const DeviceProfile& profile_sm_80() {
   return profile;
 }
 
+const DeviceProfile& profile_sm_89() {
+  static const DeviceProfile profile{.name = "NVIDIA L40S (emulated)",
+                                     .major = 8,
+                                     .minor = 9,
+                                     .num_multiprocessors = 142,
+                                     .shared_per_block_opt_in_bytes = 99 << 10,
+                                     .shared_per_multiprocessor_bytes = 100 << 10,
+                                     .l2_bytes = 96 << 20,
+                                     .memory_bus_bits = 384,
+                                     .clock_khz = 2'520'000,
+                                     .memory_clock_khz = 9'001'000};
+  return profile;
+}
+
 const DeviceProfile& profile_sm_90() {
   static const DeviceProfile profile{.name = "NVIDIA H100 80GB HBM3 (emulated)",
                                      .major = 9,
@@ -58,8 +72,10 @@ Machine machine_from_environment() {
   if (const char* name = std::getenv("SEXTANT_SIMT_PROFILE"); name != nullptr && *name != '\0') {
     if (std::strcmp(name, "sm_90") == 0) {
       machine.profile = profile_sm_90();
+    } else if (std::strcmp(name, "sm_89") == 0) {
+      machine.profile = profile_sm_89();
     } else if (std::strcmp(name, "sm_80") != 0) {
-      refuse("SEXTANT_SIMT_PROFILE", name, "sm_80 or sm_90");
+      refuse("SEXTANT_SIMT_PROFILE", name, "sm_80, sm_89 or sm_90");
     }
   }
   machine.num_devices = static_cast<int>(number_from_environment("SEXTANT_SIMT_DEVICES", 1, 0));

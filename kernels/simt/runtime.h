@@ -27,6 +27,7 @@ struct DeviceProfile {
   int memory_clock_khz;
 };
 const DeviceProfile& profile_sm_80();  // A100
+const DeviceProfile& profile_sm_89();  // L40S
 const DeviceProfile& profile_sm_90();  // H100
 
 struct Machine {
@@ -37,7 +38,7 @@ struct Machine {
   int driver_version =
       0;  // 0: the one that this runtime was made for; -1: no driver; else as cudaDriverGetVersion says it
 };
-// The environment: SEXTANT_SIMT_PROFILE (sm_80, sm_90), SEXTANT_SIMT_DEVICES, SEXTANT_SIMT_MEMORY_BYTES,
+// The environment: SEXTANT_SIMT_PROFILE (sm_80, sm_89, sm_90), SEXTANT_SIMT_DEVICES, SEXTANT_SIMT_MEMORY_BYTES,
 // SEXTANT_SIMT_PROTECTION (off, cheap, always). A value that is none of these ends the process.
 Machine machine_from_environment();
 // Another machine, with nothing allocated, queued or failed. Every handle and device pointer of before is invalid. For tests.

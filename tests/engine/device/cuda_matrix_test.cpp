@@ -7,6 +7,7 @@
 
 #include "engine/device/cuda_gemm.h"
 #include "tests/kernels/cuda/cuda_test_support.h"
+#include "tests/kernels/cuda/packed_matrix.h"
 
 namespace sextant {
 namespace {
@@ -242,6 +243,133 @@ TEST_F(CudaMatrixTest, ProductsMayBeCaptured) {
   }
   cudaStreamDestroy(stream);
 }
+
+#if defined(SEXTANT_SIMT)
+// e4m3 with every kind of scale on every compute capability, by every path. Where x is quantised, |x - x'| is bounded by
+// quantize_f8.h, and by that the product's error by the sum of |x - x'| |w|.
+class F8ProductsTest : public CudaMatrixTest, public testing::WithParamInterface<int> {
+ protected:
+  F8ProductsTest() {
+    simt::Machine machine;
+    machine.profile = GetParam() == 80   ? simt::profile_sm_80()
+                      : GetParam() == 89 ? simt::profile_sm_89()
+                                         : simt::profile_sm_90();
+    simt::set_machine(machine);
+  }
+  ~F8ProductsTest() override { simt::set_machine(simt::machine_from_environment()); }
+
+  // The largest of what shares a scale with x[t, k] when a batch of `tokens` is quantised.
+  double largest(const std::vector<float>& x, int64_t tokens, int64_t cols, int64_t t, int64_t k,
+                 bool by_blocks) const {
+    int64_t first_row = t, last_row = t, first = 0, last = cols;
+    if (GetParam() == 89) first_row = 0, last_row = tokens - 1;
+    if (by_blocks) first = k / 128 * 128, last = std::min(first + 128, cols);
+    double found = 0;
+    for (int64_t r = first_row; r <= last_row; ++r) {
+      for (int64_t c = first; c < last; ++c) {
+        found = std::max(found, std::fabs(double{x[static_cast<size_t>(r * cols + c)]}));
+      }
+    }
+    return found;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(ComputeCapability, F8ProductsTest, testing::Values(80, 89, 90));
+
+TEST_P(F8ProductsTest, AgreeWithReferenceByEveryPath) {
+  using kernels::cuda::F8Matrix;
+  using kernels::cuda::FileType;
+  using kernels::cuda::WeightFormat;
+  const F8Products products = f8_products_of(GetParam());
+  const int64_t cols = 288;
+  for (const FileType type : {FileType::kF8Tensor, FileType::kF8Rows, FileType::kF8Blocks}) {
+    // Parts as of q, k, v: the second has other scales, the third does not end on a tile and is followed by one that
+    // begins where cuBLASLt would find no 16 bytes.
+    const std::vector<int64_t> part_rows = {128, 48, 24, 32};
+    std::vector<F8Matrix> parts;
+    std::vector<HostMatrix> host;
+    std::vector<double> values;
+    for (const int64_t rows : part_rows) parts.emplace_back(type, rows, cols, *this);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      host.push_back({WeightType::kF8E4M3, part_rows[i], cols, std::as_bytes(std::span(parts[i].bytes)),
+                      parts[i].scales, parts[i].block_rows, parts[i].block_cols});
+      values.insert(values.end(), parts[i].values.begin(), parts[i].values.end());
+    }
+    const auto matrix = CudaMatrix::create(host, pool_, products);
+    ASSERT_TRUE(matrix.ok()) << matrix.status().message();
+    const bool is_row_major =
+        products == F8Products::kAllScales || (products == F8Products::kTensorScales && type == FileType::kF8Tensor);
+    const WeightFormat row_major = type == FileType::kF8Blocks ? WeightFormat::kF8Blocks : WeightFormat::kF8Rows;
+    EXPECT_EQ((*matrix)->runs()[0].format, is_row_major ? row_major : WeightFormat::kF8Tiles);
+    EXPECT_EQ((*matrix)->runs().back().format, WeightFormat::kF8Tiles) << "rows that begin at 200";
+    const int64_t rows = (*matrix)->rows();
+    auto gemm = CudaGemm::create(24, cols, products);
+    ASSERT_TRUE(gemm.ok()) << gemm.status().message();
+    for (const int64_t tokens : {1, 2, 4, 5, 8, 19, 24}) {
+      for (const DType out_type : {DType::kFloat32, DType::kBFloat16}) {
+        const int64_t out_stride = rows + 8;
+        Stack shape;
+        shape.rows = rows;
+        shape.cols = cols;
+        Operands operands(bf16_numbers(tokens * cols), tokens, shape, out_type, out_stride);
+        const Status status = (*gemm)->multiply(**matrix, operands.x_tensor, operands.out_tensor, nullptr);
+        ASSERT_TRUE(status.ok()) << status.message();
+        ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess) << simt::last_report();
+        const std::vector<float> out = operands.out(), &x = operands.x;
+        const ref::MatmulResult expected = ref::matmul(x, values, tokens, rows, cols);
+        bool rounds_x = false;
+        for (int64_t t = 0; t < tokens; ++t) {
+          std::vector<double> x_error(static_cast<size_t>(cols));
+          for (int64_t k = 0; k < cols; ++k) {
+            const double scale = largest(x, tokens, cols, t, k, type == FileType::kF8Blocks) / 448;
+            x_error[static_cast<size_t>(k)] =
+                (0x1p-4 + 0x1p-22) * std::fabs(double{x[static_cast<size_t>(t * cols + k)]}) + 0x1p-10 * scale;
+          }
+          for (int64_t n = 0; n < rows; ++n) {
+            const auto at = static_cast<size_t>(t * rows + n);
+            const double sums = (2.0 * static_cast<double>(cols) + 80) * kernels::kEpsilon * expected.magnitude[at];
+            const bool is_quantised = is_row_major && tokens > 4 && n < 176;
+            double of_x = 0;
+            for (int64_t k = 0; is_quantised && k < cols; ++k) {
+              of_x += x_error[static_cast<size_t>(k)] * std::fabs(values[static_cast<size_t>(n * cols + k)]);
+            }
+            double bound = 1.1 * sums + of_x;
+            const double got = out[static_cast<size_t>(t * out_stride + n)];
+            rounds_x = rounds_x || (is_quantised && std::fabs(got - expected.out[at]) > 1e-3 * expected.magnitude[at]);
+            if (out_type == DType::kBFloat16) bound += 0x1p-8 * (std::fabs(expected.out[at]) + bound);
+            ASSERT_NEAR(got, expected.out[at], bound) << "token " << t << " of " << tokens << " row " << n;
+          }
+          ASSERT_TRUE(std::isnan(out[static_cast<size_t>(t * out_stride + rows)])) << "wrote past the row";
+        }
+        EXPECT_EQ(rounds_x, is_row_major && tokens > 4) << "whether cuBLASLt's product in e4m3 was used";
+      }
+    }
+  }
+}
+
+// Where an output lies so that cuBLASLt would refuse it, few tokens at a time.
+TEST_P(F8ProductsTest, AnOddOutputIsComputedToo) {
+  kernels::cuda::F8Matrix f8(kernels::cuda::FileType::kF8Rows, 32, 64, *this);
+  const HostMatrix host{WeightType::kF8E4M3, 32, 64, std::as_bytes(std::span(f8.bytes)), f8.scales, 1, 64};
+  const auto matrix = CudaMatrix::create({&host, 1}, pool_, f8_products_of(GetParam()));
+  ASSERT_TRUE(matrix.ok());
+  auto gemm = CudaGemm::create(16, 64, f8_products_of(GetParam()));
+  ASSERT_TRUE(gemm.ok());
+  Stack shape;
+  shape.rows = 32;
+  shape.cols = 64;
+  Operands operands(bf16_numbers(10 * 64), 10, shape, DType::kFloat32, 33);
+  ASSERT_TRUE((*gemm)->multiply(**matrix, operands.x_tensor, operands.out_tensor, nullptr).ok());
+  const ref::MatmulResult expected = ref::matmul(operands.x, f8.values, 10, 32, 64);
+  const std::vector<float> out = operands.out();
+  for (int64_t t = 0; t < 10; ++t) {
+    for (int64_t n = 0; n < 32; ++n) {
+      const auto at = static_cast<size_t>(t * 32 + n);
+      ASSERT_NEAR(out[static_cast<size_t>(t * 33 + n)], expected.out[at],
+                  (2 * 64 + 80) * kernels::kEpsilon * expected.magnitude[at]);
+    }
+  }
+}
+#endif
 
 TEST_F(CudaMatrixTest, RefusesWhatItCannotHold) {
   const std::vector<std::byte> bytes(1 << 16);

@@ -193,6 +193,12 @@ double relative_error(const Logits& a, const Logits& b) {
 // for two of these), each at most 2^-9 of its vector, and the last norm's; random weights keep relative errors as they are.
 constexpr double kBf16Bound = (8 * kLayers + 1) * 0x1p-9;
 
+// More than they come to, errors being of both signs: what tells one from the other below.
+constexpr double kBf16Error = kBf16Bound / 4;
+// The inputs of four products in a layer are rounded to four bits of significand: each by at most 2^-4, and, errors being spread evenly
+// up to that at worst, by 2^-4 / sqrt(3) of its vector; the four of each layer are independent.
+const double kW8A8Bound = kBf16Bound + std::sqrt(4.0 * kLayers) * 0x1p-4 / std::sqrt(3.0);
+
 struct Case {
   Form form;
   const char* name;
@@ -216,6 +222,21 @@ TEST_P(Fp8Model, AgreesWithTheDequantisedModel) {
       run(checkpoints.fp8_directory.path(), testing_support::cuda_device_name(), DType::kBFloat16), expected);
   EXPECT_LT(on_cuda, kBf16Bound);
   std::printf("relative error of the logits: %.5f on the CPU, %.5f on CUDA\n", on_cpu, on_cuda);
+#if defined(SEXTANT_SIMT)
+  // Where tensor cores take e4m3: on 8.9 with one scale for the tensor, on 9.0 always.
+  for (const simt::DeviceProfile* profile : {&simt::profile_sm_89(), &simt::profile_sm_90()}) {
+    simt::Machine machine;
+    machine.profile = *profile;
+    simt::set_machine(machine);
+    const double error =
+        relative_error(run(checkpoints.fp8_directory.path(), "cuda-emulated", DType::kBFloat16), expected);
+    simt::set_machine(simt::machine_from_environment());
+    std::printf("relative error of the logits: %.5f on %s\n", error, profile->name);
+    const bool rounds_x = profile->major == 9 || GetParam().form == Form::kTensor;
+    EXPECT_LT(error, rounds_x ? kW8A8Bound : kBf16Bound) << profile->name;
+    EXPECT_EQ(error > 2 * kBf16Error, rounds_x) << profile->name;
+  }
+#endif
 }
 
 // What the plan says before loading is what the weights then take.

@@ -44,7 +44,8 @@ double bound(const PackedMatrix& w, const float* x, int64_t n) {
     scaled += size * w.scale(n, k);
   }
   const auto blocks = static_cast<double>(cols) / 32;
-  if (!is_quantised(w.format)) {
+  if (is_f8_row_major(w.format)) return 1.01 * kEpsilon * (static_cast<double>(cols) / 16 + 40) * magnitude;
+  if (!is_tiled(w.format)) {
     const double lanes = cols >= 1024 ? 32 : 8;
     return 1.01 * kEpsilon * (8 * std::ceil(static_cast<double>(cols) / 8 / lanes) + 5) * magnitude;
   }

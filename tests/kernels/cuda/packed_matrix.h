@@ -9,7 +9,20 @@
 namespace sextant::kernels::cuda {
 
 // A type that files hold: the panels' types by their numbers, and e4m3 with one scale for the tensor, for a row, for 128 x 128.
-enum class FileType { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1, kF8Tensor, kF8Rows, kF8Blocks };
+// The last two are kept row-major.
+enum class FileType {
+  kF32,
+  kF16,
+  kBF16,
+  kQ8_0,
+  kQ4_0,
+  kQ4_1,
+  kF8Tensor,
+  kF8Rows,
+  kF8Blocks,
+  kF8RowMajor,
+  kF8RowMajorBlocks
+};
 inline bool is_f8(FileType type) { return type >= FileType::kF8Tensor; }
 inline std::vector<FileType> quantised_file_types() {
   return {FileType::kQ8_0,     FileType::kQ4_0,   FileType::kQ4_1,
@@ -17,21 +30,29 @@ inline std::vector<FileType> quantised_file_types() {
 }
 inline std::vector<FileType> all_file_types() {
   std::vector<FileType> types = quantised_file_types();
-  types.insert(types.end(), {FileType::kF32, FileType::kF16, FileType::kBF16});
+  types.insert(types.end(),
+               {FileType::kF32, FileType::kF16, FileType::kBF16, FileType::kF8RowMajor, FileType::kF8RowMajorBlocks});
   return types;
+}
+inline WeightFormat format_of(FileType type) {
+  if (!is_f8(type)) return weight_format_of(static_cast<PanelType>(type));
+  return type == FileType::kF8RowMajor         ? WeightFormat::kF8Rows
+         : type == FileType::kF8RowMajorBlocks ? WeightFormat::kF8Blocks
+                                               : WeightFormat::kF8Tiles;
 }
 inline std::string file_type_name(FileType type) {
   if (!is_f8(type)) return type_name(static_cast<PanelType>(type));
-  return type == FileType::kF8Tensor ? "f8_tensor" : type == FileType::kF8Rows ? "f8_rows" : "f8_blocks";
+  constexpr const char* kNames[] = {"f8_tensor", "f8_rows", "f8_blocks", "f8_row_major", "f8_row_major_blocks"};
+  return kNames[static_cast<int>(type) - static_cast<int>(FileType::kF8Tensor)];
 }
 
 // Random e4m3 of every exponent with scales of its kind.
 struct F8Matrix {
   F8Matrix(FileType type, int64_t rows, int64_t cols, SeededTest& random)
-      : block_rows(type == FileType::kF8Tensor ? rows
-                   : type == FileType::kF8Rows ? 1
-                                               : 128),
-        block_cols(type == FileType::kF8Blocks ? 128 : cols),
+      : block_rows(type == FileType::kF8Tensor                                  ? rows
+                   : type == FileType::kF8Rows || type == FileType::kF8RowMajor ? 1
+                                                                                : 128),
+        block_cols(type == FileType::kF8Blocks || type == FileType::kF8RowMajorBlocks ? 128 : cols),
         scales_per_row((cols + block_cols - 1) / block_cols) {
     for (int64_t i = 0; i < (rows + block_rows - 1) / block_rows * scales_per_row; ++i) {
       scales.push_back(std::fabs(random.normal()) * 0.01f + 1e-4f);
@@ -86,9 +107,7 @@ class PackedMatrix {
 
  private:
   PackedMatrix(FileType type, RandomMatrix random)
-      : format(is_f8(type) ? WeightFormat::kF8Tiles : weight_format_of(static_cast<PanelType>(type))),
-        file(std::move(random)),
-        values(file.values) {}
+      : format(format_of(type)), file(std::move(random)), values(file.values) {}
 
   void pack(PanelType type) {
     const int64_t rows = file.rows, cols = file.cols, row_bytes = file_row_bytes(type, cols);
@@ -105,7 +124,7 @@ class PackedMatrix {
         }
       }
     }
-    for (int64_t tile = 0; is_quantised(format) && tile < num_row_tiles(rows); ++tile) {
+    for (int64_t tile = 0; is_tiled(format) && tile < num_row_tiles(rows); ++tile) {
       const uint8_t* of_tile[kTileRows] = {};
       for (int64_t r = 0; r < kTileRows && tile * kTileRows + r < rows; ++r) {
         of_tile[r] = file.file.data() + (tile * kTileRows + r) * row_bytes;
@@ -121,6 +140,16 @@ class PackedMatrix {
     values = std::move(f8.values);
     std::vector<uint8_t> packed(static_cast<size_t>(weight_bytes(format, rows, cols)), 0xff);
     std::vector<uint8_t> scales(static_cast<size_t>(scale_bytes(format, rows, cols)), 0xff);
+    if (is_f8_row_major(format)) {
+      const int64_t stride = format == WeightFormat::kF8Rows ? 1 : block_scale_stride(cols);
+      std::vector<float> strided(scales.size() / 4, NAN);
+      for (int64_t i = 0; i < static_cast<int64_t>(f8.scales.size()); ++i) {
+        strided[static_cast<size_t>(i / f8.scales_per_row * stride + i % f8.scales_per_row)] =
+            f8.scales[static_cast<size_t>(i)];
+      }
+      std::memcpy(scales.data(), strided.data(), scales.size());
+      return upload(f8.bytes, scales);
+    }
     for (int64_t tile = 0; tile < num_row_tiles(rows); ++tile) {
       F8Row of_tile[kTileRows] = {};
       for (int64_t i = 0; i < kTileRows && tile * kTileRows + i < rows; ++i) {

@@ -84,6 +84,70 @@ std::vector<uint16_t> random_bf16(size_t count, std::mt19937_64& random) {
   return out;
 }
 
+// Products of e4m3 on a machine of this compute capability with these scale modes.
+cublasStatus_t choose_f8(const DeviceProfile& profile, int32_t a_mode, int32_t b_mode, uint64_t m, uint64_t n,
+                         bool with_pointers = true, const char* scales = reinterpret_cast<const char*>(4096)) {
+  Machine machine;
+  machine.profile = profile;
+  set_machine(machine);
+  cublasLtHandle_t handle = nullptr;
+  cublasLtMatmulDesc_t desc = nullptr;
+  cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;
+  cublasLtMatmulPreference_t preference = nullptr;
+  cublasLtCreate(&handle);
+  cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  const int32_t transposed = CUBLAS_OP_T;
+  cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, 4);
+  cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &a_mode, 4);
+  cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &b_mode, 4);
+  if (with_pointers) {
+    cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &scales, 8);
+    cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &scales, 8);
+  }
+  cublasLtMatrixLayoutCreate(&a, CUDA_R_8F_E4M3, 64, m, 64);
+  cublasLtMatrixLayoutCreate(&b, CUDA_R_8F_E4M3, 64, n, 64);
+  cublasLtMatrixLayoutCreate(&d, CUDA_R_16BF, m, n, static_cast<int64_t>(m));
+  cublasLtMatmulPreferenceCreate(&preference);
+  cublasLtMatmulHeuristicResult_t found = {};
+  int count = 0;
+  cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(handle, desc, a, b, d, d, preference, 1, &found, &count);
+  if (status == CUBLAS_STATUS_SUCCESS) {
+    const float one = 1, zero = 0;
+    void* memory = nullptr;
+    cudaMalloc(&memory, 1 << 16);
+    status = cublasLtMatmul(handle, desc, &one, memory, a, memory, b, &zero, memory, d, memory, d, &found.algo, nullptr,
+                            0, nullptr);
+  }
+  cublasLtMatmulPreferenceDestroy(preference);
+  cublasLtMatrixLayoutDestroy(a);
+  cublasLtMatrixLayoutDestroy(b);
+  cublasLtMatrixLayoutDestroy(d);
+  cublasLtMatmulDescDestroy(desc);
+  cublasLtDestroy(handle);
+  set_machine(machine_from_environment());
+  return status;
+}
+
+TEST(CublasLt, ScalesAreTakenWhereTheLibraryTakesThem) {
+  constexpr auto kScalar = CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F, kOuter = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F,
+                 kVec = CUBLASLT_MATMUL_MATRIX_SCALE_VEC128_32F, kBlock = CUBLASLT_MATMUL_MATRIX_SCALE_BLK128x128_32F;
+  constexpr auto kOk = CUBLAS_STATUS_SUCCESS, kNo = CUBLAS_STATUS_NOT_SUPPORTED, kBad = CUBLAS_STATUS_INVALID_VALUE;
+  EXPECT_EQ(choose_f8(profile_sm_80(), kScalar, kScalar, 32, 8), kNo);
+  EXPECT_EQ(choose_f8(profile_sm_89(), kScalar, kScalar, 32, 7), kOk);
+  EXPECT_EQ(choose_f8(profile_sm_89(), kScalar, kScalar, 32, 7, false), kOk);
+  EXPECT_EQ(choose_f8(profile_sm_89(), kOuter, kOuter, 32, 8), kNo);
+  EXPECT_EQ(choose_f8(profile_sm_89(), kBlock, kVec, 32, 8), kNo);
+  EXPECT_EQ(choose_f8(profile_sm_90(), kOuter, kOuter, 32, 7), kOk);
+  EXPECT_EQ(choose_f8(profile_sm_90(), kOuter, kScalar, 32, 8), kNo);
+  EXPECT_EQ(choose_f8(profile_sm_90(), kOuter, kOuter, 32, 8, false), kBad);
+  EXPECT_EQ(choose_f8(profile_sm_90(), kBlock, kVec, 32, 8), kOk);
+  EXPECT_EQ(choose_f8(profile_sm_90(), kVec, kVec, 32, 8), kOk);
+  EXPECT_EQ(choose_f8(profile_sm_90(), kBlock, kBlock, 32, 8), kNo);
+  EXPECT_EQ(choose_f8(profile_sm_90(), kBlock, kVec, 32, 7), kNo) << "tokens in fours";
+  EXPECT_EQ(choose_f8(profile_sm_90(), kBlock, kVec, 32, 8, true, reinterpret_cast<const char*>(4104)), kBad);
+  EXPECT_EQ(choose_f8(profile_sm_90(), kScalar, kScalar, 24, 8), kNo) << "rows of 16 bytes";
+}
+
 TEST(CublasLt, MultipliesInEveryLayout) {
   std::mt19937_64 random(7);
   for (const bool ta : {false, true}) {
