@@ -50,7 +50,7 @@ Result<std::vector<std::string>> parse_parts(std::string_view bytes, size_t coun
 
 ProcessGroup::ProcessGroup(Options options)
     : options_(with_silence(std::move(options))),
-      interval_s_(std::clamp(options_.silence_timeout_s / 5, 0.02, 1.0)),
+      interval_s_(std::clamp(options_.silence_timeout_s / 5, 0.02, 0.25)),
       connections_(static_cast<size_t>(options_.num_nodes)),
       reserved_(static_cast<size_t>(options_.num_nodes)),
       parts_(static_cast<size_t>(options_.num_nodes)),
@@ -297,6 +297,9 @@ std::vector<RankProgress> ProcessGroup::merged_progress() const {
     for (const RankProgress& rank : progress_[node]) {
       ranks.push_back(rank);
       ranks.back().silent = silent;
+      if (silent) {
+        ranks.back().silent_ms = static_cast<int64_t>(seconds_between(connection->heard_ns.load(), at_ns) * 1e3);
+      }
     }
   }
   return ranks;

@@ -82,6 +82,7 @@ std::vector<int64_t> lag_ms(const std::vector<RankProgress>& ranks) {
     for (const RankProgress& waiting : ranks) {
       const bool wanted = std::ranges::find(waiting.waits_for, candidate.rank) != waiting.waits_for.end();
       if (waits(waiting) && !waits(candidate) && wanted) lag = std::max(lag, waiting.inside_ms);
+      if (candidate.silent && waiting.steps_begun > candidate.steps_done) lag = std::max(lag, candidate.silent_ms);
     }
     lags.push_back(lag);
   }

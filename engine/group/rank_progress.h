@@ -21,7 +21,8 @@ struct RankProgress {
   std::string call;                // which: "all_reduce of 576 float32"
   std::vector<int32_t> waits_for;  // the ranks that this call needs
   float step_ms = 0;               // a step's time outside of calls, smoothed
-  bool silent = false;             // its node has not been heard of in time
+  bool silent = false;             // its node has not been heard of in time,
+  int64_t silent_ms = 0;           // for so long
 };
 
 // How a rank does, for metrics.
@@ -46,7 +47,8 @@ int64_t longest_inside_ms(const std::vector<RankProgress>& ranks);
 // wait for one another (calls in different orders).
 std::vector<int32_t> missing_ranks(const std::vector<RankProgress>& ranks);
 
-// By rank: for how long others have been waiting for it now, in ms; 0 when nobody is.
+// By rank: for how long others have been waiting for it now, in ms; 0 when nobody is. A silent one holds up who has begun more
+// steps than it has done, whether or not somebody waits inside a call.
 std::vector<int64_t> lag_ms(const std::vector<RankProgress>& ranks);
 
 // "rank 1 (node 1) did not arrive: rank 0 has been in all_reduce of 576 float32 for 5.0 s", for people.

@@ -375,6 +375,17 @@ TEST(RankProgress, ASilentRankIsMissingWhateverItSaidLast) {
   EXPECT_EQ(missing_ranks(ranks), std::vector<int32_t>{1});
 }
 
+TEST(RankProgress, ASilentRankHoldsUpWhoHasBegunMore) {
+  std::vector<RankProgress> ranks = {busy(0), busy(1)};
+  ranks[0].steps_begun = ranks[0].steps_done = 5;
+  ranks[1].steps_done = 5;
+  ranks[1].silent = true;
+  ranks[1].silent_ms = 700;
+  EXPECT_EQ(lag_ms(ranks), (std::vector<int64_t>{0, 0}));
+  ranks[0].steps_begun = 6;
+  EXPECT_EQ(lag_ms(ranks), (std::vector<int64_t>{0, 700}));
+}
+
 TEST(RankProgress, NobodyIsMissingWhileNobodyWaits) {
   EXPECT_TRUE(missing_ranks({busy(0), busy(1)}).empty());
   EXPECT_EQ(longest_inside_ms({busy(0), busy(1)}), -1);

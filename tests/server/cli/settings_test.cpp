@@ -156,7 +156,8 @@ TEST(Settings, EveryEngineSettingSurvivesPrintingAndReading) {
   visit_engine_config(config, SettingCollector(settings));
   int64_t number = 100;
   for (const Setting& setting : settings) {
-    if (const auto* text = std::get_if<std::string*>(&setting.field)) **text = "text " + setting.key;
+    const auto* text = std::get_if<std::string*>(&setting.field);
+    if (text != nullptr && !setting.is_secret()) **text = "text " + setting.key;  // those are never read back
     if (const auto* integer = std::get_if<int64_t*>(&setting.field)) **integer = ++number;
     if (const auto* real = std::get_if<double*>(&setting.field)) **real = 0.123456789012345678;
     if (const auto* flag = std::get_if<bool*>(&setting.field)) **flag = !**flag;
