@@ -15,6 +15,7 @@ SEXTANT_EMBED(sextant_data_gpus, "gpu_profiles.csv");
 SEXTANT_EMBED(sextant_data_aliases, "gpu_aliases.csv");
 SEXTANT_EMBED(sextant_data_prices, "cloud_prices.csv");
 SEXTANT_EMBED(sextant_data_kernel, "kernel.json");
+SEXTANT_EMBED(sextant_data_use_cases, "use_cases.json");
 
 namespace sextant::advisor {
 
@@ -28,6 +29,7 @@ std::string_view embedded_file(std::string_view name) {
   if (name == "gpu_aliases.csv") return view(sextant_data_aliases, sextant_data_aliases_end);
   if (name == "cloud_prices.csv") return view(sextant_data_prices, sextant_data_prices_end);
   if (name == "kernel.json") return view(sextant_data_kernel, sextant_data_kernel_end);
+  if (name == "use_cases.json") return view(sextant_data_use_cases, sextant_data_use_cases_end);
   return {};
 }
 

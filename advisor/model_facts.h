@@ -77,7 +77,10 @@ std::optional<double> bytes_per_parameter(std::string_view quantization);
 class FactsTable {
  public:
   static Result<FactsTable> from_csv(const CsvTable& table);
-  // Facts of the engine's own reader of config.json and GGUF.
+  // A Hugging Face config.json, also of architectures that the engine does not run; facts of a nested text_config count.
+  static Result<ModelFacts> from_config_json(std::string_view json, const std::string& model_id,
+                                             const std::string& source);
+  // Facts of the engine's own reader, for GGUF files.
   static ModelFacts from_config(const std::string& model_id, const ModelConfig& config);
 
   // The model itself, or the one whose configuration it shares; nullptr when neither is known.

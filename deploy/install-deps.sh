@@ -18,12 +18,14 @@ build_packages=(
   libutf8proc-dev           # 2.8.0 (normalisation forms)
   libssl-dev                # 3.0
   libcurl4-openssl-dev      # 7.88.1
+  libsqlite3-dev libpq-dev  # 3.40.1, 15: the advisor's knowledge base
 )
 test_packages=(
   libgtest-dev libgmock-dev  # 1.12.1
   libbenchmark-dev           # 1.7.1
   clang clang-tidy clang-format libclang-rt-14-dev   # 14: libFuzzer, lint, format
   prometheus                 # promtool and a real scraper
+  postgresql                 # 15: a real one for the knowledge base's tests
   procps
 )
 

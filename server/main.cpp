@@ -8,6 +8,7 @@
 #include "server/cli/bench_serve.h"
 #include "server/cli/chat.h"
 #include "server/cli/command_line.h"
+#include "server/cli/kb.h"
 #include "server/cli/models.h"
 #include "server/cli/pull.h"
 #include "server/cli/serve.h"
@@ -26,6 +27,7 @@ int main(int argc, char** argv) {
   verbs.push_back(make_chat_verb());
   verbs.push_back(make_models_verb());
   verbs.push_back(make_advise_accuracy_verb());
+  for (auto& verb : make_kb_verbs()) verbs.push_back(std::move(verb));
   verbs.push_back(make_version_verb());
   return run_command_line(argc, argv, verbs);
 }
