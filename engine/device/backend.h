@@ -140,10 +140,27 @@ struct AttentionParams {
   int32_t sliding_window = 0;  // 0: none; else each token sees itself and window - 1 before it
 };
 
+// The ways in which the layers of one model attend, each once; local and global layers differ in their window. All have the heads of
+// one cache. At least one.
+class AttentionKinds {
+ public:
+  // A model of one kind is the rule.
+  AttentionKinds(const AttentionParams& only) : kinds_{only} {}
+  explicit AttentionKinds(std::vector<AttentionParams> kinds) : kinds_(std::move(kinds)) { CHECK(!kinds_.empty()); }
+
+  size_t size() const { return kinds_.size(); }
+  const AttentionParams& operator[](size_t i) const { return kinds_[i]; }
+  auto begin() const { return kinds_.begin(); }
+  auto end() const { return kinds_.end(); }
+
+ private:
+  std::vector<AttentionParams> kinds_;
+};
+
 // What a model needs of a backend; asked once at start.
 struct BackendNeeds {
   std::vector<WeightType> weight_types;
-  AttentionParams attention;
+  AttentionKinds attention = AttentionParams();
   DType kv_cache_dtype = DType::kBFloat16;
 };
 
@@ -168,7 +185,7 @@ class Backend {
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) = 0;
   // Bytes that plan() may need beside activations, for the largest step.
   virtual int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
-                                  const AttentionParams& attention) const = 0;
+                                  const AttentionKinds& attention) const = 0;
 
   // Bytes of device memory that weights, workspace and KV cache may take together when the engine may use this share of it.
   virtual uint64_t memory_budget_bytes(double utilization) const = 0;
@@ -182,9 +199,9 @@ class Backend {
   virtual int64_t max_steps_in_flight() const { return 1; }
 
   // Once, before the first plan().
-  virtual Status reserve(const StepLimits&, const AttentionParams&) { return ok_status(); }
-  // Once per step, before its ops: takes the inputs and splits the attention work.
-  virtual void plan(const StepInputs& inputs, const AttentionParams& attention) = 0;
+  virtual Status reserve(const StepLimits&, const AttentionKinds&) { return ok_status(); }
+  // Once per step, before its ops: takes the inputs and splits the attention work of each kind, which are reserve()'s.
+  virtual void plan(const StepInputs& inputs, const AttentionKinds& attention) = 0;
 
   // out[t] = table row of the plan's token t, as f32 [T, H]. Ids are inside the table.
   virtual void embed(const WeightMatrix& table, Tensor out) = 0;

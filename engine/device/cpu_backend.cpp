@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "engine/base/check.h"
+#include "engine/device/backend_needs.h"
 #include "engine/device/cpu_attention.h"
 #include "engine/device/cpu_kv_cache.h"
 #include "engine/device/cpu_matrix.h"
@@ -55,18 +56,9 @@ class CpuBackend final : public Backend {
                            std::string(weight_type_name(type)));
       }
     }
-    const AttentionParams& attention = needs.attention;
-    RETURN_IF_ERROR(check_head_dim(attention.head_dim));
+    RETURN_IF_ERROR(check_head_dim(needs.attention[0].head_dim));
     RETURN_IF_ERROR(check_kv_cache_dtype(needs.kv_cache_dtype));
-    if (attention.num_kv_heads < 1 || attention.num_heads < 1 || attention.num_heads % attention.num_kv_heads != 0) {
-      return unsupported("the number of query heads (" + std::to_string(attention.num_heads) +
-                         ") must be a multiple of the number of key and value heads (" +
-                         std::to_string(attention.num_kv_heads) + ")");
-    }
-    if (attention.sliding_window < 0 || attention.logit_softcap < 0) {
-      return unsupported("a sliding window and a soft-cap of attention scores cannot be negative");
-    }
-    return ok_status();
+    return check_attention(needs.attention);
   }
 
   Result<std::unique_ptr<DeviceBuffer>> allocate(size_t bytes) override {
@@ -107,7 +99,8 @@ class CpuBackend final : public Backend {
   }
 
   int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
-                          const AttentionParams& attention) const override {
+                          const AttentionKinds& kinds) const override {
+    const AttentionParams& attention = kinds[0];  // all have its heads
     // A work item takes about 100 bytes; there are at most four per thread and sequence, and one per token and head.
     const int64_t items =
         (max_num_batched_tokens + 4 * pool_.num_threads() * max_num_seqs) * std::max(attention.num_kv_heads, 1);
@@ -124,7 +117,8 @@ class CpuBackend final : public Backend {
   }
   bool uses_host_memory() const override { return true; }
 
-  void plan(const StepInputs& inputs, const AttentionParams& attention) override {
+  void plan(const StepInputs& inputs, const AttentionKinds& kinds) override {
+    const AttentionParams& attention = kinds[0];  // work is cut for a window where a layer asks for it first
     const AttentionBatch& batch = inputs.attention;
     token_ids_ = inputs.token_ids;
     logits_indices_ = inputs.logits_indices;

@@ -26,6 +26,8 @@ struct CudaAttentionShape {
   int32_t sliding_window = 0;
   bool causal = true;
   int32_t num_multiprocessors = 0;
+
+  bool operator==(const CudaAttentionShape&) const = default;
 };
 
 // What a captured graph is fixed to: lists of a replay have these lengths, whatever the batch.

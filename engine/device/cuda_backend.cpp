@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/base/check.h"
+#include "engine/device/backend_needs.h"
 #include "engine/device/cuda_attention_plan.h"
 #include "engine/device/cuda_device.h"
 #include "engine/device/cuda_gemm.h"
@@ -85,13 +86,13 @@ class CudaBackend final : public Backend {
     return std::unique_ptr<KvCache>(std::move(cache));
   }
   int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
-                          const AttentionParams& attention) const override;
+                          const AttentionKinds& attention) const override;
   uint64_t memory_budget_bytes(double utilization) const override;
   bool uses_host_memory() const override { return cuda_is_emulated(); }
 
   DType activation_dtype() const override { return DType::kBFloat16; }
-  Status reserve(const StepLimits& limits, const AttentionParams& attention) override;
-  void plan(const StepInputs& inputs, const AttentionParams& attention) override;
+  Status reserve(const StepLimits& limits, const AttentionKinds& attention) override;
+  void plan(const StepInputs& inputs, const AttentionKinds& attention) override;
 
   void embed(const WeightMatrix& table, Tensor out) override {
     note(embed_rows(static_cast<const CudaMatrix&>(table), inputs_.device<int32_t>(token_ids_), out, stream_->get()),
@@ -215,14 +216,23 @@ class CudaBackend final : public Backend {
   CudaStepInputs inputs_;
   CudaSampling sampling_;
   int token_ids_ = 0, logits_indices_ = 0, positions_ = 0, slots_ = 0, cu_seqlens_q_ = 0, seq_lens_ = 0,
-      block_tables_ = 0, attention_lists_ = 0;  // arrays of inputs_
+      block_tables_ = 0;  // arrays of inputs_
   std::unique_ptr<CudaBuffer> partials_;
   std::unique_ptr<PinnedBuffer> host_rows_;
   std::vector<int32_t> recorded_batch_sizes_;
   int64_t block_table_stride_ = 0;
 
+  // Of each shape of attention, which is what work is cut by: its lists in inputs_, and how the step is cut. Partial results are one
+  // buffer: layers follow one another.
+  struct PlannedAttention {
+    CudaAttentionShape shape;
+    int lists = 0;
+    CudaAttentionPlan plan;
+  };
+  PlannedAttention& planned(const AttentionParams& attention);
+  std::vector<PlannedAttention> attentions_;
+
   // Of the step.
-  CudaAttentionPlan attention_plan_;
   int64_t recorded_rows_ = 0;
   int32_t max_position_ = 0;
 };
@@ -238,6 +248,16 @@ CudaAttentionShape attention_shape(const AttentionParams& attention, const CudaD
   return shape;
 }
 
+// Of kinds that differ in scale or soft-cap alone there is one.
+std::vector<CudaAttentionShape> attention_shapes(const AttentionKinds& kinds, const CudaDevice& device) {
+  std::vector<CudaAttentionShape> shapes;
+  for (const AttentionParams& kind : kinds) {
+    const CudaAttentionShape shape = attention_shape(kind, device);
+    if (std::find(shapes.begin(), shapes.end(), shape) == shapes.end()) shapes.push_back(shape);
+  }
+  return shapes;
+}
+
 Status CudaBackend::supports(const BackendNeeds& needs) const {
   for (const WeightType type : needs.weight_types) {
     if (!is_computable(type)) {
@@ -245,16 +265,12 @@ Status CudaBackend::supports(const BackendNeeds& needs) const {
                          std::string(weight_type_name(type)));
     }
   }
-  const AttentionParams& attention = needs.attention;
+  const AttentionParams& attention = needs.attention[0];  // all have its heads
   if (attention.head_dim < 16 || attention.head_dim > 256 || attention.head_dim % 16 != 0) {
     return unsupported("the CUDA backend needs heads of a multiple of 16 up to 256 elements; this model's have " +
                        std::to_string(attention.head_dim));
   }
-  if (attention.num_kv_heads < 1 || attention.num_heads < 1 || attention.num_heads % attention.num_kv_heads != 0) {
-    return unsupported("the number of query heads (" + std::to_string(attention.num_heads) +
-                       ") must be a multiple of the number of key and value heads (" +
-                       std::to_string(attention.num_kv_heads) + ")");
-  }
+  RETURN_IF_ERROR(check_attention(needs.attention));
   if (needs.kv_cache_dtype != DType::kBFloat16) {
     return unsupported(
         "the CUDA backend keeps its KV cache in bfloat16, not in " + std::string(dtype_name(needs.kv_cache_dtype)),
@@ -264,10 +280,14 @@ Status CudaBackend::supports(const BackendNeeds& needs) const {
 }
 
 int64_t CudaBackend::workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,
-                                     const AttentionParams& attention) const {
-  const CudaAttentionBounds bounds =
-      CudaAttentionPlan::bounds(max_num_batched_tokens, max_num_seqs, attention_shape(attention, device_));
-  return bounds.list_ints * int64_t{sizeof(int32_t)} + bounds.partial_floats * int64_t{sizeof(float)} +
+                                     const AttentionKinds& attention) const {
+  int64_t list_ints = 0, partial_floats = 0;
+  for (const CudaAttentionShape& shape : attention_shapes(attention, device_)) {
+    const CudaAttentionBounds bounds = CudaAttentionPlan::bounds(max_num_batched_tokens, max_num_seqs, shape);
+    list_ints += bounds.list_ints;
+    partial_floats = std::max(partial_floats, bounds.partial_floats);
+  }
+  return list_ints * int64_t{sizeof(int32_t)} + partial_floats * int64_t{sizeof(float)} +
          CudaGemm::workspace_bytes(max_num_batched_tokens, kColsGuess, f8_products()) + max_num_batched_tokens * 512;
 }
 
@@ -282,7 +302,7 @@ uint64_t CudaBackend::memory_budget_bytes(double utilization) const {
   return wanted > taken ? wanted - taken : 0;
 }
 
-Status CudaBackend::reserve(const StepLimits& limits, const AttentionParams& attention) {
+Status CudaBackend::reserve(const StepLimits& limits, const AttentionKinds& attention) {
   CHECK(partials_ == nullptr) << "reserve() is called once";
   const auto max_tokens = static_cast<size_t>(limits.max_num_batched_tokens);
   for (const int32_t size : kRecordedBatchSizes) {
@@ -291,8 +311,6 @@ Status CudaBackend::reserve(const StepLimits& limits, const AttentionParams& att
   }
   const int64_t max_seqs = std::max<int64_t>(limits.max_num_seqs, recorded_batch_sizes_.back());
   block_table_stride_ = (limits.max_model_len - 1) / limits.block_size + 1;
-  const CudaAttentionShape shape = attention_shape(attention, device_);
-  const CudaAttentionBounds bounds = CudaAttentionPlan::bounds(limits.max_num_batched_tokens, max_seqs, shape);
 
   token_ids_ = inputs_.add_array(max_tokens, sizeof(int32_t));
   positions_ = inputs_.add_array(max_tokens, sizeof(int32_t));
@@ -301,28 +319,43 @@ Status CudaBackend::reserve(const StepLimits& limits, const AttentionParams& att
   cu_seqlens_q_ = inputs_.add_array(static_cast<size_t>(max_seqs) + 1, sizeof(int32_t));
   seq_lens_ = inputs_.add_array(static_cast<size_t>(max_seqs), sizeof(int32_t));
   block_tables_ = inputs_.add_array(static_cast<size_t>(max_seqs * block_table_stride_), sizeof(int32_t));
-  attention_lists_ = inputs_.add_array(static_cast<size_t>(bounds.list_ints), sizeof(int32_t));
+  int64_t partial_floats = 0;
+  for (const CudaAttentionShape& shape : attention_shapes(attention, device_)) {
+    const CudaAttentionBounds bounds = CudaAttentionPlan::bounds(limits.max_num_batched_tokens, max_seqs, shape);
+    partial_floats = std::max(partial_floats, bounds.partial_floats);
+    attentions_.push_back({shape, inputs_.add_array(static_cast<size_t>(bounds.list_ints), sizeof(int32_t)), {}});
+  }
   sampling_.add_arrays(inputs_, limits.max_num_batched_tokens);
   RETURN_IF_ERROR(inputs_.reserve());
   RETURN_IF_ERROR(sampling_.reserve(limits.max_num_batched_tokens));
   ASSIGN_OR_RETURN(gemm_, CudaGemm::create(limits.max_num_batched_tokens, max_cols_, f8_products()));
-  ASSIGN_OR_RETURN(partials_, CudaBuffer::create(static_cast<size_t>(bounds.partial_floats) * sizeof(float)));
+  ASSIGN_OR_RETURN(partials_, CudaBuffer::create(static_cast<size_t>(partial_floats) * sizeof(float)));
   ASSIGN_OR_RETURN(host_rows_, PinnedBuffer::create(static_cast<size_t>(logits_rows(limits.max_num_seqs)) *
                                                     static_cast<size_t>(limits.vocab_size) * sizeof(float)));
   return ok_status();
 }
 
-void CudaBackend::plan(const StepInputs& step, const AttentionParams& attention) {
+CudaBackend::PlannedAttention& CudaBackend::planned(const AttentionParams& attention) {
+  const CudaAttentionShape shape = attention_shape(attention, device_);
+  const auto found = std::find_if(attentions_.begin(), attentions_.end(),
+                                  [&](const PlannedAttention& planned) { return planned.shape == shape; });
+  CHECK(found != attentions_.end()) << "attention with a window of " << attention.sliding_window << " was not reserved";
+  return *found;
+}
+
+void CudaBackend::plan(const StepInputs& step, const AttentionKinds& attention) {
   if (!error_.ok()) return;
   const AttentionBatch& batch = step.attention;
   const auto num_sequences = static_cast<int32_t>(batch.seq_lens.size());
   max_position_ = batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end());
   recorded_rows_ = step.recorded ? num_sequences : 0;
-  const CudaAttentionShape shape = attention_shape(attention, device_);
-  if (step.recorded) {
-    attention_plan_.plan_bucket(batch.cu_seqlens_q, batch.seq_lens, shape, {num_sequences, 1});
-  } else {
-    attention_plan_.plan(batch.cu_seqlens_q, batch.seq_lens, shape);
+  for (const AttentionParams& kind : attention) static_cast<void>(planned(kind));
+  for (PlannedAttention& planned : attentions_) {
+    if (step.recorded) {
+      planned.plan.plan_bucket(batch.cu_seqlens_q, batch.seq_lens, planned.shape, {num_sequences, 1});
+    } else {
+      planned.plan.plan(batch.cu_seqlens_q, batch.seq_lens, planned.shape);
+    }
   }
   note(inputs_.begin(), "a step's inputs");
   inputs_.fill<int32_t>(token_ids_, step.token_ids);
@@ -331,7 +364,7 @@ void CudaBackend::plan(const StepInputs& step, const AttentionParams& attention)
   inputs_.fill<int32_t>(logits_indices_, step.logits_indices);
   inputs_.fill<int32_t>(cu_seqlens_q_, batch.cu_seqlens_q);
   inputs_.fill<int32_t>(seq_lens_, batch.seq_lens);
-  inputs_.fill<int32_t>(attention_lists_, attention_plan_.lists());
+  for (const PlannedAttention& planned : attentions_) inputs_.fill<int32_t>(planned.lists, planned.plan.lists());
   CHECK_LE(batch.max_blocks_per_seq, block_table_stride_);
   const std::span<int32_t> tables =
       inputs_.fill<int32_t>(block_tables_, static_cast<size_t>(num_sequences * block_table_stride_));
@@ -371,7 +404,8 @@ void CudaBackend::attention(Tensor qkv, const AttentionParams& attention, const 
   args.block_tables = inputs_.device<int32_t>(block_tables_);
   args.block_table_stride = block_table_stride_;
   args.partials = static_cast<float*>(partials_->data());
-  attention_plan_.describe(inputs_.device<int32_t>(attention_lists_), args);
+  const PlannedAttention& of_kind = planned(attention);
+  of_kind.plan.describe(inputs_.device<int32_t>(of_kind.lists), args);
   if (args.num_prefill_items > 0) launched(cuda::attention_prefill(args, stream_->get()), "attention_prefill");
   if (args.num_decode_items > 0) launched(cuda::attention_decode(args, stream_->get()), "attention_decode");
   if (args.num_merges > 0) launched(cuda::attention_merge(args, stream_->get()), "attention_merge");

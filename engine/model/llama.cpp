@@ -62,11 +62,12 @@ class Llama final : public Model {
         group_(options.tensor_group),
         config_(shard_config(config, shard_)),
         backend_(backend),
-        attention_(make_attention_params(config_)) {}
+        attention_(make_attention_params(config_)),
+        attention_kinds_(attention_) {}
 
   Status load(WeightLoader& loader, const ModelLoadOptions& options);
 
-  const AttentionParams& attention() const override { return attention_; }
+  const AttentionKinds& attention() const override { return attention_kinds_; }
   Tensor forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) override;
   Tensor stage_rows(int64_t num_tokens) const override { return residual_.rows(num_tokens, config_.hidden_size); }
   const PipelineStage& stage() const override { return shard_.pipeline; }
@@ -98,6 +99,7 @@ class Llama final : public Model {
   const ModelConfig config_;  // of this rank's part
   Backend& backend_;
   const AttentionParams attention_;
+  const AttentionKinds attention_kinds_;
   RopeTable rope_;
   FloatBuffer rope_cos_, rope_sin_;
 

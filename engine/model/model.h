@@ -21,7 +21,8 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  virtual const AttentionParams& attention() const = 0;
+  // Every way in which its layers attend.
+  virtual const AttentionKinds& attention() const = 0;
 
   // Backend::plan was called for this step of T tokens and R logits_indices. Returns the final-norm hidden rows of
   // logits_indices, [R, H]; valid until the next forward().

@@ -345,17 +345,20 @@ TEST_P(BackendConformance, GatherLogitsRowsCopiesTheRowsOfThePlan) {
 // very queries, keys and values that the backend rotated and rounded, so that its bound is that of attention alone.
 class AttentionConformance : public BackendConformance {
  protected:
-  void run(const AttentionParams& params, DType cache_type, const std::vector<int32_t>& lengths) {
+  // Of several kinds, layer i attends as the i-th does; layers take turns, and come back.
+  void run(const AttentionKinds& kinds, DType cache_type, const std::vector<int32_t>& lengths) {
+    const AttentionParams& params = kinds[0];
+    const std::vector<int32_t> layers = kinds.size() == 1 ? std::vector<int32_t>{1} : std::vector<int32_t>{0, 1, 0};
     const int64_t dim = params.head_dim, heads = params.num_heads, kv_heads = params.num_kv_heads;
     const int64_t width = (heads + 2 * kv_heads) * dim;
     ScatteredSequences sequences(lengths, random_);
     const int64_t num_slots = int64_t{sequences.num_blocks()} * kBlockSize;
-    reserve(num_slots, static_cast<int64_t>(lengths.size()), params);
+    reserve(num_slots, static_cast<int64_t>(lengths.size()), kinds);
     const auto cache = backend_->make_kv_cache(
         {2, sequences.num_blocks(), kBlockSize, params.num_kv_heads, params.head_dim, cache_type});
     ASSERT_TRUE(cache.ok()) << cache.status().message();
     make_rope_table(params.head_dim, num_slots);
-    poison(params, **cache, sequences.num_blocks(), width);
+    poison(kinds, **cache, sequences.num_blocks(), width);
 
     history_.assign(lengths.size(), HostRows{0, width, {}});
     std::vector<int32_t> rest = lengths;
@@ -369,25 +372,95 @@ class AttentionConformance : public BackendConformance {
       }
       if (chunks.empty()) continue;
       const ScatteredSequences::Step step = sequences.advance(chunks);
-      backend_->plan(step.inputs(), params);
+      backend_->plan(step.inputs(), kinds);
       const HostRows qkv = random_rows(step.num_tokens(), width, act());
       const Tensor on_dev = on_device(qkv, act());
+      if (kinds.size() > 1) backend_->rope_and_cache(on_device(qkv, act()), rope_, params, **cache, 0);
       backend_->rope_and_cache(on_dev, rope_, params, **cache, 1);
       const HostRows rotated = read(on_dev);
       expect_rotated(qkv, rotated, step.positions, params);
-      const Tensor out = poisoned(step.num_tokens(), heads * dim, act());
-      backend_->attention(on_dev, params, **cache, 1, out);
-      const HostRows got = read(out);
+      std::vector<Tensor> outs;
+      for (const int32_t layer : layers) {
+        outs.push_back(poisoned(step.num_tokens(), heads * dim, act()));
+        const AttentionParams& kind = kinds[static_cast<size_t>(layer) % kinds.size()];
+        backend_->attention(on_dev, kind, **cache, layer, outs.back());
+      }
+      std::vector<HostRows> got;
+      for (const Tensor& out : outs) got.push_back(read(out));
       for (size_t c = 0; c < chunks.size(); ++c) {
         HostRows& past = history_[chunks[c].sequence];
         for (int32_t row = step.cu[c]; row < step.cu[c + 1]; ++row) {
           const std::vector<float> values = rotated.row(row);
           past.values.insert(past.values.end(), values.begin(), values.end());
           ++past.rows;
-          expect_attended(past, cache_type, params, got, row);
+          for (size_t i = 0; i < layers.size(); ++i) {
+            expect_attended(past, cache_type, kinds[static_cast<size_t>(layers[i]) % kinds.size()], got[i], row);
+          }
           if (HasFailure())
             FAIL() << "sequence " << chunks[c].sequence << " position " << past.rows - 1 << " seed " << seed_;
         }
+      }
+    }
+  }
+
+  // Sequences grow by one token a step; the attention of both kinds is one record, replayed each time.
+  void replay(const AttentionKinds& kinds, const std::vector<int32_t>& first_lengths) {
+    constexpr int32_t kSteps = 40;
+    const AttentionParams& params = kinds[0];
+    const int64_t width = int64_t{params.num_heads + 2 * params.num_kv_heads} * params.head_dim;
+    std::vector<int32_t> lengths = first_lengths;
+    for (int32_t& length : lengths) length += kSteps;
+    ScatteredSequences sequences(lengths, random_);
+    const int64_t num_slots = int64_t{sequences.num_blocks()} * kBlockSize;
+    reserve(num_slots, 2, kinds);
+    const auto cache = backend_->make_kv_cache(
+        {2, sequences.num_blocks(), kBlockSize, params.num_kv_heads, params.head_dim, DType::kBFloat16});
+    ASSERT_TRUE(cache.ok()) << cache.status().message();
+    make_rope_table(params.head_dim, num_slots);
+    poison(kinds, **cache, sequences.num_blocks(), width);
+    std::vector<HostRows> history(2, HostRows{0, width, {}});
+    const auto write = [&](const ScatteredSequences::Step& step) {
+      backend_->plan(step.inputs(), kinds);
+      const HostRows qkv = random_rows(step.num_tokens(), width, act());
+      HostRows rotated;
+      for (const int32_t layer : {0, 1}) {
+        const Tensor on_dev = on_device(qkv, act());
+        backend_->rope_and_cache(on_dev, rope_, params, **cache, layer);
+        rotated = read(on_dev);
+      }
+      for (size_t s = 0; s < 2; ++s) {
+        for (int32_t row = step.cu[s]; row < step.cu[s + 1]; ++row) {
+          const std::vector<float> values = rotated.row(row);
+          history[s].values.insert(history[s].values.end(), values.begin(), values.end());
+          ++history[s].rows;
+        }
+      }
+    };
+    write(sequences.advance({{0, first_lengths[0]}, {1, first_lengths[1]}}));
+    const HostRows queries = random_rows(2, width, act());
+    const Tensor q = on_device(queries, act());
+    const Tensor outs[2] = {poisoned(2, int64_t{params.num_heads} * params.head_dim, act()),
+                            poisoned(2, int64_t{params.num_heads} * params.head_dim, act())};
+    for (int32_t i = 0; i < kSteps; ++i) {
+      const ScatteredSequences::Step step = sequences.advance({{0, 1}, {1, 1}});
+      write(step);
+      StepInputs inputs = step.inputs();
+      inputs.recorded = true;
+      backend_->plan(inputs, kinds);
+      backend_->run_recorded([&] {
+        for (const size_t layer : {size_t{0}, size_t{1}}) {
+          backend_->attention(q, kinds[layer], **cache, static_cast<int32_t>(layer), outs[layer]);
+        }
+      });
+      for (const size_t layer : {size_t{0}, size_t{1}}) {
+        const HostRows got = read(outs[layer]);
+        for (size_t s = 0; s < 2; ++s) {
+          HostRows past = history[s];
+          std::copy_n(queries.values.begin() + static_cast<int64_t>(s) * width, params.num_heads * params.head_dim,
+                      past.values.end() - width);
+          expect_attended(past, DType::kBFloat16, kinds[layer], got, static_cast<int64_t>(s));
+        }
+        if (HasFailure()) FAIL() << "step " << i << " layer " << layer << " seed " << seed_;
       }
     }
   }
@@ -407,7 +480,7 @@ class AttentionConformance : public BackendConformance {
 
   // NaN into every slot of both layers, through the op that writes slots: no result may show what was not written
   // since.
-  void poison(const AttentionParams& params, KvCache& cache, int32_t num_blocks, int64_t width) {
+  void poison(const AttentionKinds& kinds, KvCache& cache, int32_t num_blocks, int64_t width) {
     const int64_t num_slots = int64_t{num_blocks} * kBlockSize;
     ScatteredSequences::Step step;
     step.max_blocks = num_blocks;
@@ -419,7 +492,8 @@ class AttentionConformance : public BackendConformance {
     std::iota(step.tables.begin(), step.tables.end(), 0);
     step.cu.push_back(static_cast<int32_t>(num_slots));
     step.seq_lens.push_back(static_cast<int32_t>(num_slots));
-    backend_->plan(step.inputs(), params);
+    const AttentionParams& params = kinds[0];
+    backend_->plan(step.inputs(), kinds);
     const Tensor nothing = poisoned(num_slots, width, act());
     for (const int32_t layer : {0, 1}) backend_->rope_and_cache(nothing, rope_, params, cache, layer);
     ASSERT_TRUE(backend_->synchronize().ok());
@@ -520,6 +594,21 @@ TEST_P(AttentionConformance, RaggedStepsOverScatteredBlocks) {
     }
     EXPECT_GE(num_cache_types, 1);
   }
+}
+
+// Local and global layers of one model, in one step.
+TEST_P(AttentionConformance, LayersOfTwoWindowsTakeTurns) {
+  const AttentionParams global = {.num_heads = 4, .num_kv_heads = 2, .head_dim = 32, .scale = 0.2f};
+  AttentionParams local = global;
+  local.sliding_window = 21;
+  run(AttentionKinds({local, global}), DType::kBFloat16, {1, 17, 150, 70});
+}
+
+// The same while a recorded step is replayed, where there are records: what one holds does not depend on the lengths.
+TEST_P(AttentionConformance, LayersOfTwoWindowsAreReplayed) {
+  AttentionParams local = {.num_heads = 4, .num_kv_heads = 2, .head_dim = 32, .scale = 0.2f}, global = local;
+  local.sliding_window = 21;
+  replay(AttentionKinds({local, global}), {90, 35});
 }
 
 const auto kName = [](const auto& test) {

@@ -101,7 +101,7 @@ class ConformanceTest : public testing::TestWithParam<std::string> {
     ASSERT_NE(backend_, nullptr);
   }
   // Once, after the matrices are made and before the first op.
-  void reserve(int64_t num_tokens, int64_t num_sequences, const AttentionParams& attention) {
+  void reserve(int64_t num_tokens, int64_t num_sequences, const AttentionKinds& attention) {
     const StepLimits limits = {.max_num_batched_tokens = num_tokens,
                                .max_num_seqs = num_sequences,
                                .max_model_len = 4096,

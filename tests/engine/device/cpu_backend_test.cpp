@@ -50,7 +50,7 @@ void plan_without_attention(Backend& backend, std::span<const int32_t> ids, std:
   inputs.logits_indices = indices;
   static constexpr int32_t kNoRows[] = {0};
   inputs.attention.cu_seqlens_q = kNoRows;
-  backend.plan(inputs, {.num_heads = 1, .num_kv_heads = 1, .head_dim = 16});
+  backend.plan(inputs, AttentionParams{.num_heads = 1, .num_kv_heads = 1, .head_dim = 16});
 }
 
 class Random {
@@ -503,19 +503,28 @@ TEST_F(CpuBackendRefusals, Caches) {
 TEST_F(CpuBackendRefusals, Needs) {
   BackendNeeds needs;
   needs.weight_types = {WeightType::kQ4_1, WeightType::kF32};
-  needs.attention = {9, 3, 64, 0.125f, 0, 0};
+  const AttentionParams good = {9, 3, 64, 0.125f, 0, 0};
+  const auto with = [&](void (*change)(AttentionParams&)) {
+    AttentionParams changed = good;
+    change(changed);
+    return changed;
+  };
+  needs.attention = good;
   EXPECT_TRUE(backend_->supports(needs).ok());
   BackendNeeds other = needs;
   other.weight_types.push_back(WeightType::kQ4K);
   EXPECT_THAT(backend_->supports(other).message(), HasSubstr("Q4_K"));
   other = needs;
-  other.attention.num_kv_heads = 2;
+  other.attention = with([](AttentionParams& a) { a.num_kv_heads = 2; });
   EXPECT_FALSE(backend_->supports(other).ok());
-  other.attention.num_kv_heads = 0;
+  other.attention = with([](AttentionParams& a) { a.num_kv_heads = 0; });
   EXPECT_FALSE(backend_->supports(other).ok());
-  other = needs;
-  other.attention.head_dim = 63;
+  other.attention = with([](AttentionParams& a) { a.head_dim = 63; });
   EXPECT_FALSE(backend_->supports(other).ok());
+  other.attention = AttentionKinds({good, with([](AttentionParams& a) { a.sliding_window = 16; })});
+  EXPECT_TRUE(backend_->supports(other).ok());
+  other.attention = AttentionKinds({good, with([](AttentionParams& a) { a.num_kv_heads = 1; })});
+  EXPECT_THAT(backend_->supports(other).message(), HasSubstr("different heads"));
   other = needs;
   other.kv_cache_dtype = DType::kFloat16;
   EXPECT_EQ(backend_->supports(other).param(), "kv_cache_dtype");
