@@ -22,7 +22,7 @@ constexpr const char* kStyle = R"(
 h2{font-size:1.15rem;margin:34px 0 10px}p.sub{color:var(--soft);margin:0 0 16px;overflow-wrap:anywhere}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(148px,1fr));gap:12px;margin:14px 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 14px}.tile b{display:block;font-size:1.45rem;
-font-variant-numeric:tabular-nums;line-height:1.25}.tile span{color:var(--soft);font-size:.82rem}
+font-variant-numeric:tabular-nums;line-height:1.25}.tile>span{color:var(--soft);font-size:.82rem}
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:10px}table{border-collapse:collapse;
 width:100%;font-variant-numeric:tabular-nums}th,td{padding:7px 12px;text-align:right;white-space:nowrap;border-bottom:1px solid
 var(--line)}tr:last-child td{border-bottom:0}th{color:var(--soft);font-weight:600;font-size:.82rem}th:first-child,td:first-child
@@ -41,7 +41,7 @@ border-radius:0 8px 8px 0;overflow-wrap:anywhere}.note.bad{border-color:var(--ba
 dl{display:grid;grid-template-columns:minmax(90px,max-content) 1fr;gap:4px 16px;margin:0}dt{font-weight:600}dd{margin:0;
 color:var(--soft)}details{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:10px 14px;margin:10px 0}
 summary{cursor:pointer;font-weight:600}footer{color:var(--soft);font-size:.82rem;margin-top:30px}
-@media(max-width:560px){main{padding:16px 12px 40px}.tile b{font-size:1.2rem}th,td{padding:6px 9px}dl{grid-template-columns:1fr}}
+@media(max-width:560px){svg text{font-size:16px}svg text.label{font-size:16px}main{padding:16px 12px 40px}.tile b{font-size:1.2rem}th,td{padding:6px 9px}dl{grid-template-columns:1fr}}
 )";
 
 std::string text_of(const Json& json, const std::string& otherwise = "") {
@@ -200,8 +200,8 @@ std::string point_html(const Json& point) {
               "requests finished");
   if (at(point, {"slo_met"}).is_boolean()) {
     const bool met = at(point, {"slo_met"}).get<bool>();
-    out += tile(met ? "<span class=\"good\" style=\"font-size:inherit\">met</span>"
-                    : "<span class=\"bad\" style=\"font-size:inherit\">missed</span>",
+    out += tile(met ? "<span class=\"good\">met</span>"
+                    : "<span class=\"bad\">missed</span>",
                 "SLO");
   }
   out += "</div>\n" + warnings_html(at(point, {"validity", "warnings"}));

@@ -121,7 +121,7 @@ std::string chart_html(const Chart& chart) {
       path += (pen_down ? "L" : "M") + x + " " + y;
       pen_down = true;
       last_y = y_at(p.second);
-      if (series.dots || series.points.size() <= 40) {
+      if (series.dots || (!chart.step && series.points.size() <= 40)) {
         dots += "<circle class=\"" + colour + "\" cx=\"" + x + "\" cy=\"" + y + "\" r=\"" +
                 (series.dots && series.points.size() > 100 ? "1.6" : "3") + "\"><title>" + html_escaped(series.name) +
                 ": " + short_number(p.second) + " at " + short_number(p.first) + "</title></circle>";

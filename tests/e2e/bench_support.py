@@ -87,3 +87,27 @@ def point(process):
 
 def mean(values):
     return statistics.fmean(values)
+
+
+def simulator_latencies(path, skip=1):
+    """The same from the trace file of `sextant simulate`: one row per answered completion, in the order of arrival."""
+    requests = {}
+    for line in pathlib.Path(path).read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "request":
+            if event["path"].endswith("completions"):
+                requests[event["id"]] = {"request": event["t_ns"], "first": None, "last": None, "tokens": 0}
+        elif event["event"] == "write" and event["tokens"] and event["id"] in requests:
+            times = requests[event["id"]]
+            times["first"] = times["first"] or event["t_ns"]
+            times["last"] = event["t_ns"]
+            times["tokens"] += event["tokens"]
+    rows = [times for times in requests.values() if times["first"]][skip:]
+    return {"ttft": [(row["first"] - row["request"]) / 1e6 for row in rows],
+            "e2e": [(row["last"] - row["request"]) / 1e6 for row in rows],
+            "tpot": [(row["last"] - row["first"]) / 1e6 / (row["tokens"] - 1) for row in rows if row["tokens"] > 1],
+            "tokens": sum(row["tokens"] for row in rows),
+            "request_s": mean([row["request"] / 1e9 for row in rows]),
+            "first_s": mean([row["first"] / 1e9 for row in rows]),
+            "last_s": mean([row["last"] / 1e9 for row in rows]),
+            "seconds": (max(row["last"] for row in rows) - min(row["request"] for row in rows)) / 1e9}
