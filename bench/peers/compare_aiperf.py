@@ -4,7 +4,8 @@
     python3 -m venv VENV && VENV/bin/pip install aiperf==0.13.0
     VENV/bin/python bench/peers/compare_aiperf.py --sextant build/release/server/sextant --tokenizer DIRECTORY
 
-DIRECTORY holds a tokenizer.json; nothing is fetched (HF_HUB_OFFLINE=1). Each client runs --rounds times, turn and turn about, at
+DIRECTORY holds a tokenizer.json; nothing is fetched (HF_HUB_OFFLINE=1, and the directory laid out as a hub's cache, because aiperf
+0.13.0 takes no path then). Each client runs --rounds times, turn and turn about, at
 concurrency 1 and 16 against `sextant simulate` with constant times; printed are the medians of the runs' means and the difference in
 percent. Exit code 1 when one exceeds --limit-pct. Definitions are converted: aiperf's inter_token_latency is (latency - TTFT) / (n - 1)
 per request, which is our TPOT; its request_latency is our E2E. Not part of CI: takes minutes, and needs a machine that is otherwise idle.
@@ -49,15 +50,15 @@ def run_ours(sextant, url, concurrency, num, folder):
             "output tok/s": point["rates"]["output_tokens_per_s"]}
 
 
-def run_aiperf(aiperf, url, concurrency, num, tokenizer, folder):
+def run_aiperf(aiperf, url, concurrency, num, cache, folder):
     out = folder / f"aiperf-{time.monotonic_ns()}"
     command = [aiperf, "profile", "--model", "bytes", "--url", url, "--endpoint-type", "completions", "--streaming", "--concurrency",
                str(concurrency), "--request-count", str(num), "--warmup-request-count", "4", "--synthetic-input-tokens-mean",
                str(INPUT_TOKENS), "--synthetic-input-tokens-stddev", "0", "--output-tokens-mean", str(OUTPUT_TOKENS),
                "--output-tokens-stddev", "0", "--extra-inputs", "ignore_eos:true", "--extra-inputs", "temperature:0",
-               "--use-server-token-count", "--tokenizer", str(tokenizer), "--output-artifact-dir", str(out), "--ui", "none"]
+               "--use-server-token-count", "--tokenizer", "local/tokenizer", "--output-artifact-dir", str(out), "--ui", "none"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-                          env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
+                          env={**os.environ, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
     found = list(out.rglob("profile_export_aiperf.json"))
     if done.returncode != 0 or not found:
         sys.exit(f"aiperf failed ({done.returncode}):\n{done.stdout[-4000:]}")
@@ -69,18 +70,22 @@ def run_aiperf(aiperf, url, concurrency, num, tokenizer, folder):
             "requests/s": value("request_throughput"), "output tok/s": value("output_token_throughput")}
 
 
-def with_config(tokenizer, folder):
-    """A copy that transformers loads without asking a hub what it is."""
+def lay_out_cache(tokenizer, folder):
+    """HF_HOME with the tokenizer as the cached repository local/tokenizer."""
     source = pathlib.Path(tokenizer)
     if not (source / "tokenizer.json").is_file():
         sys.exit(f"{source}/tokenizer.json does not exist: give a directory with one")
-    target = folder / "tokenizer"
-    target.mkdir()
-    (target / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
+    repository = folder / "hf" / "hub" / "models--local--tokenizer"
+    commit = "0" * 40
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (snapshot / "tokenizer.json").write_bytes((source / "tokenizer.json").read_bytes())
     config = source / "tokenizer_config.json"
-    (target / "tokenizer_config.json").write_text(config.read_text() if config.is_file()
-                                                  else json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-    return target
+    (snapshot / "tokenizer_config.json").write_text(config.read_text() if config.is_file()
+                                                    else json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    return folder / "hf"
 
 
 def main():
@@ -95,14 +100,14 @@ def main():
     worst = 0.0
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        tokenizer = with_config(arguments.tokenizer, folder)
+        cache = lay_out_cache(arguments.tokenizer, folder)
         simulator, url = start_simulator(arguments.sextant, arguments.time, folder)
         try:
             for concurrency, num in ((1, 8), (16, 96)):
                 ours, theirs = [], []
                 for _ in range(arguments.rounds):
                     ours.append(run_ours(arguments.sextant, url, concurrency, num, folder))
-                    theirs.append(run_aiperf(arguments.aiperf, url, concurrency, num, tokenizer, folder))
+                    theirs.append(run_aiperf(arguments.aiperf, url, concurrency, num, cache, folder))
                 print(f"concurrency {concurrency}, medians of {arguments.rounds} runs of {num} requests; load "
                       f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
                 print(f"  {'':14}{'sextant':>12}{'aiperf':>12}{'difference':>12}")

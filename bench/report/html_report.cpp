@@ -200,9 +200,7 @@ std::string point_html(const Json& point) {
               "requests finished");
   if (at(point, {"slo_met"}).is_boolean()) {
     const bool met = at(point, {"slo_met"}).get<bool>();
-    out += tile(met ? "<span class=\"good\">met</span>"
-                    : "<span class=\"bad\">missed</span>",
-                "SLO");
+    out += tile(met ? "<span class=\"good\">met</span>" : "<span class=\"bad\">missed</span>", "SLO");
   }
   out += "</div>\n" + warnings_html(at(point, {"validity", "warnings"}));
   const Json& errors = at(point, {"errors"});
