@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
 namespace sextant::simt {
 
@@ -56,6 +57,13 @@ void Executor::complete(const WorkPtr& item) {
     if (--dependent->missing == 0) ready_.push_back(dependent);
   }
   item->dependents.clear();
+  if (item->on_done) std::exchange(item->on_done, {})();
+  changed_.notify_all();
+}
+
+void Executor::resume(const WorkPtr& item) {
+  if (item->done) return;
+  ready_.push_back(item);
   changed_.notify_all();
 }
 
@@ -160,6 +168,13 @@ void Executor::drive_one(Lock& lock) {
   if (ready_.empty()) return;
   ++num_drivers_;
   execute(lock, pick());
+  leave();
+}
+
+void Executor::drive_ready(Lock& lock) {
+  if (ready_.empty()) return;
+  ++num_drivers_;
+  while (!ready_.empty()) execute(lock, pick());
   leave();
 }
 

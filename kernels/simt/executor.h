@@ -44,6 +44,7 @@ struct WorkItem {
   bool done = false;
   std::chrono::steady_clock::time_point finished;
   std::vector<WorkPtr> dependents;
+  std::function<void()> on_done = {};  // with the executor's mutex held
 };
 
 class Executor {
@@ -63,12 +64,16 @@ class Executor {
   void set_seed(uint64_t seed);
   WorkPtr add(std::shared_ptr<const Work> work, const void* lane, const std::vector<WorkPtr>& after);
   void complete(const WorkPtr& item);
+  // Work that waits is asked once more.
+  void resume(const WorkPtr& item);
   // Runs work until `done`. False: nothing can run and nothing came for a long time.
   bool drive(Lock& lock, const std::function<bool()>& done);
   bool drive_until_done(Lock& lock, const WorkPtr& item);
   bool drive_device(Lock& lock, int device);
   // Lets one piece of work run: what a query does, so that polling makes progress.
   void drive_one(Lock& lock);
+  // Runs what is ready, until nothing is.
+  void drive_ready(Lock& lock);
   void forget_all();  // drops what has not run
   size_t num_pending() const { return num_pending_; }
   uint64_t progress() const { return num_executed_; }

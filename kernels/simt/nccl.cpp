@@ -1,4 +1,5 @@
-// The NCCL API over NcclWorld: communicators, groups, and the work that a call becomes.
+// The NCCL API over NcclWorld: communicators, groups, and the work that a call becomes. An id names the process that made it;
+// ranks of others come to its world over TCP.
 #include <nccl.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <memory>
 #include <set>
 
+#include "kernels/simt/nccl_remote.h"
 #include "kernels/simt/nccl_world.h"
 #include "kernels/simt/runtime_state.h"
 
@@ -145,6 +147,18 @@ ncclResult_t submit(NcclCall call, size_t from_count, size_t to_count, ncclComm_
 
 }  // namespace
 
+namespace sextant::simt {
+
+std::shared_ptr<NcclWorld> nccl_world_of(uint64_t key, int num_ranks) {
+  Registry& all = registry();
+  const std::lock_guard lock(all.mutex);
+  std::shared_ptr<NcclWorld> world = all.worlds[key].lock();
+  if (world == nullptr) all.worlds[key] = world = std::make_shared<NcclWorld>(num_ranks);
+  return world;
+}
+
+}  // namespace sextant::simt
+
 ncclResult_t ncclGetVersion(int* version) {
   *version = NCCL_VERSION_CODE;
   return ncclSuccess;
@@ -154,8 +168,8 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
   *id = {};
-  std::memcpy(id->internal, &all.next_id, sizeof(all.next_id));
-  ++all.next_id;
+  const sextant::simt::NcclAddress address = sextant::simt::make_nccl_address(all.next_id++);
+  std::memcpy(id->internal, &address, sizeof address);
   return ncclSuccess;
 }
 
@@ -169,14 +183,13 @@ ncclResult_t ncclCommInitRank(ncclComm_t* comm, int num_ranks, ncclUniqueId id, 
     const auto lock = runtime.executor().lock();
     runtime.explain_stuck = &explain_stuck;
   }
-  uint64_t key = 0;
-  std::memcpy(&key, &id, sizeof(key));  // its bytes are all that it has
+  sextant::simt::NcclAddress address;
+  std::memcpy(static_cast<void*>(&address), id.internal, sizeof address);  // its bytes are all that it has
   std::shared_ptr<NcclWorld> world;
-  {
-    Registry& all = registry();
-    const std::lock_guard lock(all.mutex);
-    world = all.worlds[key].lock();
-    if (world == nullptr) all.worlds[key] = world = std::make_shared<NcclWorld>(num_ranks);
+  if (sextant::simt::is_of_this_process(address)) {
+    world = sextant::simt::nccl_world_of(address.key, num_ranks);
+  } else {
+    world = std::make_shared<sextant::simt::RemoteNcclWorld>(address, num_ranks);
   }
   if (world->num_ranks() != num_ranks) {
     return refuse(ncclInvalidUsage, "ranks disagree on their number: " + std::to_string(num_ranks) + " and " +

@@ -109,8 +109,8 @@ std::string NcclCall::describe() const {
 
 std::string NcclWorld::join(int rank, int device) {
   const std::lock_guard lock(mutex_);
-  if (devices_[static_cast<size_t>(rank)] >= 0) return "rank " + std::to_string(rank) + " has joined already";
-  if (std::ranges::find(devices_, device) != devices_.end()) {
+  if (devices_[static_cast<size_t>(rank)] != -1) return "rank " + std::to_string(rank) + " has joined already";
+  if (device >= 0 && std::ranges::find(devices_, device) != devices_.end()) {
     return "device " + std::to_string(device) + " is that of two ranks";
   }
   devices_[static_cast<size_t>(rank)] = device;
@@ -124,7 +124,7 @@ std::string NcclWorld::wait_for_all(std::chrono::seconds patience) {
   if (joined_.wait_for(lock, patience, all)) return "";
   std::vector<int> absent;
   for (int rank = 0; rank < num_ranks(); ++rank) {
-    if (devices_[static_cast<size_t>(rank)] < 0) absent.push_back(rank);
+    if (devices_[static_cast<size_t>(rank)] == -1) absent.push_back(rank);
   }
   return "rank " + list(absent) + " of " + std::to_string(num_ranks()) + " did not join";
 }
@@ -232,6 +232,7 @@ void NcclWorld::move_data(const Meeting& meeting) {
 Outcome NcclWorld::fail(const std::string& what) {
   failure_ = what;
   for (const int id : devices_) {
+    if (id < 0) continue;
     int none = 0;
     Runtime::instance().device(id).sticky.compare_exchange_strong(none, cudaErrorLaunchFailure);
   }
@@ -259,8 +260,29 @@ std::vector<WorkPtr> NcclWorld::abort() {
   return take_waiting();
 }
 
+std::vector<WorkPtr> NcclWorld::lose(int rank) {
+  const std::lock_guard lock(mutex_);
+  lost_ = true;
+  if (!failure_.empty()) return {};
+  return fail("NCCL: the process of rank " + std::to_string(rank) + " is gone").completes;
+}
+
+int NcclWorld::local_device() const {
+  const std::lock_guard lock(mutex_);
+  for (const int device : devices_) {
+    if (device >= 0) return device;
+  }
+  return 0;
+}
+
+std::string NcclWorld::failure() const {
+  const std::lock_guard lock(mutex_);
+  return aborted_ && failure_.empty() ? "NCCL: aborted" : failure_;
+}
+
 ncclResult_t NcclWorld::async_error() const {
   const std::lock_guard lock(mutex_);
+  if (lost_) return ncclRemoteError;
   if (!failure_.empty()) return ncclInvalidUsage;
   return aborted_ ? ncclRemoteError : ncclSuccess;
 }

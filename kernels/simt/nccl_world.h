@@ -36,18 +36,24 @@ size_t size_of(ncclDataType_t type);  // 0: not a type
 class NcclWorld {
  public:
   explicit NcclWorld(int num_ranks) : devices_(static_cast<size_t>(num_ranks), -1), next_(devices_.size()) {}
+  virtual ~NcclWorld() = default;
+  static constexpr int kOfAnotherProcess = -2;  // as a rank's device
 
   int num_ranks() const { return static_cast<int>(devices_.size()); }
   // Empty, or why the rank cannot join.
-  std::string join(int rank, int device);
+  virtual std::string join(int rank, int device);
   // Waits until all ranks have joined; else names those who did not.
-  std::string wait_for_all(std::chrono::seconds patience);
+  virtual std::string wait_for_all(std::chrono::seconds patience);
   uint64_t device_bits() const;
 
-  Outcome meet(int rank, const NcclCall& call, const WorkPtr& self);
-  std::vector<WorkPtr> abort();  // what waited
-  ncclResult_t async_error() const;
-  std::string waiting() const;  // "rank 1 waits in AllReduce of 4 float32 for ranks 0, 2"
+  virtual Outcome meet(int rank, const NcclCall& call, const WorkPtr& self);
+  virtual std::vector<WorkPtr> abort();  // what waited
+  virtual ncclResult_t async_error() const;
+  // The process of a rank is gone: what waited. Nothing when all of the world's own ranks have left before.
+  std::vector<WorkPtr> lose(int rank);
+  int local_device() const;  // of the first rank of this process
+  std::string failure() const;
+  virtual std::string waiting() const;  // "rank 1 waits in AllReduce of 4 float32 for ranks 0, 2"
 
  private:
   struct Meeting {
@@ -76,6 +82,7 @@ class NcclWorld {
   std::deque<Meeting> meetings_;                                 // from first_meeting_
   std::map<std::pair<int, int>, std::deque<Waiting>> channels_;  // by sender and receiver
   bool aborted_ = false;
+  bool lost_ = false;
   std::string failure_;
 };
 

@@ -1,4 +1,4 @@
-// Shadow of <nccl.h>: ranks are threads of one process, or devices of one thread. Values are NCCL's (2.28).
+// Shadow of <nccl.h>: ranks are threads of one process, devices of one thread, or in processes of this machine. Values are NCCL's (2.28).
 #pragma once
 
 #include <cuda_runtime_api.h>
