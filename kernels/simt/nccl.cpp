@@ -184,7 +184,8 @@ ncclResult_t ncclCommInitRank(ncclComm_t* comm, int num_ranks, ncclUniqueId id, 
     runtime.explain_stuck = &explain_stuck;
   }
   sextant::simt::NcclAddress address;
-  std::memcpy(static_cast<void*>(&address), id.internal, sizeof address);  // its bytes are all that it has
+  std::memcpy(static_cast<void*>(&address), static_cast<const void*>(&id),
+              sizeof address);  // its bytes are all that it has
   std::shared_ptr<NcclWorld> world;
   if (sextant::simt::is_of_this_process(address)) {
     world = sextant::simt::nccl_world_of(address.key, num_ranks);

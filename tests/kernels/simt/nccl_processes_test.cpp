@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
@@ -18,22 +20,23 @@ namespace {
 using testing::HasSubstr;
 
 constexpr int kProcesses = 3;
+using Bytes = std::array<unsigned char, sizeof(ncclUniqueId)>;
 
 std::string hex(const ncclUniqueId& id) {
   std::string text;
-  for (const char c : id.internal) {
+  for (const unsigned char byte : std::bit_cast<Bytes>(id)) {
     char digits[3];
-    std::snprintf(digits, sizeof digits, "%02x", static_cast<unsigned char>(c));
+    std::snprintf(digits, sizeof digits, "%02x", byte);
     text += digits;
   }
   return text;
 }
 ncclUniqueId from_hex(const std::string& text) {
-  ncclUniqueId id = {};
-  for (size_t i = 0; i < sizeof id.internal; ++i) {
-    id.internal[i] = static_cast<char>(std::stoi(text.substr(2 * i, 2), nullptr, 16));
+  Bytes bytes = {};
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    bytes[i] = static_cast<unsigned char>(std::stoi(text.substr(2 * i, 2), nullptr, 16));
   }
-  return id;
+  return std::bit_cast<ncclUniqueId>(bytes);
 }
 
 class NcclProcesses : public EmulatorTest {
