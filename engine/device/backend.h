@@ -3,7 +3,8 @@
 // Shapes: T tokens of the step (flat, ragged), H hidden size, D head_dim. "f32 [T, H]" is row-major.
 // Numeric contract, on the CPU: for one (instruction set, weight type) a row's result depends on that row alone, bit for bit:
 // never on T, on its place in the batch, or on how a prompt was cut into steps. On CUDA the order of sums may follow T and how
-// attention was split (kernels/cuda says where): the same batch gives the same bits, another batch the same within rounding.
+// attention was split (kernels/cuda says where): the same batch gives the same bits, another batch the same within rounding;
+// of FP8 weights from compute capability 8.9 on that is rounding of activations to FP8 (cuda_gemm.h).
 #pragma once
 
 #include <cstddef>
@@ -145,7 +146,7 @@ struct AttentionParams {
 class AttentionKinds {
  public:
   // A model of one kind is the rule.
-  AttentionKinds(const AttentionParams& only) : kinds_{only} {}
+  AttentionKinds(const AttentionParams& only) : kinds_{only} {}  // NOLINT(google-explicit-constructor)
   explicit AttentionKinds(std::vector<AttentionParams> kinds) : kinds_(std::move(kinds)) { CHECK(!kinds_.empty()); }
 
   size_t size() const { return kinds_.size(); }
