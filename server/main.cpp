@@ -26,6 +26,8 @@ int main(int argc, char** argv) {
   verbs.push_back(make_pull_verb());
   verbs.push_back(make_chat_verb());
   verbs.push_back(make_models_verb());
+  verbs.push_back(make_advise_predict_verb());
+  verbs.push_back(make_advise_fit_verb());
   verbs.push_back(make_advise_accuracy_verb());
   for (auto& verb : make_kb_verbs()) verbs.push_back(std::move(verb));
   verbs.push_back(make_version_verb());

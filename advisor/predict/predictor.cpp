@@ -19,6 +19,7 @@ constexpr double kLargestStandardised = 6;
 constexpr size_t kFewestSamples = 30;
 constexpr size_t kFolds = 10;
 constexpr double kWidestLogHalf = 3;
+constexpr double kWidest = 0.98;  // of the shapes of rows left out
 constexpr double kDecided = 0.70;
 // Of the deviation and of the local size of errors: the pair that gives the narrowest median interval is taken.
 constexpr std::pair<double, double> kPowers[] = {{1, 1},    {1.25, 1},    {1.5, 1},    {0.75, 1},    {0.5, 1},
@@ -98,6 +99,37 @@ double probability_within(const Prediction& prediction, double limit_ms) {
 Verdict verdict_of(const Prediction& prediction, double limit_ms) {
   const double p = probability_within(prediction, limit_ms);
   return p > kDecided ? Verdict::kPass : p < 1 - kDecided ? Verdict::kFail : Verdict::kUncertain;
+}
+
+void order_by_load(std::vector<Prediction>& predictions) {
+  // Pool adjacent violators, weights 1 / width^2.
+  struct Pool {
+    double weight;
+    double log_mean;
+    size_t count;
+  };
+  std::vector<Pool> pools;
+  for (const Prediction& p : predictions) {
+    pools.push_back({1 / std::max(p.log_half_width * p.log_half_width, 1e-12), std::log(p.mean), 1});
+    while (pools.size() > 1 && pools[pools.size() - 2].log_mean > pools.back().log_mean) {
+      const Pool last = pools.back();
+      pools.pop_back();
+      Pool& pool = pools.back();
+      pool.log_mean = (pool.weight * pool.log_mean + last.weight * last.log_mean) / (pool.weight + last.weight);
+      pool.weight += last.weight;
+      pool.count += last.count;
+    }
+  }
+  size_t i = 0;
+  for (const Pool& pool : pools) {
+    for (size_t k = 0; k < pool.count; ++k, ++i) {
+      Prediction& p = predictions[i];
+      if (pool.count == 1) continue;
+      p.mean = std::exp(pool.log_mean);
+      p.low = p.mean * std::exp(-p.log_half_width);
+      p.high = p.mean * std::exp(p.log_half_width);
+    }
+  }
 }
 
 Result<Predictor> Predictor::train(const std::vector<ServingPoint>& rows, const FactsTable& facts,
@@ -208,6 +240,7 @@ void Predictor::calibrate(Surface& surface, Calibration& calibration, const std:
       calibration.quantile = q;
       calibration.power = power;
       calibration.size_power = size_power;
+      calibration.widest_shape = quantile(shapes, kWidest);
     }
   }
 }
@@ -263,9 +296,11 @@ Result<Prediction> Predictor::predict(Metric metric, const ServingPoint& as_give
   Prediction out;
   out.mean = roofline_.milliseconds(metric, point, *physics) * std::exp(estimate.mean);
   const double size = calibration.samples.empty() ? 1.0 : local_size(surface, calibration, features, std::nullopt);
-  out.log_half_width = std::min(
-      calibration.quantile * std::pow(estimate.deviation, calibration.power) * std::pow(size, calibration.size_power),
-      kWidestLogHalf);
+  // A point stranger than all rows left out is no better known than the strangest of them.
+  const double shape =
+      std::min(std::pow(estimate.deviation, calibration.power) * std::pow(size, calibration.size_power),
+               calibration.widest_shape);
+  out.log_half_width = std::min(calibration.quantile * shape, kWidestLogHalf);
   out.low = out.mean * std::exp(-out.log_half_width);
   out.high = out.mean * std::exp(out.log_half_width);
   out.provenance = near == Nearness::kInterpolated ? Provenance::kInterpolated : Provenance::kEstimated;

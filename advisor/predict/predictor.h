@@ -35,6 +35,10 @@ const char* verdict_name(Verdict verdict);
 Verdict verdict_of(const Prediction& prediction, double limit_ms);
 double probability_within(const Prediction& prediction, double limit_ms);
 
+// Predictions of one configuration at growing loads: a latency does not fall when the load grows, so neighbours that say
+// otherwise are drawn to their common value, the surer one less.
+void order_by_load(std::vector<Prediction>& predictions);
+
 struct TrainingReport {
   size_t rows = 0;
   size_t distinct = 0;               // a run that stands in a file twice, under whatever label, counts once
@@ -69,6 +73,7 @@ class Predictor {
     double quantile = 2;
     double power = 1;
     double size_power = 1;
+    double widest_shape = 1;
   };
   struct Surface {
     ResidualProcess process;

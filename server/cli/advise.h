@@ -7,6 +7,8 @@
 
 namespace sextant::cli {
 
+std::unique_ptr<Verb> make_advise_predict_verb();
+std::unique_ptr<Verb> make_advise_fit_verb();
 std::unique_ptr<Verb> make_advise_accuracy_verb();
 
 }  // namespace sextant::cli

@@ -7,6 +7,7 @@
 
 #include "advisor/catalog.h"
 #include "advisor/csv.h"
+#include "advisor/memory_fit.h"
 #include "advisor/predict/accuracy.h"
 #include "advisor/predict/predictor.h"
 #include "engine/model/memory_model.h"
@@ -266,6 +267,52 @@ TEST(Predictor, KnowsWhereAFigureComesFrom) {
   EXPECT_FALSE(Predictor::train(std::vector<ServingPoint>(50, point_of("no/such-model", "L4", 1, 1, 1, 1)),
                                 shipped_facts(), shipped_gpus())
                    .ok());
+}
+
+TEST(Predictor, LatenciesDoNotFallAsTheLoadGrows) {
+  const auto at = [](double mean, double half) {
+    return Prediction{mean, mean / half, mean * half, Provenance::kEstimated, std::log(half)};
+  };
+  std::vector<Prediction> p = {at(10, 1.1), at(20, 1.5), at(12, 1.05), at(30, 1.2)};
+  order_by_load(p);
+  EXPECT_EQ(p[0].mean, 10);
+  EXPECT_EQ(p[3].mean, 30);
+  EXPECT_EQ(p[1].mean, p[2].mean);
+  EXPECT_LT(p[1].mean, 12.5);  // the surer one moves little
+  EXPECT_GT(p[1].mean, 12);
+  EXPECT_NEAR(p[1].high / p[1].mean, 1.5, 1e-12);
+  std::vector<Prediction> none;
+  order_by_load(none);
+}
+
+TEST(MemoryFit, AddsUpAndSaysWhyNot) {
+  FitInputs in;
+  in.model_id = "meta-llama/Llama-3.1-70B";
+  in.gpu = "A100-80GB";
+  in.tensor_parallel = 4;
+  const auto fit = [&] { return memory_fit(in, shipped_facts(), shipped_gpus()); };
+  ASSERT_TRUE(fit().ok()) << fit().status().message();
+  EXPECT_NEAR(fit()->weights_gib, 141.1e9 / 4 / 1073741824.0, 0.3);
+  EXPECT_NEAR(fit()->usable_gib,
+              fit()->weights_gib + fit()->activations_gib + fit()->overhead_gib + fit()->kv_cache_gib, 1e-9);
+  EXPECT_EQ(fit()->kv_bytes_per_token, 2 * 8 * 128 * 80 * 2 / 4);
+  EXPECT_GT(fit()->sequences, 80);
+  in.tensor_parallel = 1;
+  EXPECT_FALSE(fit()->fits());
+  EXPECT_NE(fit()->reason.find("weights 131"), std::string::npos) << fit()->reason;
+  in.model_id = "meta-llama/Llama-3.1-8B-Instruct";  // requirements 003 say 16 GB suffice
+  in.gpu = "T4";
+  EXPECT_FALSE(fit()->fits());
+  const auto param = [&](auto change) {
+    FitInputs changed = in;
+    change(changed);
+    return memory_fit(changed, shipped_facts(), shipped_gpus()).status().param();
+  };
+  EXPECT_EQ(param([](FitInputs& f) { f.gpu = "H1000"; }), "gpu");
+  EXPECT_EQ(param([](FitInputs& f) { f.model_id = "x"; }), "model_id");
+  EXPECT_EQ(param([](FitInputs& f) { f.quantization = "fp3"; }), "quantization");
+  EXPECT_EQ(param([](FitInputs& f) { f.tensor_parallel = 3; }), "tensor_parallel");
+  EXPECT_EQ(param([](FitInputs& f) { f.context_tokens = 200000; }), "context_tokens");
 }
 
 TEST(Predictor, VerdictIsUncertainNearTheLimitOnly) {

@@ -70,3 +70,40 @@ def test_bad_flags_end_with_two(arguments):
     run = server_process.sextant("advise", "accuracy", *arguments)
     assert run.returncode == 2 and arguments[0] in run.stderr
     assert pathlib.Path(server_process.BINARY).is_file()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("kb") / "kb.sqlite"
+
+
+def test_predicts_a_measured_load_near_its_measurement(base):
+    row = next(row for row in csv.DictReader(DATA.open())
+               if row["model_id"] == "Qwen/Qwen3-32B" and row["engine"] == "vllm" and row["concurrency"] == "64" and row["gemm_quant"] == "")
+    run = server_process.sextant("advise", "predict", "--kb", base, "--model", row["model_id"], "--gpu", row["gpu"], "--engine", "vllm",
+                                 "--engine-version", row["engine_version"], "--quantization", "bf16", "--tensor-parallel", row["tensor_parallel"],
+                                 "--concurrency", "64,8,16", "--prompt-tokens", row["prompt_tokens"], "--output-tokens", row["output_tokens"], "--json",
+                                 timeout=300)
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout)
+    assert answer["fits"] and [load["concurrency"] for load in answer["loads"]] == [8, 16, 64]
+    last = answer["loads"][-1]
+    # The row's quantisation is unknown and 16 bits are asked for: never merged, so this is an estimate.
+    assert last["tpot"]["provenance"] == "estimated"
+    assert last["tpot"]["low90_ms"] <= float(row["tpot_mean_ms"]) <= last["tpot"]["high90_ms"]
+    assert last["output_tokens_per_s"] == pytest.approx(64 / last["e2e_mean_ms"] * 1000 * float(row["output_tokens"]), rel=1e-3)
+
+
+def test_fit_says_how_many_users_or_why_not(base):
+    fit = ("advise", "fit", "--kb", base, "--gpu", "H100-SXM5-80GB", "--json")
+    run = server_process.sextant(*fit, "--model", "meta-llama/Llama-3.1-70B", timeout=300)
+    assert run.returncode == 3 and not json.loads(run.stdout)["fits"] and "weights" in json.loads(run.stdout)["reason"]
+    run = server_process.sextant(*fit, "--model", "meta-llama/Llama-3.1-70B", "--quantization", "fp8", "--tensor-parallel", "4", timeout=300)
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout)
+    assert answer["users"] == answer["requests_at_once_within_limits"] * 10 > 0
+    for arguments, named in ((("--model", "Qwen/Qwen3-32"), "Qwen/Qwen3-32B"), (("--model", "Qwen/Qwen3-32B", "--tensor-parallel", "3"), "tensor"),
+                             (("--model", "Qwen/Qwen3-32B", "--prompt-tokens", "nan"), "--prompt-tokens"),
+                             (("--model", "Qwen/Qwen3-32B", "--ttft-limit-ms", "-5"), "--ttft-limit-ms")):
+        run = server_process.sextant(*fit, *arguments)
+        assert run.returncode == 2 and named in run.stderr and run.stdout == "", run.stderr
