@@ -267,7 +267,11 @@ class ServeBench {
     measure_options.tokenizer = tokenizer_.get();
     point.measurement = measure(std::move(run), prompts.requests, monitor.stop(), measure_options);
     if (result_.deployment.engine.empty()) result_.deployment.engine = point.measurement.monitor.engine;
-    if (result_.deployment.engine.empty()) result_.deployment.engine = owned_by_;
+    // Some servers name themselves as the model's owner; others put anybody there.
+    if (owned_by_ == "llamacpp") owned_by_ = "llama.cpp";
+    for (const char* engine : {"sextant", "vllm", "sglang", "llama.cpp"}) {
+      if (result_.deployment.engine.empty() && owned_by_ == engine) result_.deployment.engine = engine;
+    }
     if (!options_.slo.empty()) {
       bool all = true;
       for (const RunGoal& goal : options_.slo) {

@@ -91,6 +91,19 @@ def test_tokens_of_text_are_counted_by_a_tokenizer(model):
     assert point(process)["tokens"] == {**point(process)["tokens"], "counted_by": "tokenizer", "output": 32}
 
 
+@pytest.mark.parametrize("how", [("--backend", "openai"), ("--backend", "openai-chat"), ("--prompt-ids",)])
+def test_prompts_have_the_length_asked_for(server, model, how):
+    """By the count of the real server: with the chat template and BOS, or as token ids."""
+    process = bench("--url", server.url, "--tokenizer", model, "--num-prompts", 6, "--max-concurrency", 2, "--random-input-len", 80,
+                    "--random-output-len", 3, *how)
+    assert process.returncode == 0, process.stderr
+    measured = point(process)
+    assert measured["tokens"]["prompt_lengths"] == {"mean": 80, "p50": 80, "p95": 80, "max": 80}
+    assert measured["tokens"]["output"] == 18 and process.result["warnings"] == []
+    assert process.result["target"]["engine"] == "sextant"
+    assert measured["latency_ms"]["queue_mean"] is not None and measured["server"]["time_s"]
+
+
 def test_chat_and_writes_of_one_byte():
     with Mock("--ttft-ms", 2, "--tpot-ms", 1, "--fault", "one-byte-writes") as mock:
         process = bench("--url", mock.url, "--backend", "openai-chat", "--num-prompts", 5, *SHORT)
