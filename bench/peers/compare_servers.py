@@ -52,7 +52,9 @@ def main():
     parser.add_argument("--timeout-s", type=int, default=120)
     arguments = parser.parse_args()
     servers = {"sextant": [arguments.sextant, "serve", arguments.model],
-               "llama.cpp": [sys.executable, "-m", "llama_cpp.server", "--model", arguments.model, "--n_ctx", "2048"]}
+               "llama.cpp": [sys.executable, "-m", "llama_cpp.server", "--model", arguments.model, "--n_ctx", "2048",
+                             # By default a new request cuts off the one that is being answered.
+                             "--interrupt_requests", "false"]}
     good = True
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory() as name:
