@@ -70,7 +70,6 @@ CpuAttention::Plan& CpuAttention::plan_for(int32_t window) {
   if (plan.num_partial_floats > static_cast<int64_t>(partials_.size())) {
     partials_.resize(static_cast<size_t>(plan.num_partial_floats));
   }
-  assign_items(plan);
   return plan;
 }
 
@@ -115,22 +114,6 @@ void CpuAttention::add_sequence(Plan& plan, int32_t sequence, int64_t target_cos
   }
 }
 
-void CpuAttention::assign_items(Plan& plan) {
-  const int64_t num_threads = pool_.num_threads();
-  int64_t total = 0;
-  for (const Item& item : plan.items) total += item.cost;
-  plan.item_begin.assign(static_cast<size_t>(num_threads) + 1, plan.items.size());
-  plan.item_begin[0] = 0;
-  int64_t before = 0, thread = 1;
-  for (size_t i = 0; i < plan.items.size() && thread < num_threads; ++i) {
-    // An item belongs to the thread in whose share its middle lies.
-    while (thread < num_threads && before + plan.items[i].cost / 2 >= total * thread / num_threads) {
-      plan.item_begin[static_cast<size_t>(thread++)] = i;
-    }
-    before += plan.items[i].cost;
-  }
-}
-
 void CpuAttention::run(Tensor qkv, const AttentionParams& params, const CpuKvCache& cache, int32_t layer, Tensor out,
                        const std::vector<float*>& scratch) {
   CHECK(params.num_heads == planned_.num_heads && params.num_kv_heads == planned_.num_kv_heads &&
@@ -140,11 +123,9 @@ void CpuAttention::run(Tensor qkv, const AttentionParams& params, const CpuKvCac
   if (pool_.num_threads() == 1 || plan.total_cost < kMinCostToShare) {
     for (const Item& item : plan.items) run_item(plan, item, qkv, params, cache, layer, out, scratch[0]);
   } else {
-    pool_.run([&](int thread) {
-      const auto index = static_cast<size_t>(thread);
-      for (size_t i = plan.item_begin[index]; i < plan.item_begin[index + 1]; ++i) {
-        run_item(plan, plan.items[i], qkv, params, cache, layer, out, scratch[index]);
-      }
+    pool_.share(static_cast<int64_t>(plan.items.size()), [&](int thread, int64_t item) {
+      run_item(plan, plan.items[static_cast<size_t>(item)], qkv, params, cache, layer, out,
+               scratch[static_cast<size_t>(thread)]);
     });
   }
   const size_t num_merges = plan.merges.size();
@@ -153,11 +134,9 @@ void CpuAttention::run(Tensor qkv, const AttentionParams& params, const CpuKvCac
       merge_block(plan.blocks[static_cast<size_t>(block)], params, out, scratch[0]);
     return;
   }
-  pool_.run([&](int thread) {
-    const auto index = static_cast<size_t>(thread), num_threads = static_cast<size_t>(pool_.num_threads());
-    for (size_t i = num_merges * index / num_threads; i < num_merges * (index + 1) / num_threads; ++i) {
-      merge_block(plan.blocks[static_cast<size_t>(plan.merges[i])], params, out, scratch[index]);
-    }
+  pool_.share(static_cast<int64_t>(num_merges), [&](int thread, int64_t merge) {
+    merge_block(plan.blocks[static_cast<size_t>(plan.merges[static_cast<size_t>(merge)])], params, out,
+                scratch[static_cast<size_t>(thread)]);
   });
 }
 

@@ -52,14 +52,12 @@ class CpuAttention {
     int64_t total_cost = 0;
     std::vector<Block> blocks;
     std::vector<Item> items;
-    std::vector<int32_t> merges;     // blocks with partials
-    std::vector<size_t> item_begin;  // [num_threads + 1]
+    std::vector<int32_t> merges;  // blocks with partials
     int64_t num_partial_floats = 0;
   };
 
   Plan& plan_for(int32_t window);
   void add_sequence(Plan& plan, int32_t sequence, int64_t target_cost);
-  void assign_items(Plan& plan);
   void run_item(const Plan& plan, const Item& item, const Tensor& qkv, const AttentionParams& params,
                 const CpuKvCache& cache, int32_t layer, const Tensor& out, float* scratch);
   void merge_block(const Block& block, const AttentionParams& params, const Tensor& out, float* scratch);

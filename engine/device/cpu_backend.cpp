@@ -328,9 +328,10 @@ class CpuBackend final : public Backend {
       multiply_panels(matrix, 0, matrix.panel_begin().back(), x.rows, out);
       return;
     }
-    pool_.run([&](int thread) {
-      const auto i = static_cast<size_t>(thread);
-      multiply_panels(matrix, matrix.panel_begin()[i], matrix.panel_begin()[i + 1], x.rows, out);
+    const std::vector<int64_t>& begin = matrix.panel_begin();
+    pool_.share(static_cast<int64_t>(begin.size()) - 1, [&](int, int64_t piece) {
+      const auto i = static_cast<size_t>(piece);
+      multiply_panels(matrix, begin[i], begin[i + 1], x.rows, out);
     });
   }
 

@@ -1,9 +1,18 @@
 // From a file's rows to panels; at load, on the loader's thread and the pool.
 #include "engine/device/cpu_matrix.h"
 
+#include <algorithm>
+
 namespace sextant {
 
 using kernels::PanelType;
+
+namespace {
+
+constexpr int64_t kPiecesPerThread = 4;
+constexpr int64_t kMinPieceBytes = 32 << 10;
+
+}  // namespace
 
 Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix> parts, ThreadPool& pool) {
   if (parts.empty()) return invalid_argument("a weight matrix needs at least one part");
@@ -34,7 +43,7 @@ Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix>
     matrix->runs_[i].panels = static_cast<const uint8_t*>(matrix->buffer_->data()) + offsets[i];
   }
   matrix->pack(parts, pool);
-  matrix->split_between(pool.num_threads());
+  matrix->split(pool.num_threads());
   return matrix;
 }
 
@@ -70,20 +79,29 @@ void CpuMatrix::pack(std::span<const HostMatrix> parts, ThreadPool& pool) {
   }
 }
 
-void CpuMatrix::split_between(int num_threads) {
-  int64_t total = 0;
-  for (const Run& run : runs_) total += run.num_panels() * kernels::panel_block_bytes(run.type);
-  panel_begin_.assign(static_cast<size_t>(num_threads) + 1, runs_.back().first_panel + runs_.back().num_panels());
-  panel_begin_[0] = 0;
-  int64_t before = 0;  // bytes (per block of columns) of all runs so far
-  int thread = 1;
+void CpuMatrix::split(int num_threads) {
+  int64_t total = 0, num_panels = 0;
   for (const Run& run : runs_) {
-    const int64_t bytes = kernels::panel_block_bytes(run.type), all = run.num_panels() * bytes;
-    for (; thread < num_threads && total * thread / num_threads < before + all; ++thread) {
-      panel_begin_[static_cast<size_t>(thread)] = run.first_panel + (total * thread / num_threads - before) / bytes;
-    }
-    before += all;
+    total += run.num_panels() * kernels::panel_bytes(run.type, cols_);
+    num_panels += run.num_panels();
   }
+  // Pieces for every thread, so that one that is slow or was late does not hold up the others for long; not so small that
+  // claiming them costs.
+  const int64_t wanted = num_threads == 1 ? 1 : std::min(num_threads * kPiecesPerThread, total / kMinPieceBytes);
+  const int64_t pieces = std::min(num_panels, std::max<int64_t>(wanted, num_threads));
+  panel_begin_ = {0};
+  int64_t before = 0;  // bytes
+  for (const Run& run : runs_) {
+    const int64_t bytes = kernels::panel_bytes(run.type, cols_);
+    for (int64_t panel = 0; panel < run.num_panels(); ++panel) {
+      // A panel belongs to the piece in which it begins.
+      if (before * pieces / total > static_cast<int64_t>(panel_begin_.size()) - 1) {
+        panel_begin_.push_back(run.first_panel + panel);
+      }
+      before += bytes;
+    }
+  }
+  panel_begin_.push_back(num_panels);
 }
 
 void CpuMatrix::read_row(int64_t row, float* out) const {

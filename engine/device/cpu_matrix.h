@@ -32,7 +32,7 @@ class CpuMatrix final : public WeightMatrix {
   size_t size_bytes() const override { return buffer_->size_bytes(); }
 
   const std::vector<Run>& runs() const { return runs_; }
-  // Panels that a thread computes: [panel_begin[i], panel_begin[i + 1]), equal in bytes.
+  // The pieces in which threads share a product: panels [panel_begin[i], panel_begin[i + 1]), about equal in bytes.
   const std::vector<int64_t>& panel_begin() const { return panel_begin_; }
   // What size_bytes() of a matrix of one part will be; the type is one that panels hold.
   static uint64_t bytes_of(WeightType type, int64_t rows, int64_t cols);
@@ -42,7 +42,7 @@ class CpuMatrix final : public WeightMatrix {
  private:
   CpuMatrix() = default;
   void pack(std::span<const HostMatrix> parts, ThreadPool& pool);
-  void split_between(int num_threads);
+  void split(int num_threads);
 
   int64_t rows_ = 0;
   int64_t cols_ = 0;

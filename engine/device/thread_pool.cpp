@@ -1,4 +1,4 @@
-// The two barriers of a run: start (round_) and end (pending_).
+// Claiming pieces (ticket_), and the two waits: of workers for pieces, of the caller for the last to be done.
 #include "engine/device/thread_pool.h"
 
 #include <algorithm>
@@ -14,6 +14,10 @@ void pause_cpu() {
   __builtin_ia32_pause();
 #endif
 }
+
+constexpr int64_t kMaxPieces = int64_t{1} << 31;
+
+bool pieces_left(uint64_t ticket) { return (ticket & 0xffffffffu) < ticket >> 32; }
 
 // Asks `ready` until it says yes or kSpin is over.
 template <typename Ready>
@@ -46,7 +50,6 @@ ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
-    round_.fetch_add(1);
   }
   work_ready_.notify_all();
   for (std::thread& worker : workers_) worker.join();
@@ -56,22 +59,25 @@ int64_t ThreadPool::num_parts(int64_t n, int64_t grain) const {
   return std::min<int64_t>(num_threads(), n / std::max<int64_t>(grain, 1));
 }
 
-void ThreadPool::run_on_all(Job job) {
+void ThreadPool::share_all(Job job, int64_t num_pieces) {
+  CHECK(num_pieces >= 0 && num_pieces < kMaxPieces) << num_pieces << " pieces";
+  if (num_pieces == 0) return;
   const std::lock_guard turn(turn_);
-  if (workers_.empty()) {
-    job.call(job.target, 0);
+  if (workers_.empty() || num_pieces == 1) {
+    for (int64_t piece = 0; piece < num_pieces; ++piece) job.call(job.target, 0, piece);
     return;
   }
+  const auto count = static_cast<uint32_t>(num_pieces);
   job_ = job;
-  pending_.store(static_cast<int>(workers_.size()));
-  round_.fetch_add(1);
+  num_done_.store(0);
+  ticket_.store(uint64_t{count} << 32);
   if (sleeping_workers_.load() > 0) {
     // Taking the lock waits for a worker that has announced itself but does not sleep yet.
     { const std::lock_guard lock(mutex_); }
     work_ready_.notify_all();
   }
-  job.call(job.target, 0);
-  const auto all_done = [this] { return pending_.load() == 0; };
+  work_off(0);
+  const auto all_done = [&] { return num_done_.load() == count; };
   if (spin_until(all_done)) return;
   std::unique_lock lock(mutex_);
   caller_sleeps_.store(true);
@@ -79,23 +85,28 @@ void ThreadPool::run_on_all(Job job) {
   caller_sleeps_.store(false);
 }
 
+void ThreadPool::work_off(int thread_idx) {
+  while (pieces_left(ticket_.load())) {
+    const uint64_t ticket = ticket_.fetch_add(1);
+    if (!pieces_left(ticket)) return;  // others were faster
+    job_.call(job_.target, thread_idx, static_cast<int64_t>(ticket & 0xffffffffu));
+    if (num_done_.fetch_add(1) + 1 == ticket >> 32 && caller_sleeps_.load()) {
+      { const std::lock_guard lock(mutex_); }
+      work_done_.notify_one();
+    }
+  }
+}
+
 void ThreadPool::work(int thread_idx) {
-  uint32_t seen = 0;
-  for (;;) {
-    const auto called = [&] { return round_.load() != seen; };
+  const auto called = [this] { return pieces_left(ticket_.load()) || stopping_.load(); };
+  while (!stopping_.load()) {
     if (!spin_until(called)) {
       std::unique_lock lock(mutex_);
       sleeping_workers_.fetch_add(1);
       work_ready_.wait(lock, called);
       sleeping_workers_.fetch_sub(1);
     }
-    ++seen;  // a run ends only when every worker has done it: rounds are never skipped
-    if (stopping_) return;
-    job_.call(job_.target, thread_idx);
-    if (pending_.fetch_sub(1) == 1 && caller_sleeps_.load()) {
-      { const std::lock_guard lock(mutex_); }
-      work_done_.notify_one();
-    }
+    work_off(thread_idx);
   }
 }
 

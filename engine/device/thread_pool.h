@@ -1,7 +1,9 @@
-// ThreadPool: the caller and num_threads - 1 workers run one function together, again and again.
-// Workers spin for at most kSpin before they sleep, and so does the caller at the end of a run: ops that follow one another in
-// a step meet awake threads, an idle process uses no CPU. Runs of several callers take turns. Which thread does what is decided
-// by its index alone, so work assignment is the same every time.
+// ThreadPool: the caller and num_threads - 1 workers work off the pieces of one job together, again and again.
+// Pieces are claimed one at a time: a thread that the system has taken off its CPU holds up the piece that it is in, nothing else,
+// and one that has claimed none is not waited for. Workers spin for at most kSpin before they sleep, and so does the caller at the
+// end of a job: ops that follow one another in a step meet awake threads, an idle process uses no CPU, and a CPU whose thread
+// waits is soon free for the one that is waited for. Jobs of several callers take turns. Which thread does a piece is a matter of
+// chance: results must not depend on it.
 #pragma once
 
 #include <atomic>
@@ -27,13 +29,16 @@ class ThreadPool {
 
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(thread_idx) once on each thread, 0 being the caller, and returns when all have. body must not throw (that ends the
-  // program) and must not call run on the same pool.
+  // Calls body(thread_idx, piece) once for each piece in [0, num_pieces), on some thread, 0 being the caller, and returns when all
+  // are done. body must not throw (that ends the program) and must not call share on the same pool.
   template <typename Body>
-  void run(Body&& body) {
+  void share(int64_t num_pieces, Body&& body) {
     using Target = std::remove_reference_t<Body>;
-    run_on_all({[](void* target, int thread_idx) noexcept { (*static_cast<Target*>(target))(thread_idx); },
-                const_cast<void*>(static_cast<const void*>(&body))});
+    share_all({[](void* target, int thread_idx, int64_t piece) noexcept {
+                 (*static_cast<Target*>(target))(thread_idx, piece);
+               },
+               const_cast<void*>(static_cast<const void*>(&body))},
+              num_pieces);
   }
 
   // Calls body(begin, end) for consecutive parts of [0, n), one per thread at most, each of `grain` elements or more (but for
@@ -45,34 +50,33 @@ class ThreadPool {
       if (n > 0) body(int64_t{0}, n);
       return;
     }
-    run([&](int thread_idx) {
-      const int64_t begin = n * thread_idx / parts, end = n * (thread_idx + 1) / parts;
-      if (thread_idx < parts && begin < end) body(begin, end);
-    });
+    share(parts, [&](int, int64_t part) { body(n * part / parts, n * (part + 1) / parts); });
   }
 
  private:
   struct Job {
-    void (*call)(void* target, int thread_idx) noexcept = nullptr;
+    void (*call)(void* target, int thread_idx, int64_t piece) noexcept = nullptr;
     void* target = nullptr;
   };
 
   int64_t num_parts(int64_t n, int64_t grain) const;
-  void run_on_all(Job job);
+  void share_all(Job job, int64_t num_pieces);
+  void work_off(int thread_idx);
   void work(int thread_idx);
 
   std::vector<std::thread> workers_;
-  std::mutex turn_;  // held during a run
+  std::mutex turn_;  // held during a job
 
-  // job_ is written before round_ goes up and read after it was seen to have: round_ orders them. Workers count down pending_.
+  // Written before ticket_ and read only by who holds a piece, which the caller waits for.
   Job job_;
-  bool stopping_ = false;  // ordered by round_ like job_
-  alignas(64) std::atomic<uint32_t> round_{0};
-  alignas(64) std::atomic<int> pending_{0};
-  // A thread announces itself here before it sleeps; then it looks at round_ (pending_) once more. The other side changes that
+  // The number of pieces in the upper half, the next to be claimed in the lower one; none are left where it is as large.
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<uint32_t> num_done_{0};
+  // A thread announces itself here before it sleeps; then it looks at ticket_ (num_done_) once more. The other side changes that
   // first and looks here second, all sequentially consistent: one of the two sees the other.
   alignas(64) std::atomic<int> sleeping_workers_{0};
   std::atomic<bool> caller_sleeps_{false};
+  std::atomic<bool> stopping_{false};
   std::mutex mutex_;
   std::condition_variable work_ready_;
   std::condition_variable work_done_;
