@@ -9,6 +9,7 @@
 #include "server/cli/log_sink.h"
 #include "server/cli/model_location.h"
 #include "server/cli/simulated_machine.h"
+#include "server/cli/virtual_run.h"
 #include "server/cli/write_trace.h"
 
 namespace sextant::cli {
@@ -21,7 +22,10 @@ class SimulateVerb final : public Verb {
   std::string examples() const override {
     return "  sextant simulate --time constant:ttft=200ms,tpot=50ms --trace-file truth.jsonl\n"
            "  sextant simulate --model HuggingFaceTB/SmolLM2-135M-Instruct --time "
-           "constant:ttft=20ms,tpot=5ms,jitter=10%\n";
+           "constant:ttft=20ms,tpot=5ms,jitter=10%\n"
+           "  sextant simulate ./Llama-3.1-8B --time roofline:compute=60%,bandwidth=80% --gpu-type H100-SXM5-80GB\n"
+           "  MODEL_NAME=meta-llama/Llama-3.1-8B GPU_TYPE=NVIDIA-L4 BENCHMARKS_PATH=records.jsonl sextant simulate\n"
+           "  sextant simulate ./Llama-3.1-8B --gpu-type L4 --virtual-time --request-rate 4 --num-requests 10000\n";
   }
 
   void declare(CLI::App& app) override {
@@ -34,6 +38,7 @@ class SimulateVerb final : public Verb {
     app.add_flag("--print-config", arguments_.print_config, "print all settings as JSON and exit");
     SettingCollector collector(options_.of_verb);
     visit_simulate_settings(settings_, collector);
+    visit_virtual_settings(virtual_, collector);
     add_flags(app, options_.settings(), arguments_.flags);
   }
 
@@ -47,6 +52,7 @@ class SimulateVerb final : public Verb {
     }
     Result<SimulatedMachine> machine = make_simulated_machine(settings_, options_);
     if (!machine.ok()) return report_bad_input(name(), {machine.status()});
+    if (virtual_.virtual_time) return run_virtual_time(virtual_, settings_, *machine, options_);
     EngineSource source = engine_from_simulation(*machine, options_);
     std::unique_ptr<WriteTrace> trace;
     if (!settings_.trace_file.empty()) {
@@ -71,6 +77,20 @@ class SimulateVerb final : public Verb {
     model.model = kByteModel;
     from_environment("MODEL_NAME", model.served_model_name);
     std::vector<Status> errors = resolve_serve_options(arguments_, environment, options_);
+    for (const auto& [key, text] : arguments_.flags) {
+      if (key == "tensor_parallel_size") settings_.tensor_parallel = options_.engine.parallel.tensor_parallel_size;
+    }
+    std::string num_gpus;
+    from_environment("TENSOR_PARALLEL_SIZE", num_gpus);
+    if (!settings_.tensor_parallel && !num_gpus.empty()) {
+      int64_t count = 0;
+      const Status parsed = set_from_text({"TENSOR_PARALLEL_SIZE", "", &count}, num_gpus);
+      if (!parsed.ok()) errors.push_back(parsed);
+      if (parsed.ok() && (count < 1 || count > 1024)) {
+        errors.push_back(invalid_argument("TENSOR_PARALLEL_SIZE must be between 1 and 1024, not " + num_gpus));
+      }
+      settings_.tensor_parallel = count;
+    }
     if (!errors.empty() || options_.print_config) return errors;
     if (model.model != kByteModel) {
       const Result<PullOptions> cache = pull_options_from_environment();
@@ -86,6 +106,7 @@ class SimulateVerb final : public Verb {
   ServeArguments arguments_;
   ServeOptions options_;
   SimulateSettings settings_;
+  VirtualSettings virtual_;
 };
 
 }  // namespace

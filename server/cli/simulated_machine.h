@@ -20,7 +20,8 @@ struct SimulateSettings {
   std::string gpu_type;    // GPU_TYPE
   std::string benchmarks;  // BENCHMARKS_PATH
   std::string trace_file;
-  int64_t sim_seed = 1;  // of jitter
+  int64_t sim_seed = 1;                    // of jitter
+  std::optional<int64_t> tensor_parallel;  // --tensor-parallel-size or TENSOR_PARALLEL_SIZE
 };
 
 template <typename Config, typename Visitor>
@@ -40,6 +41,7 @@ inline constexpr const char* kByteModel = "bytes";
 
 struct SimulatedMachine {
   sim::SimTiming timing;
+  std::string gpu_type;              // as the tables name it; empty: none is named
   std::string device;                // "simulated, constant times ..."
   std::optional<ModelConfig> model;  // of the built-in byte model there is none
   std::string weight_type = "none";

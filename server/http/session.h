@@ -35,6 +35,8 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // On the strand.
   void wake() { wake_timer_.cancel(); }
+  // A handler wrote to its stream: into the socket at once where it takes bytes, without a turn of the coroutine.
+  void on_stream_bytes();
   const Strand& strand() const { return strand_; }
   const Limits& limits() const { return server_->options.limits; }
 
@@ -62,7 +64,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void dispatch(const Handler& handler);
   void answer_with(HttpResponse response);
   void call(const std::function<void()>& callback);  // a handler's; it may throw
-  bool prepare_write();                              // false: nothing to write now
+  void write_some_now();
+  bool prepare_write();  // false: nothing to write now
   void prepare_stream_write();
   void start_write();
   void on_written(const boost::system::error_code& error, size_t num_bytes);
@@ -103,6 +106,7 @@ class Session : public std::enable_shared_from_this<Session> {
   int64_t out_tokens_ = 0;  // in the write under way
   int64_t write_called_ns_ = 0;
   bool is_writing_ = false;
+  bool writes_now_ = false;  // inside on_stream_bytes(): the coroutine need not know
   Clock::time_point last_write_progress_;
 };
 

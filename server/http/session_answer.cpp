@@ -1,5 +1,8 @@
 // The answering half of Session: from a parsed request to the last byte of its answer.
+#include <sys/socket.h>
+#include <sys/uio.h>
 #include <algorithm>
+
 #include <array>
 #include <atomic>
 #include <boost/asio/awaitable.hpp>
@@ -240,6 +243,40 @@ void Session::start_write() {
   on_written({}, 0);
 }
 
+// Most tokens fit into the socket's buffer: a system call and nothing else. What does not is written by the coroutine.
+void Session::on_stream_bytes() {
+  const ExchangeState& exchange = *exchange_;
+  const bool is_plain = exchange.answer == ExchangeState::Answer::kStream && !exchange.is_complete() &&
+                        !exchange.overflowed && !exchange.handle_dropped;
+  if (is_plain && !is_writing_ && !failed_ && !answer_sent_ && !read_closed_ && prepare_write()) {
+    out_sent_ = 0;
+    is_writing_ = true;
+    last_write_progress_ = Clock::now();
+    writes_now_ = true;
+    write_some_now();
+    writes_now_ = false;
+    if (!is_writing_ && !failed_) return;
+  }
+  wake();
+}
+
+void Session::write_some_now() {
+  const std::array<asio::const_buffer, 3> all = {asio::buffer(out_head_), asio::buffer(out_body_),
+                                                 asio::buffer(out_tail_)};
+  if (server_->options.on_socket_event) write_called_ns_ = steady_now_ns();
+  iovec pieces[3];
+  size_t num_pieces = 0;
+  for (const asio::const_buffer& piece : all) {
+    if (piece.size() > 0) pieces[num_pieces++] = {const_cast<void*>(piece.data()), piece.size()};
+  }
+  msghdr message{};
+  message.msg_iov = pieces;
+  message.msg_iovlen = num_pieces;
+  const ssize_t num_sent = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  // Errors come up again, and are dealt with, in the write that waits.
+  on_written({}, num_sent > 0 ? static_cast<size_t>(num_sent) : 0);
+}
+
 void Session::on_written(const boost::system::error_code& error, size_t num_bytes) {
   out_sent_ += num_bytes;
   num_response_bytes_ += num_bytes;
@@ -264,7 +301,7 @@ void Session::on_written(const boost::system::error_code& error, size_t num_byte
   if (failed_ || num_left == 0) {
     is_writing_ = false;
     if (!failed_) update_buffered();
-    wake();
+    if (!writes_now_) wake();
     return;
   }
   update_buffered();

@@ -69,7 +69,7 @@ void SessionExchange::write(std::string bytes) {
     state.overflowed = true;
     state.pending = std::string();
   }
-  session_->wake();
+  session_->on_stream_bytes();
 }
 
 void SessionExchange::finish_stream() {

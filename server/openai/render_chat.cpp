@@ -34,7 +34,12 @@ class ChatRenderer final : public Renderer {
   void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far, std::string* out) override {
     const bool shows_tokens = spec_.show_logprobs || spec_.return_token_ids || spec_.continuous_usage_stats;
     const bool has_text = !update.text.empty();
-    if (has_text || (!update.finish_reason && !update.token_ids.empty() && shows_tokens)) {
+    if (has_text && !spec_.show_logprobs && !spec_.return_token_ids) {
+      plain_ = "{\"index\":" + std::to_string(choice_idx) + ",\"delta\":{\"content\":";
+      append_json_string(update.text, &plain_);
+      plain_ += "},\"logprobs\":null,\"finish_reason\":null}";
+      envelope_.append_choice(plain_, so_far, out);
+    } else if (has_text || (!update.finish_reason && !update.token_ids.empty() && shows_tokens)) {
       Json choice = chunk_choice(choice_idx, {{"content", update.text}});
       add_tokens(update, &choice);
       envelope_.append(choice, nullptr, so_far, out);
@@ -95,6 +100,7 @@ class ChatRenderer final : public Renderer {
   const GenerationSpec& spec_;
   const ChunkEnvelope envelope_;
   const LogprobsRenderer logprobs_;
+  std::string plain_;  // a choice being written; kept for its memory
 };
 
 }  // namespace

@@ -28,6 +28,13 @@ class CompletionRenderer final : public Renderer {
       return;  // half a character, or what may become a stop string
     }
     has_begun_[static_cast<size_t>(choice_idx)] = true;
+    if (!update.finish_reason && !spec_.show_logprobs && !spec_.return_token_ids && !(is_first && spec_.echo)) {
+      plain_ = "{\"text\":";
+      append_json_string(update.text, &plain_);
+      plain_ += ",\"index\":" + std::to_string(choice_idx) + ",\"logprobs\":null,\"finish_reason\":null}";
+      envelope_.append_choice(plain_, so_far, out);
+      return;
+    }
     envelope_.append(choice_json(choice_idx, update, is_first), nullptr, so_far, out);
   }
 
@@ -85,6 +92,7 @@ class CompletionRenderer final : public Renderer {
   const LogprobsRenderer logprobs_;
   std::vector<size_t> text_offsets_;  // characters of each choice so far, by its tokens
   std::vector<bool> has_begun_;
+  std::string plain_;  // a choice being written; kept for its memory
 };
 
 }  // namespace

@@ -5,6 +5,38 @@
 
 namespace sextant::openai {
 
+void append_json_string(std::string_view text, std::string* out) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  const size_t begin = out->size();
+  *out += '"';
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x80) {  // the serialiser knows what is valid UTF-8
+      out->resize(begin);
+      *out += dump_json(std::string(text));
+      return;
+    }
+    switch (c) {
+      case '"': *out += "\\\""; break;
+      case '\\': *out += "\\\\"; break;
+      case '\b': *out += "\\b"; break;
+      case '\f': *out += "\\f"; break;
+      case '\n': *out += "\\n"; break;
+      case '\r': *out += "\\r"; break;
+      case '\t': *out += "\\t"; break;
+      default:
+        if (byte < 0x20) {
+          *out += "\\u00";
+          *out += kHex[byte >> 4];
+          *out += kHex[byte & 15];
+        } else {
+          *out += c;
+        }
+    }
+  }
+  *out += '"';
+}
+
 Json fingerprint_json(const std::string& system_fingerprint) {
   return system_fingerprint.empty() ? Json(nullptr) : Json(system_fingerprint);
 }
@@ -52,6 +84,20 @@ ChunkEnvelope::ChunkEnvelope(const GenerationSpec& spec, const std::string& obje
   head_ = dump_json(head);
   head_.back() = ',';  // its closing brace: the members that change follow
   head_ += "\"choices\":";
+}
+
+// No document is built: this is what every streamed token goes through.
+void ChunkEnvelope::append_choice(std::string_view choice, const Usage& so_far, std::string* out) const {
+  if (spec_.include_usage && spec_.continuous_usage_stats) {
+    append_event("[" + std::string(choice) + "]", nullptr, usage_json(so_far), out);
+    return;
+  }
+  // As sse_event() writes it: the JSON has no line breaks.
+  *out += "data: ";
+  *out += head_;
+  *out += '[';
+  *out += choice;
+  *out += spec_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
 }
 
 void ChunkEnvelope::append_event(const std::string& choices, const Json& extra, const Json& usage,

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/engine.h"
@@ -51,6 +52,8 @@ class ChunkEnvelope {
  public:
   ChunkEnvelope(const GenerationSpec& spec, const std::string& object, const std::string& system_fingerprint);
 
+  // The same for a choice that is JSON text already, without `extra`.
+  void append_choice(std::string_view choice, const Usage& so_far, std::string* out) const;
   // One event with one choice. `extra` (null, or an object) adds members after `choices`.
   void append(const Json& choice, const Json& extra, const Usage& so_far, std::string* out) const;
   // The event with no choice and the total, if asked for, and [DONE].
@@ -63,6 +66,8 @@ class ChunkEnvelope {
   std::string head_;  // `{"id":...,` up to `"choices":`
 };
 
+// `text` as a JSON string, byte for byte as dump_json() writes it.
+void append_json_string(std::string_view text, std::string* out);
 Json usage_json(const Usage& usage);
 const char* finish_reason_name(FinishReason reason);
 Json finish_reason_json(const ChoiceUpdate& update);  // null while it goes on
