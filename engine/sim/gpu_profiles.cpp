@@ -117,8 +117,8 @@ Result<SimGpu> find_gpu(const std::string& name) {
   const auto nearest = nearest_name(name, known);
   std::string list;
   for (const SimGpu& gpu : gpus) list += (list.empty() ? "" : ", ") + gpu.name;
-  return invalid_argument("gpu_type '" + name + "' is not known" + (nearest ? "; did you mean " + *nearest + "?" : "") +
-                              " Known are " + list,
+  return invalid_argument("gpu_type '" + name + "' is not known" +
+                              (nearest ? "; did you mean " + *nearest + "?" : ".") + " Known are " + list,
                           "gpu_type");
 }
 

@@ -4,6 +4,7 @@
 //   TPOT at concurrency c, prompts of p and outputs of n tokens: a step then has c sequences, p * c / n prompt tokens (each request
 //     spreads its prompt over its n steps) and c * (p + n / 2) tokens of context;
 //   TTFT at c = 1: a step with the whole prompt.
+// Where prompts fill the scheduler's token budget a step has fewer prompt tokens than that: such points fit worse.
 // What load does to TTFT is left to the scheduler. Pure; any thread.
 #pragma once
 

@@ -48,7 +48,6 @@ double jitter_factor(double cv, uint64_t seed, uint64_t a, uint64_t b) {
 
 SimDevice::SimDevice(Options options) : options_(std::move(options)) {
   CHECK(options_.timing.constant || options_.timing.model) << "a simulated device needs times";
-  CHECK(options_.choose_text != nullptr);
 }
 
 double SimDevice::jitter(uint64_t a, uint64_t b) const {
@@ -80,12 +79,16 @@ int64_t SimDevice::constant_finish_ns(const SchedulerOutput& step, int64_t now_n
 
 void SimDevice::submit(std::shared_ptr<const SchedulerOutput> step, int64_t now_ns) {
   for (const SequenceId id : step->finished_sequences) sequences_.erase(id);
+  const bool keeps_state = options_.choose_text || options_.timing.constant;
   for (const NewSequence& added : step->new_sequences) {
+    if (!keeps_state) break;
     SequenceState state;
     state.request = added.request;
     state.choice_idx = added.choice_idx;
-    state.text = options_.choose_text(*added.request, added.choice_idx);
-    CHECK(state.text != nullptr && !state.text->token_ids.empty());
+    if (options_.choose_text) {
+      state.text = options_.choose_text(*added.request, added.choice_idx);
+      CHECK(state.text != nullptr && !state.text->token_ids.empty());
+    }
     if (options_.timing.constant) {
       const double ttft_s = options_.timing.constant->ttft_s * jitter(added.sequence_id, 0);
       state.due_ns = added.request->arrival_ns + to_ns(ttft_s);
@@ -110,6 +113,7 @@ int64_t SimDevice::next_finish_ns() const {
 }
 
 int32_t SimDevice::token_of(const SequenceState& state, int64_t output_idx) const {
+  if (state.text == nullptr) return 0;
   const CannedText& text = *state.text;
   const auto length = static_cast<int64_t>(text.token_ids.size());
   const SamplingParams& sampling = state.request->sampling;
@@ -126,10 +130,16 @@ ModelOutput SimDevice::collect(int64_t now_ns) {
   ModelOutput output;
   output.step_id = step.output->step_id;
   output.sequences.resize(step.output->sequences.size());
+  // What virtual time asks for: no look-up per row.
+  const bool says_nothing = !options_.choose_text && !options_.timing.constant;
   for (size_t i = 0; i < output.sequences.size(); ++i) {
     const ScheduledSequence& scheduled = step.output->sequences[i];
     SequenceOutput& result = output.sequences[i];
     result.sequence_id = scheduled.sequence_id;
+    if (says_nothing) {
+      if (scheduled.samples) result.token_ids.push_back(0);
+      continue;
+    }
     const auto found = sequences_.find(scheduled.sequence_id);
     if (found == sequences_.end()) continue;  // it ended since: what it gave is dropped
     SequenceState& state = found->second;

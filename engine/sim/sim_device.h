@@ -51,7 +51,7 @@ class SimDevice {
  public:
   struct Options {
     SimTiming timing;
-    ChooseText choose_text;
+    ChooseText choose_text;              // empty: every token is 0
     std::vector<int32_t> eos_token_ids;  // the first ends a text
   };
   explicit SimDevice(Options options);

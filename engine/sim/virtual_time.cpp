@@ -34,7 +34,7 @@ class Simulation {
         max_steps_(num_steps_in_flight),
         on_token_(on_token),
         scheduler_(scheduler_options(server, num_steps_in_flight)),
-        device_({timing, [this](const Request&, int32_t) { return &text_; }, {}}) {
+        device_({timing, {}, {}}) {
     result_.outcomes.resize(workload.requests.size());
   }
 
@@ -151,7 +151,6 @@ class Simulation {
   const SimServer& server_;
   const int64_t max_steps_;
   const OnToken& on_token_;
-  const CannedText text_ = {{0}, false};
   Scheduler scheduler_;
   SimDevice device_;
   std::deque<std::shared_ptr<const SchedulerOutput>> steps_;

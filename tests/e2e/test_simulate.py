@@ -100,3 +100,74 @@ def test_bad_input_is_one_line_and_exit_2(arguments, says):
     assert ended.returncode == 2, ended.stderr
     assert says in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def config_directory(tmp_path, **fields):
+    shape = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "hidden_size": 4096,
+             "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+             "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": False,
+             "torch_dtype": "bfloat16"}
+    (tmp_path / "config.json").write_text(json.dumps({**shape, **fields}))
+    return tmp_path
+
+
+def virtual(*arguments, **options):
+    ended = sextant("simulate", *arguments, "--virtual-time", "--json", **options)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def test_virtual_time_repeats_itself_and_its_records_say_simulated(tmp_path):
+    model = config_directory(tmp_path)
+    records = tmp_path / "records.jsonl"
+    arguments = (model, "--time", "roofline:compute=50%,bandwidth=70%,jitter=10%", "--gpu-type", "A100-80GB",
+                 "--request-rate", "5", "--num-requests", "300", "--record", records)
+    first, second = virtual(*arguments), virtual(*arguments)
+    for run in (first, second):
+        assert run["record"]["source"] == "simulated" and run["record"]["gpu_type"] == "A100-SXM4-80GB"
+    assert first["record"]["metrics"] == second["record"]["metrics"]
+    assert [json.loads(line)["source"] for line in records.read_text().splitlines()] == ["simulated", "simulated"]
+    # Simulated records never stand in for measured ones.
+    refused = sextant("simulate", "--benchmarks", records)
+    assert refused.returncode == 2 and "holds no measured record" in refused.stderr
+
+
+def planner_entry(concurrency, tpot_ms):
+    return {"model_id": "some/model", "gpu_type": "NVIDIA-L4", "tensor_parallel_degree": 2,
+            "metrics": {"ttft_p50_ms": 90, "tpot_p50_ms": tpot_ms, "tpot_p90_ms": tpot_ms * 1.2},
+            "test_conditions": {"prompt_length_avg": 150, "generation_length_avg": 200, "concurrency": concurrency}}
+
+
+def test_recorded_times_come_back(tmp_path):
+    path = tmp_path / "benchmarks.json"
+    path.write_text(json.dumps([planner_entry(1, 20), planner_entry(8, 22), planner_entry(32, 30)]))
+    environment = {"MODEL_NAME": "some/model", "GPU_TYPE": "L4", "TENSOR_PARALLEL_SIZE": "2", "BENCHMARKS_PATH": str(path)}
+    run = virtual("--concurrency", "8", "--prompt-tokens", "150", "--output-tokens", "200", env=environment)
+    assert run["record"]["metrics"]["tpot_ms"]["p50"] == pytest.approx(22, rel=0.1)
+    assert run["record"]["tensor_parallel"] == 2 and run["record"]["model_id"] == "some/model"
+    other = sextant("simulate", env={**environment, "GPU_TYPE": "T4"})
+    assert other.returncode == 2 and "has nothing for model 'some/model' on 'T4'" in other.stderr
+    with Server(None, verb="simulate", env=environment) as running:
+        assert running.get("/v1/models").json["data"][0]["id"] == "some/model"
+        assert "fitted to 3 records" in running.log()
+
+
+def test_what_cannot_be_is_one_line_and_exit_2(tmp_path):
+    model = config_directory(tmp_path)
+    broken = tmp_path / "broken.json"
+    broken.write_text('[{"model_id": 5}]')
+    for arguments, says in [
+        ((config_directory(tmp_path, num_hidden_layers=80), "--gpu-type", "T4"), "cannot hold it"),
+        ((model, "--gpu-type", "H1000"), "'H1000' is not known"),
+        ((model, "--time", "roofline"), "--gpu-type is required"),
+        (("--time", "roofline:gpu=L4"), "--model is required"),
+        (("--time", "record"), "--benchmarks is required"),
+        (("--benchmarks", "/nonexistent"), "/nonexistent"),
+        (("--benchmarks", broken), "entry 0"),
+        ((model, "--gpu-type", "A100-80GB", "--tensor-parallel-size", "3"), "does not divide"),
+        (("--virtual-time", "--num-requests", "0"), "--num-requests must be between"),
+        (("--virtual-time", "--prompt-tokens", "200000"), "max_model_len"),
+    ]:
+        ended = sextant("simulate", *arguments)
+        assert ended.returncode == 2, (arguments, ended.stderr)
+        assert says in ended.stderr and len(ended.stderr.splitlines()) == 1, ended.stderr
