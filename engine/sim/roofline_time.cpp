@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <utility>
 
 namespace sextant::sim {
 
@@ -39,7 +40,7 @@ double RooflineTime::step_seconds(std::span<const ScheduledSequence> rows) const
   }
   work.bytes += streamed_bytes(num_tokens);
   const auto tp = static_cast<double>(inputs_.tensor_parallel);
-  double seconds = roofline_seconds(work, tp * inputs_.gpu.flops_per_s() * inputs_.compute_share,
+  double seconds = roofline_seconds(work, tp * inputs_.gpu.flops_per_s * inputs_.compute_share,
                                     tp * inputs_.gpu.bytes_per_s * inputs_.bandwidth_share);
   if (tp > 1) {
     const double reduced_bytes = 2.0 * static_cast<double>(num_tokens * inputs_.model.hidden_size);

@@ -5,36 +5,20 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
-#include <vector>
 
-#include "engine/base/result.h"
 #include "engine/model/memory_model.h"
 #include "engine/sim/step_time_model.h"
 
 namespace sextant::sim {
 
-// One row of data/gpu_profiles.csv.
 struct SimGpu {
   std::string name;
-  std::string vendor;
   double memory_gib = 0;
   double bytes_per_s = 0;
-  std::optional<double> bf16_flops_per_s;  // dense
-  std::optional<double> fp16_flops_per_s;
+  double flops_per_s = 0;       // dense, of 16-bit matrix products
   double link_bytes_per_s = 0;  // one direction, between GPUs of a host
-  std::string source;
-
-  // Of 16-bit matrix products.
-  double flops_per_s() const { return bf16_flops_per_s.value_or(fp16_flops_per_s.value_or(0)); }
 };
-
-// By name or alias, case aside. kInvalidArgument with the nearest names.
-Result<SimGpu> find_gpu(const std::string& name);
-std::vector<std::string> gpu_names();
-// For find_gpu, and for tests of it: the text of both tables.
-Result<std::vector<SimGpu>> parse_gpu_profiles(std::string_view csv);
 
 struct RooflineInputs {
   ModelConfig model;

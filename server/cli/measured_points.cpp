@@ -5,7 +5,7 @@
 
 #include "bench/record/benchmark_record.h"
 #include "engine/format/json_file.h"
-#include "engine/sim/roofline_time.h"
+#include "server/cli/simulated_gpu.h"
 
 namespace sextant::cli {
 namespace {
@@ -64,7 +64,7 @@ void add_planner_entry(std::vector<MeasuredDeployment>& deployments, const json&
 }
 
 std::string canonical_gpu(const std::string& name) {
-  const Result<sim::SimGpu> gpu = sim::find_gpu(name);
+  const Result<sim::SimGpu> gpu = find_simulated_gpu(name);
   return gpu.ok() ? gpu->name : name;
 }
 

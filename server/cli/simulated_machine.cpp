@@ -12,6 +12,7 @@
 #include "engine/text/byte_tokenizer.h"
 #include "server/cli/canned_answers.h"
 #include "server/cli/measured_points.h"
+#include "server/cli/simulated_gpu.h"
 
 namespace sextant::cli {
 namespace {
@@ -101,7 +102,10 @@ Status use_constant_times(const sim::TimeSpec& spec, EngineConfig& config, Simul
 Status use_roofline(const sim::TimeSpec& spec, const SimulateSettings& settings, WeightType weights,
                     const EngineConfig& config, SimulatedMachine& machine) {
   if (!machine.model) {
-    return invalid_argument("model is required for roofline times: a GGUF file or a Hugging Face directory", "model");
+    return invalid_argument(
+        "model is required for roofline times: a GGUF file, a Hugging Face directory, or in --served-model-name (or "
+        "MODEL_NAME) a model that is listed",
+        "model");
   }
   const std::string& name = spec.gpu.empty() ? settings.gpu_type : spec.gpu;
   if (name.empty()) {
@@ -109,7 +113,7 @@ Status use_roofline(const sim::TimeSpec& spec, const SimulateSettings& settings,
                             "gpu_type");
   }
   sim::RooflineInputs inputs;
-  ASSIGN_OR_RETURN(inputs.gpu, sim::find_gpu(name));
+  ASSIGN_OR_RETURN(inputs.gpu, find_simulated_gpu(name));
   machine.gpu_type = inputs.gpu.name;
   inputs.model = *machine.model;
   inputs.weights = weights;
@@ -149,7 +153,7 @@ Status use_records(const sim::TimeSpec& spec, const SimulateSettings& settings, 
     if (!spreads.empty()) machine.timing.jitter_cv = spreads[spreads.size() / 2];
   }
   // With the GPU and the model both known, the cache is as large as theirs.
-  const Result<sim::SimGpu> gpu = sim::find_gpu(chosen.gpu_type);
+  const Result<sim::SimGpu> gpu = find_simulated_gpu(chosen.gpu_type);
   machine.gpu_type = gpu.ok() ? gpu->name : chosen.gpu_type;
   if (gpu.ok() && machine.model) return plan_gpu_memory(*gpu, chosen.tensor_parallel, weights, config, machine);
   return ok_status();
@@ -175,6 +179,10 @@ Result<SimulatedMachine> make_simulated_machine(const SimulateSettings& settings
     machine.weight_type = weight_type_name(weights);
     machine.kv_bytes_per_token = static_cast<int64_t>(kv_bytes_per_token(*machine.model, DType::kBFloat16));
     machine.weight_bytes = static_cast<int64_t>(weight_bytes(*machine.model, weights));
+  }
+  const bool is_listed_only = !machine.model && spec.kind == sim::TimeSpec::Kind::kRoofline;
+  if (is_listed_only) {  // by name; answers are the byte model's
+    ASSIGN_OR_RETURN(machine.model, find_listed_model(config.model.served_model_name));
   }
   RETURN_IF_ERROR(fill_in_lengths(machine.model, config));
   machine.timing.seed = static_cast<uint64_t>(settings.sim_seed);
@@ -221,9 +229,10 @@ EngineSource engine_from_simulation(const SimulatedMachine& machine, const Serve
     sim.info.weight_type = machine.weight_type;
     sim.info.device = machine.device;
     sim.info.kv_cache_dtype = machine.kv_cache_dtype;
+    // What the tokenizer does not know is never said, and a listed model may have no tokenizer here.
     sim.info.vocab_size = tokenizer.vocab_size();
     if (machine.model) {
-      sim.info.vocab_size = static_cast<int32_t>(machine.model->vocab_size);
+      sim.info.vocab_size = std::max(sim.info.vocab_size, static_cast<int32_t>(machine.model->vocab_size));
       sim.info.num_parameters = static_cast<int64_t>(count_parameters(*machine.model).stored());
     }
     sim.info.weight_bytes = machine.weight_bytes;
