@@ -59,7 +59,7 @@ class Replay {
     ReplayReport report;
     report.device = rank.backend->description();
     StepExecutor& worker = *rank.worker;
-    StepWatchdog watchdog(std::max(0.0, dump_.config.device.step_timeout_s), [this] {
+    StepWatchdog watchdog(std::max(0.0, options_.step_timeout_s.value_or(dump_.config.device.step_timeout_s)), [this] {
       if (options_.on_hang) options_.on_hang(doing_);
     });
     watchdog_ = &watchdog;

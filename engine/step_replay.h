@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,9 +14,10 @@
 namespace sextant {
 
 struct ReplayOptions {
-  std::string device;  // as --device; empty: the dump's
-  std::string model;   // a path; empty: the dump's
-  // Called on another thread when a step gave no result within the dump's step_timeout_s (0: never): the caller's is stuck.
+  std::string device;                    // as --device; empty: the dump's
+  std::string model;                     // a path; empty: the dump's
+  std::optional<double> step_timeout_s;  // nothing: the dump's; 0: none
+  // Called on another thread when a step gave no result within that time: the caller's is stuck.
   std::function<void(const std::string& what)> on_hang;
   std::function<void(const std::string& line)> on_progress;  // may be empty
 };

@@ -15,6 +15,7 @@ Result<nlohmann::ordered_json> run_replay(const ReplayRunOptions& options) {
   ReplayOptions replay;
   replay.device = options.device;
   replay.model = options.model;
+  replay.step_timeout_s = options.step_timeout_s;
   replay.on_progress = options.on_progress;
   replay.on_hang = options.on_hang;
   ASSIGN_OR_RETURN(const ReplayReport report, replay_steps(dump, replay));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include <nlohmann/json.hpp>
@@ -12,8 +13,9 @@ namespace sextant::bench {
 
 struct ReplayRunOptions {
   std::string path;
-  std::string device;  // empty: the dump's
-  std::string model;   // empty: the dump's
+  std::string device;                    // empty: the dump's
+  std::string model;                     // empty: the dump's
+  std::optional<double> step_timeout_s;  // nothing: the dump's
   std::function<void(const std::string& line)> on_progress;
   std::function<void(const std::string& what)> on_hang;  // engine/step_replay.h
 };

@@ -77,6 +77,9 @@ class BenchEngineVerb final : public Verb {
     app.add_flag("--json", json_, "results as JSON lines");
     app.add_option("--record", record_, "append benchmark records of the decode cases to this file")->type_name("FILE");
     app.add_option("--replay", replay_, "run the steps of a dump that a failed device left")->type_name("FILE");
+    app.add_option("--step-timeout-s", step_timeout_s_,
+                   "with --replay: seconds that a step may take; 0: any [the dump's]")
+        ->type_name("N");
   }
 
   int run(const std::vector<Status>& bad_flags) override {
@@ -96,6 +99,11 @@ class BenchEngineVerb final : public Verb {
     bench::ReplayRunOptions options;
     options.path = replay_;
     options.device = device_;
+    options.step_timeout_s = step_timeout_s_;
+    if (step_timeout_s_ && !(*step_timeout_s_ >= 0 && *step_timeout_s_ <= 1e6)) {
+      return report_bad_input(name(),
+                              {invalid_argument("step_timeout_s must be between 0 and 1000000", "step_timeout_s")});
+    }
     if (!model_.empty()) {
       Result<std::string> path = locate(model_);
       if (!path.ok()) return report_bad_input(name(), {path.status()});
@@ -293,6 +301,7 @@ class BenchEngineVerb final : public Verb {
   int64_t num_threads_ = 0;
   int64_t steps_ = 32;
   bool json_ = false;
+  std::optional<double> step_timeout_s_;
   double roof_gb_per_s_ = 0;
 };
 

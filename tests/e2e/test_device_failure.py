@@ -9,7 +9,7 @@ import stat
 import threading
 
 import pytest
-from server_process import Server, model_id
+from server_process import Server, model_id, sextant
 
 
 CPU = ("--device", "cpu", "--step-timeout-s", "0.0001")
@@ -59,6 +59,15 @@ def test_a_step_over_its_deadline_ends_the_server(model, tmp_path, device):
     assert dump["steps"] and dump["steps"][0]["token_ids"]
     known = {sequence["sequence_id"] for sequence in dump["sequences"]}
     assert {scheduled["sequence_id"] for step in dump["steps"] for scheduled in step["sequences"]} == known
+
+    # Run again under the same deadline they fail again; given time they do not.
+    again = sextant("bench", "engine", "--replay", dumps[0], timeout=120)
+    assert again.returncode == 1 and "failed again" in again.stdout
+    given_time = sextant("bench", "engine", "--replay", dumps[0], "--step-timeout-s", "0", "--json", timeout=120)
+    assert given_time.returncode == 0, given_time.stderr
+    replayed = json.loads(given_time.stdout)
+    assert replayed["failed_again"] is False and replayed["reason"] == dump["reason"]
+    assert [step["step_id"] for step in replayed["steps"]] == [step["step_id"] for step in dump["steps"]]
 
 
 def test_streams_end_with_an_error_and_nothing_is_written_when_switched_off(model, tmp_path):

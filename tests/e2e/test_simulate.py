@@ -171,3 +171,24 @@ def test_what_cannot_be_is_one_line_and_exit_2(tmp_path):
         ended = sextant("simulate", *arguments)
         assert ended.returncode == 2, (arguments, ended.stderr)
         assert says in ended.stderr and len(ended.stderr.splitlines()) == 1, ended.stderr
+
+
+def test_the_engine_is_measured_without_http(tmp_path):
+    records = tmp_path / "records.jsonl"
+    measured = sextant("bench", "engine", "--shape", "tiny", "--device", "cpu", "--json", "--record", records)
+    assert measured.returncode == 0, measured.stderr
+    cases = {line["engine_case"]: line for line in map(json.loads, measured.stdout.splitlines())}
+    assert cases["load"]["roof_gb_per_s"] > 0 and cases["decode/3/24"]["roof_pct"] > 0
+    for line in map(json.loads, records.read_text().splitlines()):
+        assert line["source"] == "measured" and line["test_conditions"]["load"] == "batch" and line["engine"] == "sextant"
+    for arguments, says in [
+        ((), "model is required"),
+        (("--shape", "huge"), "--shape must be llama-8b or tiny"),
+        (("/nonexistent.gguf",), "does not exist"),
+        (("--shape", "tiny", "--batches", "1,,2"), "--batches must be whole numbers"),
+        (("--shape", "tiny", "--device", "abacus"), "--device must be one of"),
+        (("--replay", "/nonexistent"), "/nonexistent"),
+        (("--replay", records), "sextant bench engine:"),
+    ]:
+        refused = sextant("bench", "engine", *arguments)
+        assert refused.returncode == 2 and says in refused.stderr, (arguments, refused.stderr)

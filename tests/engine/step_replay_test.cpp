@@ -109,10 +109,11 @@ TEST(StepReplay, GivesTheTokensThatTheEngineGave) {
   const Result<StepDump> read = parse_step_dump(render_step_dump(dump), "dump");
   ASSERT_TRUE(read.ok()) << read.status().message();
   std::vector<std::string> lines;
-  const Result<ReplayReport> report =
-      replay_steps(*read, {.device = {}, .model = {}, .on_hang = {}, .on_progress = [&](const std::string& line) {
-                             lines.push_back(line);
-                           }});
+  const Result<ReplayReport> report = replay_steps(
+      *read,
+      {.device = {}, .model = {}, .step_timeout_s = {}, .on_hang = {}, .on_progress = [&](const std::string& line) {
+         lines.push_back(line);
+       }});
   ASSERT_TRUE(report.ok()) << report.status().message();
   EXPECT_FALSE(report->failed) << report->error;
   ASSERT_EQ(report->steps.size(), 2u);
