@@ -9,7 +9,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/engine_model.h"
-#include "engine/engine_rank.h"
+#include "engine/engine_ranks.h"
 #include "engine/exec/step_executor.h"
 #include "engine/model/memory_model.h"
 #include "engine/step_watchdog.h"
@@ -47,18 +47,18 @@ class Replay {
     config_.cache.kv_cache_memory_bytes =
         std::max({config_.cache.kv_cache_memory_bytes, (max_block_ + 1) * block_bytes, for_context * block_bytes});
     progress("loading " + config_.model.model);
-    ASSIGN_OR_RETURN(const TensorShard shard, make_tensor_shard(opened.config, 1, 0, 1));
-    RankLoader loader(config_, opened, shard);
-    RETURN_IF_ERROR(loader.open({}));
-    RETURN_IF_ERROR(loader.plan().status());
-    RETURN_IF_ERROR(loader.load());
-    RETURN_IF_ERROR(loader.measure());
-    ASSIGN_OR_RETURN(const MemoryPlan plan, loader.plan());
-    RETURN_IF_ERROR(loader.finish(plan, opened.config.eos_token_ids));
-    RankExecutor::Rank rank = loader.take();
+    EngineRanks ranks(config_, opened, nullptr);
+    RETURN_IF_ERROR(ranks.open());
+    RETURN_IF_ERROR(ranks.plan());
+    RETURN_IF_ERROR(ranks.load());
+    RETURN_IF_ERROR(ranks.measure());
+    RETURN_IF_ERROR(ranks.plan());
     ReplayReport report;
-    report.device = rank.backend->description();
-    StepExecutor& worker = *rank.worker;
+    report.device = ranks[0].backend().description();
+    RETURN_IF_ERROR(ranks.finish(opened.config.eos_token_ids));
+    std::unique_ptr<Backend> backend;  // outlives the worker
+    const std::unique_ptr<StepExecutor> executor = ranks.take(1, backend);
+    StepExecutor& worker = *executor;
     StepWatchdog watchdog(std::max(0.0, options_.step_timeout_s.value_or(dump_.config.device.step_timeout_s)), [this] {
       if (options_.on_hang) options_.on_hang(doing_);
     });
