@@ -56,6 +56,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   virtual void start_stream(HttpResponse response) = 0;
   // Queues bytes of the stream; cheap. After a disconnect they are dropped.
   virtual void write(std::string bytes) = 0;
+  // The same for bytes that nothing more will follow for a while: into the socket now, where it takes them.
+  virtual void write_now(std::string bytes) { write(std::move(bytes)); }
   // So many tokens are in what is written or answered next; for HttpServer::Options::on_socket_event alone.
   virtual void count_tokens(int64_t /*num_tokens*/) {}
   // Ends the stream: the last chunk is written after all queued bytes.

@@ -52,9 +52,17 @@ void SessionExchange::start_stream(HttpResponse response) {
 }
 
 void SessionExchange::write(std::string bytes) {
+  if (queue(std::move(bytes))) session_->wake();
+}
+
+void SessionExchange::write_now(std::string bytes) {
+  if (queue(std::move(bytes))) session_->on_stream_bytes();
+}
+
+bool SessionExchange::queue(std::string bytes) {
   CHECK(session_->strand().running_in_this_thread()) << "write() outside the exchange's executor";
   ExchangeState& state = *state_;
-  if (state.closed || state.is_complete() || state.overflowed || bytes.empty()) return;
+  if (state.closed || state.is_complete() || state.overflowed || bytes.empty()) return false;
   CHECK(state.answer == ExchangeState::Answer::kStream) << "write() before start_stream()";
   if (state.pending.empty()) {
     state.pending = std::move(bytes);
@@ -69,7 +77,7 @@ void SessionExchange::write(std::string bytes) {
     state.overflowed = true;
     state.pending = std::string();
   }
-  session_->on_stream_bytes();
+  return true;
 }
 
 void SessionExchange::finish_stream() {

@@ -53,6 +53,7 @@ class SessionExchange final : public Exchange {
   void respond(HttpResponse response) override;
   void start_stream(HttpResponse response) override;
   void write(std::string bytes) override;
+  void write_now(std::string bytes) override;
   void count_tokens(int64_t num_tokens) override { state_->num_pending_tokens += num_tokens; }
   void finish_stream() override;
   void abort_stream() override;
@@ -61,6 +62,7 @@ class SessionExchange final : public Exchange {
   void on_disconnect(std::function<void()> callback) override;
 
  private:
+  bool queue(std::string bytes);  // false: there is nothing to send
   bool may_answer(const char* call);
 
   std::shared_ptr<Session> session_;

@@ -215,7 +215,7 @@ Usage Generation::total_usage() const {
 }
 
 void Generation::send(std::string bytes) {
-  exchange_->write(std::move(bytes));
+  exchange_->write_now(std::move(bytes));
   if (!is_paused_ && exchange_->buffered_bytes() > services_.pause_above_buffered_bytes) set_paused(true);
 }
 

@@ -58,6 +58,29 @@ TEST_F(StreamTest, WhatIsQueuedGoesOutTogether) {
   EXPECT_EQ(client.num_chunks(), 2U) << "one, and the last";
 }
 
+// In order with what was queued before, and again after the socket was full.
+TEST_F(StreamTest, WhatIsWrittenNowComesInOrder) {
+  constexpr int kNumPieces = 400;
+  router->add("GET", "/now", [](std::shared_ptr<Exchange> exchange) {
+    exchange->start_stream({});
+    for (int i = 0; i < kNumPieces; ++i) {
+      // Some larger than any socket buffer takes at once.
+      std::string piece = std::to_string(i) + std::string(i % 50 == 0 ? 200'000 : 10, '.');
+      i % 3 == 0 ? exchange->write(std::move(piece)) : exchange->write_now(std::move(piece));
+    }
+    exchange->finish_stream();
+    exchange->write_now("late");
+  });
+  start();
+  RawClient client(port);
+  const RawResponse response = client.get("/now");
+  std::string expected;
+  for (int i = 0; i < kNumPieces; ++i) expected += std::to_string(i) + std::string(i % 50 == 0 ? 200'000 : 10, '.');
+  EXPECT_TRUE(response.complete);
+  EXPECT_EQ(response.body.size(), expected.size());
+  EXPECT_TRUE(response.body == expected);
+}
+
 TEST_F(StreamTest, Http10StreamsUntilClose) {
   router->add("GET", "/all", [](std::shared_ptr<Exchange> exchange) {
     exchange->start_stream({});
