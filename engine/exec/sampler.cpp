@@ -15,15 +15,20 @@ constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
 // Lowest id of the largest logit. NaN never wins; all NaN or masked gives 0.
 int32_t argmax(std::span<const float> logits) {
-  size_t best = 0;
-  float best_logit = kMasked;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > best_logit) {
-      best_logit = logits[i];
-      best = i;
-    }
+  // The largest of each lane, which the compiler keeps in vectors, then where it stands first.
+  constexpr size_t kLanes = 32;
+  float top[kLanes];
+  std::fill(top, top + kLanes, kMasked);
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane)
+      top[lane] = logits[i + lane] > top[lane] ? logits[i + lane] : top[lane];
   }
-  return static_cast<int32_t>(best);
+  float best = kMasked;
+  for (const float value : top) best = value > best ? value : best;
+  for (; i < logits.size(); ++i) best = logits[i] > best ? logits[i] : best;
+  if (best == kMasked) return 0;
+  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), best) - logits.begin());
 }
 
 void apply_penalties(std::span<float> logits, const SamplerState& state) {
