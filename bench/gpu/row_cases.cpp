@@ -5,6 +5,7 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gather.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/reduce_norm.h"
 
 namespace sextant::bench {
 namespace {
@@ -45,6 +46,33 @@ KernelCase add_norm_case(const Rows& r, bool is_measured) {
             args.cols = r.cols;
             args.type = r.type;
             return [=](Stream stream) { return add_rms_norm(args, stream); };
+          }};
+}
+
+// The end of a decode step's all-reduce: parts of four ranks.
+KernelCase reduce_norm_case(const Rows& r, bool is_measured) {
+  constexpr int32_t kParts = 4;
+  return {.op = "reduce_add_rms_norm",
+          .shape = r.name() + " parts=" + std::to_string(kParts),
+          .bytes = r.elements() * (8 + (kParts + 1) * static_cast<double>(type_bytes(r.type))) + 4.0 * r.cols,
+          .flops = r.elements() * (4 + kParts),
+          .is_measured = is_measured,
+          .prepare = [=](CaseMemory& memory) -> Launch {
+            ReduceAddRmsNormArgs args = {};
+            const void* parts = memory.allocate(kParts * r.bytes(), content_of(r.type));
+            for (int32_t i = 0; i < kParts; ++i) args.parts[i] = static_cast<const char*>(parts) + i * r.bytes();
+            args.num_parts = kParts;
+            args.part_stride = r.cols;
+            args.residual = static_cast<float*>(memory.allocate(int64_t{r.rows} * r.cols * 4, Content::kFloat32));
+            args.residual_stride = r.cols;
+            args.weight = static_cast<float*>(memory.allocate(int64_t{r.cols} * 4, Content::kFloat32));
+            args.eps = 1e-5f;
+            args.out = memory.allocate(r.bytes(), Content::kZeros);
+            args.out_stride = r.cols;
+            args.rows = r.rows;
+            args.cols = r.cols;
+            args.type = r.type;
+            return [=](Stream stream) { return reduce_add_rms_norm(args, stream); };
           }};
 }
 
@@ -187,6 +215,7 @@ void append_row_cases(const ModelShape& shape, std::vector<KernelCase>& cases) {
   constexpr ElementType kBf16 = ElementType::kBFloat16;
   for (const int32_t rows : {1, shape.decode_batch, shape.prefill_tokens}) {
     cases.push_back(add_norm_case({rows, shape.hidden, kBf16}, true));
+    cases.push_back(reduce_norm_case({rows, shape.hidden, kBf16}, true));
     cases.push_back(activation_case({rows, shape.intermediate, kBf16}, Activation::kSilu, true));
   }
   cases.push_back(norm_rows_case({shape.decode_batch, shape.hidden, kBf16}, true));
@@ -200,6 +229,7 @@ void append_row_cases(const ModelShape& shape, std::vector<KernelCase>& cases) {
   for (const ElementType type : kAllTypes) {
     cases.push_back(norm_rows_case({2, 64, type}, false));
     if (type != kBf16) cases.push_back(add_norm_case({2, 64, type}, false));
+    if (type != kBf16) cases.push_back(reduce_norm_case({2, 64, type}, false));
     for (const int32_t cols : {9, 64}) {
       for (const Activation kind : {Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf}) {
         cases.push_back(activation_case({2, cols, type}, kind, false));

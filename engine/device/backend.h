@@ -247,7 +247,8 @@ class Backend {
                               Tensor /*out*/) {
     no_ranks();
   }
-  // The tokens that rank 0 sampled in this step, for the next one on every rank; after rank 0's last sample().
+  // The tokens that rank 0 sampled in this step, for the next one on every rank; after end_step(), so that rank 0's host has them
+  // without waiting for the others.
   virtual void share_samples(Communicator&) { no_ranks(); }
   // Rows to and from another rank of a group; packed.
   virtual void send(Communicator&, Tensor /*x*/, int /*peer*/) { no_ranks(); }

@@ -92,6 +92,8 @@ class Communicator {
   virtual void abort(const std::string& reason) = 0;
   // ok, or why the group failed. Asks the library too (ncclCommGetAsyncError).
   virtual Status status() = 0;
+  // Who did not come to the oldest call that some rank of this process waits in, in words; empty when that is nobody, or unknown.
+  virtual std::string missing() const { return {}; }
 
   // Collectives that this rank has entered (sends and receives not counted). Ranks that wait differ by at most one
   // on the host; on a stream this is what was enqueued.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -28,6 +29,7 @@
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gather.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/reduce_norm.h"
 #include "kernels/cuda/rope_cache.h"
 
 namespace sextant {
@@ -48,6 +50,10 @@ cuda::ElementType element_type(DType dtype) {
 
 // Columns of the widest matrix, before it is known: what large models have. Only the memory plan is made with it.
 constexpr int64_t kColsGuess = 32768;
+
+// Rows of up to so many bytes a rank are gathered and summed by one kernel, not all-reduced. Custom one-shot all-reduces of vLLM
+// and TensorRT-LLM draw the line between 256 KiB and 512 KiB by the number of ranks; no GPU has been asked here yet.
+constexpr int64_t kGatheredReduceBytes = int64_t{256} << 10;
 
 // Decode batches that are recorded: few enough to record soon, close enough that padding costs little.
 constexpr std::array<int32_t, 14> kRecordedBatchSizes = {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 256};
@@ -95,7 +101,7 @@ class CudaBackend final : public Backend {
   void plan(const StepInputs& inputs, const AttentionKinds& attention) override;
 
   void embed(const WeightMatrix& table, Tensor out) override {
-    note(embed_rows(static_cast<const CudaMatrix&>(table), inputs_.device<int32_t>(token_ids_), out, stream_->get()),
+    note(embed_rows(static_cast<const CudaMatrix&>(table), 0, inputs_.device<int32_t>(token_ids_), out, stream_->get()),
          "embed");
   }
   void rms_norm(Tensor x, const float* weight, float eps, Tensor out) override {
@@ -157,13 +163,47 @@ class CudaBackend final : public Backend {
              "gather_logits_rows");
   }
 
+  void embed_part(const WeightMatrix& table, int64_t first_row, Tensor out) override {
+    CHECK_EQ(out.row_stride, out.cols);
+    launched(cudaMemsetAsync(out.data, 0, static_cast<size_t>(out.rows * out.cols) * sizeof(float), stream_->get()),
+             "embed_part");
+    note(embed_rows(static_cast<const CudaMatrix&>(table), first_row, inputs_.device<int32_t>(token_ids_), out,
+                    stream_->get()),
+         "embed_part");
+  }
+  void all_reduce(Communicator& group, Tensor x) override {
+    CHECK_EQ(x.row_stride, x.cols);
+    if (joins(group)) note(group.all_reduce(x.data, x.rows * x.cols, x.dtype, stream_->get()), "all_reduce");
+  }
+  void all_reduce_add_rms_norm(Communicator& group, Tensor residual, Tensor x, const float* weight, float eps,
+                               Tensor out) override;
+  int64_t gathered_reduce_bytes() const override { return kGatheredReduceBytes; }
+  void gather_columns(Communicator& group, Tensor part, std::span<const int64_t> widths, Tensor scratch,
+                      Tensor out) override;
+  void share_samples(Communicator& group) override {
+    if (sampling_.num_rows() == 0 || !joins(group)) return;
+    note(group.broadcast(sampling_.tokens(), sampling_.num_rows(), DType::kInt32, 0, stream_->get()), "share_samples");
+  }
+  void send(Communicator& group, Tensor x, int peer) override {
+    CHECK_EQ(x.row_stride, x.cols);
+    if (joins(group)) note(group.send(x.data, x.rows * x.cols, x.dtype, peer, stream_->get()), "send");
+  }
+  void receive(Communicator& group, Tensor x, int peer) override {
+    CHECK_EQ(x.row_stride, x.cols);
+    if (joins(group)) note(group.receive(x.data, x.rows * x.cols, x.dtype, peer, stream_->get()), "receive");
+  }
+
   Result<Tensor> host_rows(Tensor x) override;
   std::span<const int32_t> recorded_batch_sizes() const override { return recorded_batch_sizes_; }
   void record(const std::function<void()>& ops) override {
-    if (error_.ok()) note(graphs_.record(recorded_rows_, stream_->get(), ops), "recording a step");
+    if (error_.ok()) note(record_step(ops), "recording a step");
   }
   void run_recorded(const std::function<void()>& ops) override {
-    if (error_.ok()) note(graphs_.run(recorded_rows_, stream_->get(), ops), "a recorded step");
+    if (!error_.ok()) return;
+    note(record_step(ops), "recording a step");
+    if (!error_.ok()) return;
+    note(graphs_.run(recorded_rows_, stream_->get(), ops), "a recorded step");
+    for (const RecordedTraffic& traffic : recorded_traffic_[recorded_rows_]) traffic.group->replayed(traffic.counters);
   }
   int64_t max_steps_in_flight() const override { return 2; }
   // A recorded step has padding rows too.
@@ -193,6 +233,32 @@ class CudaBackend final : public Backend {
 
  private:
   F8Products f8_products() const { return f8_products_of(device_.compute_capability()); }
+  // What a recorded step says in a group.
+  struct RecordedTraffic {
+    Communicator* group;
+    CollectiveCounters counters;
+  };
+  // Whether there is any use in a collective; of a step that is being recorded, has the group count it apart.
+  bool joins(Communicator& group) {
+    if (!error_.ok()) return false;
+    if (recording_ == nullptr) return true;
+    for (const RecordedTraffic& known : *recording_) {
+      if (known.group == &group) return true;
+    }
+    recording_->push_back({&group, {}});
+    group.begin_recording();
+    return true;
+  }
+  Status record_step(const std::function<void()>& ops) {
+    if (recorded_traffic_.contains(recorded_rows_)) return ok_status();
+    std::vector<RecordedTraffic>& traffic = recorded_traffic_[recorded_rows_];
+    recording_ = &traffic;
+    const Status status = graphs_.record(recorded_rows_, stream_->get(), ops);
+    recording_ = nullptr;
+    for (RecordedTraffic& each : traffic) each.counters = each.group->end_recording();
+    return status;
+  }
+
   static int32_t rows32(const Tensor& t) { return static_cast<int32_t>(t.rows); }
   static int32_t cols32(const Tensor& t) { return static_cast<int32_t>(t.cols); }
   static cuda::KvLayout kv_layout(const AttentionParams& attention) {
@@ -211,6 +277,9 @@ class CudaBackend final : public Backend {
   std::unique_ptr<CudaGemm> gemm_;
   int64_t max_cols_ = 0;  // of the matrices made so far
   CudaGraphs graphs_;
+  std::map<int64_t, std::vector<RecordedTraffic>> recorded_traffic_;  // by the graph's key
+  std::vector<RecordedTraffic>* recording_ = nullptr;
+  std::unique_ptr<CudaBuffer> gathered_parts_;  // of small all-reduces: every rank's
   Status error_;
 
   CudaStepInputs inputs_;
@@ -330,6 +399,9 @@ Status CudaBackend::reserve(const StepLimits& limits, const AttentionKinds& atte
   RETURN_IF_ERROR(sampling_.reserve(limits.max_num_batched_tokens));
   ASSIGN_OR_RETURN(gemm_, CudaGemm::create(limits.max_num_batched_tokens, max_cols_, f8_products()));
   ASSIGN_OR_RETURN(partials_, CudaBuffer::create(static_cast<size_t>(partial_floats) * sizeof(float)));
+  if (limits.num_ranks > 1) {
+    ASSIGN_OR_RETURN(gathered_parts_, CudaBuffer::create(static_cast<size_t>(kGatheredReduceBytes * limits.num_ranks)));
+  }
   ASSIGN_OR_RETURN(host_rows_, PinnedBuffer::create(static_cast<size_t>(logits_rows(limits.max_num_seqs)) *
                                                     static_cast<size_t>(limits.vocab_size) * sizeof(float)));
   return ok_status();
@@ -409,6 +481,57 @@ void CudaBackend::attention(Tensor qkv, const AttentionParams& attention, const 
   if (args.num_prefill_items > 0) launched(cuda::attention_prefill(args, stream_->get()), "attention_prefill");
   if (args.num_decode_items > 0) launched(cuda::attention_decode(args, stream_->get()), "attention_decode");
   if (args.num_merges > 0) launched(cuda::attention_merge(args, stream_->get()), "attention_merge");
+}
+
+void CudaBackend::all_reduce_add_rms_norm(Communicator& group, Tensor residual, Tensor x, const float* weight,
+                                          float eps, Tensor out) {
+  CHECK(x.dtype == out.dtype && residual.dtype == DType::kFloat32 && x.row_stride == x.cols)
+      << "all_reduce_add_rms_norm: dtypes";
+  const int64_t count = x.rows * x.cols;
+  const int64_t bytes = count * static_cast<int64_t>(dtype_size(x.dtype));
+  if (gathered_parts_ == nullptr || bytes > kGatheredReduceBytes || group.size() > kernels::kMaxReducedParts) {
+    all_reduce(group, x);
+    add_rms_norm(residual, x, weight, eps, out);
+    return;
+  }
+  if (!joins(group)) return;
+  note(group.all_gather(x.data, gathered_parts_->data(), count, x.dtype, stream_->get()), "all_reduce_add_rms_norm");
+  if (!error_.ok()) return;
+  cuda::ReduceAddRmsNormArgs args = {};
+  for (int r = 0; r < group.size(); ++r) args.parts[r] = static_cast<std::byte*>(gathered_parts_->data()) + r * bytes;
+  args.num_parts = group.size();
+  args.part_stride = x.cols;
+  args.residual = residual.f32();
+  args.residual_stride = residual.row_stride;
+  args.weight = weight;
+  args.eps = eps;
+  args.out = out.data;
+  args.out_stride = out.row_stride;
+  args.rows = rows32(residual);
+  args.cols = cols32(residual);
+  args.type = element_type(x.dtype);
+  launched(cuda::reduce_add_rms_norm(args, stream_->get()), "reduce_add_rms_norm");
+}
+
+void CudaBackend::gather_columns(Communicator& group, Tensor part, std::span<const int64_t> widths, Tensor scratch,
+                                 Tensor out) {
+  CHECK(part.dtype == DType::kFloat32 && part.row_stride == part.cols) << "gather_columns: packed fp32 rows";
+  if (!joins(group)) return;
+  const bool one_row = part.rows == 1;
+  std::vector<int64_t> counts(widths.begin(), widths.end());
+  for (int64_t& count : counts) count *= part.rows;
+  note(group.gather(part.data, one_row ? out.data : scratch.data, counts, part.dtype, 0, stream_->get()),
+       "gather_columns");
+  if (group.rank() != 0 || one_row || !error_.ok()) return;
+  int64_t column = 0;
+  for (const int64_t width : widths) {
+    launched(cudaMemcpy2DAsync(out.f32() + column, static_cast<size_t>(out.row_stride) * sizeof(float),
+                               scratch.f32() + part.rows * column, static_cast<size_t>(width) * sizeof(float),
+                               static_cast<size_t>(width) * sizeof(float), static_cast<size_t>(part.rows),
+                               cudaMemcpyDeviceToDevice, stream_->get()),
+             "gather_columns");
+    column += width;
+  }
 }
 
 Result<Tensor> CudaBackend::host_rows(Tensor x) {

@@ -35,6 +35,9 @@ class CudaSampling {
   // Copies what was sampled to the host.
   Status end_step(cudaStream_t stream);
   Result<SampledTokens> collect();
+  // Of the step that was planned last, [num_rows()] on the device.
+  int32_t* tokens() const { return static_cast<int32_t*>(tokens_[turn_]->data()); }
+  int64_t num_rows() const { return num_rows_; }
   // How long collected steps kept the device at work: from a step's first copy to its last, by the device's clock.
   double device_busy_s() const { return device_busy_s_; }
 

@@ -6,6 +6,7 @@
 #include "engine/device/cpu_backend.h"
 #include "engine/device/cuda_backend.h"
 #include "engine/device/cuda_device.h"
+#include "engine/device/nccl_communicator.h"
 #include "engine/device/numa.h"
 #include "engine/device/thread_communicator.h"
 #include "engine/device/usable_cpus.h"
@@ -47,7 +48,12 @@ Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, i
 
 Result<RankMeeting> make_rank_meeting(const DeviceConfig& config, int size, double timeout_s) {
   ASSIGN_OR_RETURN(const bool is_cuda, means_cuda(config));
-  if (is_cuda) return unsupported("NCCL is not there yet", "tensor_parallel_size");
+  if (is_cuda) {
+    ASSIGN_OR_RETURN(const NcclId id, make_nccl_id());
+    return RankMeeting([id, size, ledger = make_nccl_ledger(size)](int rank) {
+      return make_nccl_communicator(id, rank, size, ledger);
+    });
+  }
   auto ranks = std::make_shared<std::vector<std::unique_ptr<Communicator>>>(make_thread_communicators(size, timeout_s));
   return RankMeeting([ranks](int rank) -> Result<std::unique_ptr<Communicator>> {
     return std::move((*ranks)[static_cast<size_t>(rank)]);

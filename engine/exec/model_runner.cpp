@@ -109,8 +109,8 @@ Status ModelRunner::enqueue(ForwardBatch& batch, SampleBatch& sampling, std::spa
       if (has_logits()) backend_.sample(logits, first);
     }
   }
-  if (model_->tensor_group() != nullptr && model_->stage().is_last()) backend_.share_samples(*model_->tensor_group());
   backend_.end_step();
+  if (model_->tensor_group() != nullptr && model_->stage().is_last()) backend_.share_samples(*model_->tensor_group());
   return ok_status();
 }
 

@@ -151,6 +151,16 @@ std::vector<double> rms_norm(std::span<const float> x, std::span<const float> we
   return out;
 }
 
+std::vector<double> reduce_add_rms_norm(std::span<const std::vector<float>> parts, std::span<float> residual,
+                                        std::span<const float> weight, double eps) {
+  for (size_t i = 0; i < residual.size(); ++i) {
+    float sum = parts[0][i];
+    for (size_t r = 1; r < parts.size(); ++r) sum += parts[r][i];
+    residual[i] += sum;
+  }
+  return rms_norm(residual, weight, eps);
+}
+
 double silu(double x) { return x / (1 + std::exp(-x)); }
 
 void rope(std::span<double> head, int64_t position, int64_t rotary_dim, double theta) {

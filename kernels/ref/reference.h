@@ -34,6 +34,10 @@ std::vector<double> quantized_activations(std::span<const float> x, int64_t rows
 
 std::vector<double> rms_norm(std::span<const float> x, std::span<const float> weight, double eps);
 
+// residual += the parts, in their order, in fp32 (reduce_norm.h states it so); the norm of that in fp64.
+std::vector<double> reduce_add_rms_norm(std::span<const std::vector<float>> parts, std::span<float> residual,
+                                        std::span<const float> weight, double eps);
+
 double silu(double x);
 
 // Rotates one head in place: pairs (i, i + rotary_dim / 2), angle = position * theta^(-2 i / rotary_dim).
