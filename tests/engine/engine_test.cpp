@@ -33,8 +33,15 @@ bool is_bitwise() { return std::string_view(test_device()) == "cpu"; }
 // The emulator takes a hundred times as long.
 bool is_emulated() { return std::string_view(test_device()) == "cuda-emulated"; }
 
+// And once more with the model cut between ranks.
+int64_t num_test_ranks() {
+  const char* ranks = std::getenv("SEXTANT_TEST_RANKS");
+  return ranks == nullptr ? 1 : std::atoll(ranks);
+}
+
 EngineConfig tiny_config() {
   EngineConfig config;
+  config.parallel.tensor_parallel_size = num_test_ranks();
   config.model.model = kTinyLlama;
   config.device.device = test_device();
   config.cache.kv_cache_memory_bytes = 4 << 20;

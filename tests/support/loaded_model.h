@@ -2,9 +2,11 @@
 // blocks, and get the raw logits.
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -26,47 +28,85 @@ class LoadedModel {
     std::vector<int32_t> token_ids;  // that follow what the sequence already has
   };
 
+  struct Options {
+    DType kv_dtype = DType::kBFloat16;
+    int32_t num_blocks = 600;
+    int64_t max_num_batched_tokens = 1100;
+    int64_t num_threads = 0;
+    std::string device = "cpu";
+    // One part of a cut model, on its rank's thread; logits come on rank 0 alone.
+    int rank = 0;
+    int num_ranks = 1;
+    RankMeeting meeting = {};
+  };
+
   static std::unique_ptr<LoadedModel> load(const std::string& path, DType kv_dtype, int32_t num_blocks = 600,
                                            int64_t max_num_batched_tokens = 1100, int64_t num_threads = 0,
                                            const std::string& device_name = "cpu") {
-    auto loaded = std::make_unique<LoadedModel>();
+    return load(path, {.kv_dtype = kv_dtype,
+                       .num_blocks = num_blocks,
+                       .max_num_batched_tokens = max_num_batched_tokens,
+                       .num_threads = num_threads,
+                       .device = device_name});
+  }
+  static std::unique_ptr<LoadedModel> load(const std::string& path, const Options& options) {
     Result<std::unique_ptr<ModelFiles>> files = open_model(path);
     EXPECT_TRUE(files.ok()) << files.status().message();
     Result<ModelConfig> config = model_config_from_files(**files);
     EXPECT_TRUE(config.ok()) << config.status().message();
-    loaded->config = *config;
+    WeightLoader loader(*(*files)->tensors(),
+                        {.gguf_names = (*files)->is_gguf(), .fp8_scale_block = config->fp8_scale_block});
+    return load(*config, loader, options);
+  }
+  static std::unique_ptr<LoadedModel> load(const ModelConfig& config, WeightLoader& loader, const Options& options) {
+    auto loaded = std::make_unique<LoadedModel>();
+    loaded->config = config;
+    Result<TensorShard> shard = make_tensor_shard(
+        config, std::lcm(column_block(loader.matrix_types()), std::max<int64_t>(1, config.fp8_scale_block)),
+        options.rank, options.num_ranks);
+    EXPECT_TRUE(shard.ok()) << shard.status().message();
+    const ModelConfig part = shard_config(config, *shard);
     DeviceConfig device;
-    device.num_threads = num_threads;
-    device.device = device_name;
-    Result<std::unique_ptr<Backend>> backend = make_backend(device);
+    device.num_threads = options.num_threads;
+    device.device = options.device;
+    Result<std::unique_ptr<Backend>> backend = make_rank_backend(device, options.rank, options.num_ranks);
     EXPECT_TRUE(backend.ok()) << backend.status().message();
     loaded->backend = std::move(*backend);
-    WeightLoader loader(*(*files)->tensors(),
-                        {.gguf_names = (*files)->is_gguf(), .fp8_scale_block = loaded->config.fp8_scale_block});
-    Result<std::unique_ptr<Model>> model = load_model(
-        loaded->config, loader, *loaded->backend,
-        {.max_num_batched_tokens = max_num_batched_tokens, .max_model_len = loaded->config.max_position_embeddings});
+    if (options.meeting) {
+      Result<std::unique_ptr<Communicator>> group = options.meeting(options.rank);
+      EXPECT_TRUE(group.ok()) << group.status().message();
+      loaded->group = std::move(*group);
+    }
+    const int64_t max_num_batched_tokens = options.max_num_batched_tokens;
+    Result<std::unique_ptr<Model>> model = load_model(config, loader, *loaded->backend,
+                                                      {.max_num_batched_tokens = max_num_batched_tokens,
+                                                       .max_model_len = config.max_position_embeddings,
+                                                       .max_logits_rows = loaded->backend->logits_rows(64),
+                                                       .shard = *shard,
+                                                       .tensor_group = loaded->group.get()});
     EXPECT_TRUE(model.ok()) << model.status().message();
     const Status reserved = loaded->backend->reserve({.max_num_batched_tokens = max_num_batched_tokens,
                                                       .max_num_seqs = 64,
-                                                      .max_model_len = loaded->config.max_position_embeddings,
-                                                      .vocab_size = loaded->config.vocab_size},
-                                                     make_attention_params(loaded->config));
+                                                      .max_model_len = config.max_position_embeddings,
+                                                      .vocab_size = config.vocab_size,
+                                                      .num_ranks = options.num_ranks},
+                                                     make_attention_params(part));
     EXPECT_TRUE(reserved.ok()) << reserved.message();
     Result<std::unique_ptr<KvCache>> cache =
-        loaded->backend->make_kv_cache({.num_layers = static_cast<int32_t>(loaded->config.num_hidden_layers),
-                                        .num_blocks = num_blocks,
+        loaded->backend->make_kv_cache({.num_layers = static_cast<int32_t>(config.num_hidden_layers),
+                                        .num_blocks = options.num_blocks,
                                         .block_size = 16,
-                                        .num_kv_heads = static_cast<int32_t>(loaded->config.num_key_value_heads),
-                                        .head_dim = static_cast<int32_t>(loaded->config.head_dim),
-                                        .dtype = kv_dtype});
+                                        .num_kv_heads = static_cast<int32_t>(part.num_key_value_heads),
+                                        .head_dim = static_cast<int32_t>(config.head_dim),
+                                        .dtype = options.kv_dtype});
     EXPECT_TRUE(cache.ok()) << cache.status().message();
-    Result<std::unique_ptr<ModelRunner>> runner = ModelRunner::create(
-        *loaded->backend, std::move(*model), loaded->config.vocab_size, loaded->backend->logits_rows(64));
+    Result<std::unique_ptr<ModelRunner>> runner =
+        ModelRunner::create(*loaded->backend, std::move(*model), config.vocab_size, loaded->backend->logits_rows(64));
     EXPECT_TRUE(runner.ok()) << runner.status().message();
     loaded->runner = std::move(*runner);
     loaded->runner->set_cache(std::move(*cache));
-    for (BlockId id = 1; id < num_blocks; ++id) loaded->free_blocks.push_back(id);
+    for (BlockId id = 1; id < options.num_blocks; ++id) loaded->free_blocks.push_back(id);
+    loaded->bytes_read = loader.bytes_read();
     return loaded;
   }
 
@@ -110,6 +150,7 @@ class LoadedModel {
     });
     EXPECT_TRUE(status.ok()) << status.message();
     std::vector<std::vector<std::vector<float>>> result;
+    if (!runner->has_logits()) return result;
     size_t next = 0;
     for (const Chunk& chunk : chunks) {
       result.emplace_back(rows.begin() + static_cast<std::ptrdiff_t>(next),
@@ -124,8 +165,10 @@ class LoadedModel {
     std::vector<BlockId> blocks;
   };
   ModelConfig config;
+  std::unique_ptr<Communicator> group;
   std::unique_ptr<Backend> backend;
   std::unique_ptr<ModelRunner> runner;
+  uint64_t bytes_read = 0;
   std::vector<BlockId> free_blocks;
   std::map<int, Sequence> sequences;
 };
