@@ -10,11 +10,15 @@
 
 namespace sextant {
 
-Status RankLoader::open(const Meet& meet_tensor_group, const Meet& meet_pipeline_group) {
+Status RankLoader::open() {
   ASSIGN_OR_RETURN(rank_.backend, make_rank_backend(config_.device, place_.local_rank, place_.num_local_ranks));
   const DType kv_dtype = kv_cache_dtype(config_);
   RETURN_IF_ERROR(rank_.backend->supports({opened_.weight_types, make_attention_params(local_), kv_dtype}));
   spec_ = make_kv_cache_spec(local_, kv_dtype, static_cast<int32_t>(config_.cache.block_size));
+  return ok_status();
+}
+
+Status RankLoader::join(const Meet& meet_tensor_group, const Meet& meet_pipeline_group) {
   if (!shard_.is_whole()) {
     ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator, meet_tensor_group());
     tensor_group_ = rank_.communicators.emplace_back(std::move(communicator)).get();

@@ -31,9 +31,11 @@ class RankLoader {
   RankLoader(const EngineConfig& config, const OpenedModel& opened, const TensorShard& shard, Place place)
       : config_(config), opened_(opened), shard_(shard), place_(place), local_(shard_config(opened.config, shard)) {}
 
-  // Device and groups; the model is one that they can run. The two make this rank's communicators, on the device's thread: with
-  // the ranks of its stage, with its like in the other stages. Not asked for a group of one.
-  Status open(const Meet& meet_tensor_group, const Meet& meet_pipeline_group);
+  // The device; the model is one that it can run.
+  Status open();
+  // The groups, once all ranks here have a device: one that has none would be waited for. The two make this rank's communicators,
+  // on the device's thread: with the ranks of its stage, with its like in the other stages. Not asked for a group of one.
+  Status join(const Meet& meet_tensor_group, const Meet& meet_pipeline_group);
   // Out of estimates; with the blocks that the ranks agreed on.
   Result<MemoryPlan> plan(std::optional<int64_t> num_blocks = {}) const;
   Status load();
@@ -52,7 +54,7 @@ class RankLoader {
   void discard();
   const TensorShard& shard() const { return shard_; }
   const Place& place() const { return place_; }
-  // Any thread, once open() has returned on all.
+  // Any thread, once join() has returned on all.
   void abort(const std::string& reason) {
     for (const auto& communicator : rank_.communicators) communicator->abort(reason);
   }

@@ -169,8 +169,9 @@ Status EngineRanks::open() {
     loaders_.push_back(
         std::make_unique<RankLoader>(config_, opened_, shard, RankLoader::Place{world_rank, local, num_local_}));
   }
-  if (num_local_ == 1 && group_ == nullptr) return loaders_[0]->open({}, {});
+  if (num_local_ == 1 && group_ == nullptr) return loaders_[0]->open();
   for (int local = 0; local < num_local_; ++local) threads_.push_back(std::make_unique<RankThread>());
+  RETURN_IF_ERROR(each([&](size_t local) { return loaders_[local]->open(); }));
   if (group_ != nullptr && group_->num_nodes() > 1) RETURN_IF_ERROR(agree(exchange_addresses()));
   std::map<uint32_t, Meeting> meetings;
   const auto prepare = [&](uint32_t group, const std::vector<int32_t>& members) -> Status {
@@ -186,7 +187,7 @@ Status EngineRanks::open() {
   }
   return each([&](size_t local) {
     const TensorShard& shard = loaders_[local]->shard();
-    return loaders_[local]->open([&] { return meetings.at(static_cast<uint32_t>(shard.pipeline.stage))(shard.rank); },
+    return loaders_[local]->join([&] { return meetings.at(static_cast<uint32_t>(shard.pipeline.stage))(shard.rank); },
                                  [&] { return meetings.at(pipeline_group(shard))(shard.pipeline.stage); });
   });
 }

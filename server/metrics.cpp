@@ -154,6 +154,17 @@ void ServerMetrics::Families::apply(const EngineStats& stats) {
   all.engine_steps.set(static_cast<double>(stats.num_steps));
   all.engine_busy_s.set(stats.step_busy_s);
   all.engine_schedule_s.set(stats.schedule_s);
+  for (int i = 0; i < kNumCollectiveKinds; ++i) {
+    const auto kind = static_cast<CollectiveKind>(i);
+    const CollectiveCounters::OfKind& total = stats.collectives.of(kind);
+    if (total.calls == 0) continue;
+    const auto raise = [&](prometheus::Family<prometheus::Counter>& family, uint64_t value) {
+      prometheus::Counter& counter = family.Add(all.with("kind", std::string(collective_kind_name(kind))));
+      counter.Increment(std::max(0.0, static_cast<double>(value) - counter.Value()));
+    };
+    raise(all.collective_calls, total.calls);
+    raise(all.collective_bytes, total.bytes);
+  }
 
   // Tokens per second since the youngest sample that is at least the window old, or else the oldest there is.
   const int64_t now_ns = clock.now_ns();

@@ -67,6 +67,10 @@ prometheus::Gauge& MetricFamilies::gauge(const std::string& name, const std::str
                                          const prometheus::Labels& labels) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels);
 }
+prometheus::Family<prometheus::Counter>& MetricFamilies::counter_family(const std::string& name,
+                                                                        const std::string& help) {
+  return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+}
 prometheus::Family<prometheus::Gauge>& MetricFamilies::gauge_family(const std::string& name, const std::string& help) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
 }
@@ -152,6 +156,10 @@ MetricFamilies::MetricFamilies(const std::string& model)
       engine_busy_s(counter("sextant:engine_busy_seconds_total",
                             "Seconds inside model execution; its rate is the device's occupancy.", vllm_labels)),
       engine_schedule_s(counter("sextant:engine_schedule_seconds_total", "Seconds inside the scheduler.", vllm_labels)),
+      collective_calls(counter_family("sextant:collective_calls_total",
+                                      "Collectives between ranks, of all ranks together, by kind.")),
+      collective_bytes(counter_family("sextant:collective_bytes_total",
+                                      "Payload of collectives between ranks, of all ranks together, by kind.")),
       step_execute(
           histogram("sextant:step_execute_seconds", "Model execution of one step.", vllm_labels, step_time_buckets())),
       step_schedule(

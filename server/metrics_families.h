@@ -82,6 +82,8 @@ struct MetricFamilies {
   TotalCounter engine_steps;
   TotalCounter engine_busy_s;
   TotalCounter engine_schedule_s;
+  prometheus::Family<Counter>& collective_calls;  // a series per kind that was called
+  prometheus::Family<Counter>& collective_bytes;
   Histogram& step_execute;
   Histogram& step_schedule;
   // llm_*
@@ -133,6 +135,9 @@ struct MetricFamilies {
   // vLLM's: a gauge or counter of something that this server never does is a true zero.
   void register_true_zeros();
 
+  prometheus::Family<Counter>& counter_family(const std::string& name, const std::string& help);
+
+ public:
   prometheus::Labels with(std::string name, std::string value) const;
 };
 

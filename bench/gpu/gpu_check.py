@@ -19,7 +19,7 @@ import tarfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-STAGES = ("build", "test", "measure")
+STAGES = ("build", "test", "multi_gpu", "measure")
 STAGE_LIMIT_S = 460  # under 8 minutes with what starting and ending take
 ARCHIVE_LIMIT_BYTES = 64 << 20
 TEST_PROGRAMS = ("test_kernels_cuda", "test_device")
@@ -162,6 +162,49 @@ def test(folder, out, _jobs):
     return FAILED if failed else DONE
 
 
+# --- multi_gpu --------------------------------------------------------------------------------------------------------
+
+# What needs several devices; the test stage has run it too, where it skips itself on one.
+MULTI_GPU_TESTS = (("test_device", "NcclCommunicator.*"),)
+
+
+def num_gpus():
+    process = subprocess.run(["nvidia-smi", "--list-gpus"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                             check=False)
+    return sum(line.startswith("GPU ") for line in process.stdout.splitlines())
+
+
+def multi_gpu(folder, out, _jobs, count=num_gpus):
+    """Collectives between this machine's GPUs. Skipped, and it says so, where there is one."""
+    clock, path, log = Clock(STAGE_LIMIT_S), out / "multi_gpu.jsonl", out / "multi_gpu.log"
+    gpus = count()
+    if gpus < 2:
+        append_line(path, {"stage": "multi_gpu", "status": "skipped", "gpus": gpus})
+        print(f"  SKIPPED: this machine shows {gpus} GPU; tensor parallelism over NCCL was NOT checked on devices")
+        return DONE
+    status = DONE
+    for name, pattern in MULTI_GPU_TESTS:
+        program = folder / "tests" / name
+        if not program.exists():
+            print(f"  {name}: not built")
+            status = FAILED
+            continue
+        log.write_text("")
+        code = run_within(clock, [str(program), f"--gtest_filter={pattern}"], log)
+        if code is None:
+            return UNFINISHED
+        # A build without NCCL skips its tests, which here is no success.
+        skipped = "[  SKIPPED ]" in log.read_text(errors="replace")
+        passed = code == 0 and not skipped
+        append_line(path, {"stage": "multi_gpu", "suite": f"{name}/{pattern}", "gpus": gpus,
+                           "status": "passed" if passed else "skipped" if skipped else "failed"})
+        print(f"  {name} {pattern} on {gpus} GPUs: {'passed' if passed else 'NOT passed; see ' + str(log)}")
+        if not passed:
+            print(tail(log))
+            status = FAILED
+    return status
+
+
 # --- measure ----------------------------------------------------------------------------------------------------------
 
 
@@ -297,7 +340,7 @@ def pack(path):
 
 def main():
     parser = argparse.ArgumentParser(prog="bench/gpu_check.sh", description="Builds, tests and measures on a GPU.")
-    parser.add_argument("--stages", default=",".join(STAGES), help="some of build,test,measure")
+    parser.add_argument("--stages", default=",".join(STAGES), help="some of build,test,multi_gpu,measure")
     parser.add_argument("--pack", type=pathlib.Path, metavar="FILE", help="write an archive and do nothing else")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/gpu-check/build")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/gpu-check")

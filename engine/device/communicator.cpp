@@ -7,19 +7,6 @@
 
 namespace sextant {
 
-std::string_view collective_kind_name(CollectiveKind kind) {
-  switch (kind) {
-    case CollectiveKind::kAllReduce: return "all_reduce";
-    case CollectiveKind::kAllGather: return "all_gather";
-    case CollectiveKind::kReduceScatter: return "reduce_scatter";
-    case CollectiveKind::kGather: return "gather";
-    case CollectiveKind::kBroadcast: return "broadcast";
-    case CollectiveKind::kSend: return "send";
-    case CollectiveKind::kReceive: return "receive";
-  }
-  return "";
-}
-
 std::string CollectiveCall::describe() const {
   std::string text =
       std::string(collective_kind_name(kind)) + " of " + std::to_string(count) + " " + std::string(dtype_name(dtype));

@@ -30,7 +30,11 @@ namespace sextant {
 enum class CollectiveKind : uint8_t { kAllReduce, kAllGather, kReduceScatter, kGather, kBroadcast, kSend, kReceive };
 inline constexpr int kNumCollectiveKinds = 7;
 // "all_reduce", "all_gather", ...: the names of metrics and messages.
-std::string_view collective_kind_name(CollectiveKind kind);
+constexpr std::string_view collective_kind_name(CollectiveKind kind) {
+  constexpr std::array<std::string_view, kNumCollectiveKinds> kNames = {
+      "all_reduce", "all_gather", "reduce_scatter", "gather", "broadcast", "send", "receive"};
+  return kNames[static_cast<size_t>(kind)];
+}
 
 // One rank's view of a call, as it is compared with the others' and named in errors.
 struct CollectiveCall {

@@ -72,8 +72,8 @@ Result<CudaDevice> open_cuda_device(int index) {
                        kCpuInstead);
   }
   if (index >= count) {
-    return unavailable("rank " + std::to_string(index) + " needs CUDA device " + std::to_string(index) +
-                       ", but this machine shows " + std::to_string(count) +
+    return unavailable("CUDA device " + std::to_string(index) + " is asked for, but this machine shows " +
+                       std::to_string(count) +
                        (cuda_is_emulated() ? " (SEXTANT_SIMT_DEVICES)" : " (CUDA_VISIBLE_DEVICES?)"));
   }
   CudaDevice device;

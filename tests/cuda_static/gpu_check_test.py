@@ -3,6 +3,8 @@
 Standard library only. Run: python3 tests/cuda_static/gpu_check_test.py
 """
 
+import contextlib
+import io
 import pathlib
 import stat
 import sys
@@ -108,6 +110,36 @@ esac
     def test_a_program_that_was_not_built_is_a_failure(self):
         with tempfile.TemporaryDirectory() as name:
             self.assertEqual(gpu_check.test(pathlib.Path(name), pathlib.Path(name), 1), gpu_check.FAILED)
+
+
+class MultiGpuStage(unittest.TestCase):
+    def run_stage(self, gpus, program=None):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            if program is not None:
+                path = folder / "tests" / "test_device"
+                path.parent.mkdir()
+                path.write_text(program)
+                path.chmod(path.stat().st_mode | stat.S_IXUSR)
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                status = gpu_check.multi_gpu(folder, folder, 1, count=lambda: gpus)
+            return status, said.getvalue(), gpu_check.read_lines(folder / "multi_gpu.jsonl")
+
+    def test_one_gpu_is_skipped_aloud(self):
+        for gpus in (0, 1):
+            status, said, records = self.run_stage(gpus)
+            self.assertEqual(status, gpu_check.DONE)
+            self.assertIn(f"SKIPPED: this machine shows {gpus} GPU", said)
+            self.assertEqual(records[0]["status"], "skipped")
+
+    def test_several_run_the_tests_and_a_test_that_skips_itself_has_not_passed(self):
+        self.assertEqual(self.run_stage(2, "#!/bin/sh\nexit 0\n")[0], gpu_check.DONE)
+        self.assertEqual(self.run_stage(2, "#!/bin/sh\nexit 1\n")[0], gpu_check.FAILED)
+        self.assertEqual(self.run_stage(2)[0], gpu_check.FAILED)
+        status, said, records = self.run_stage(2, "#!/bin/sh\necho '[  SKIPPED ] no NCCL'\n")
+        self.assertEqual((status, records[0]["status"]), (gpu_check.FAILED, "skipped"))
+        self.assertIn("NOT passed", said)
 
 
 if __name__ == "__main__":

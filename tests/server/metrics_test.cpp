@@ -279,6 +279,7 @@ TEST(Metrics, EngineStateAndSteps) {
   stats.generation_tokens = 40;
   stats.num_steps = 10;
   stats.step_busy_s = 0.5;
+  stats.collectives.of(CollectiveKind::kAllReduce) = {3, 1234};
   stats.queue_rejections = 4;
   MetricsText text(metrics.render());
   EXPECT_EQ(num_asked, 1);
@@ -295,6 +296,9 @@ TEST(Metrics, EngineStateAndSteps) {
   EXPECT_EQ(text.value(R"(llm_queue_depth{model="tiny"})"), 2);
   EXPECT_EQ(text.value(R"(llm_throughput_tokens_per_sec{model="tiny"})"), 0) << "one moment has no rate";
   EXPECT_DOUBLE_EQ(text.value("sextant:engine_busy_seconds_total" + kLabels), 0.5);
+  EXPECT_EQ(text.value("sextant:collective_calls_total" + labels("kind", "all_reduce")), 3);
+  EXPECT_EQ(text.value("sextant:collective_bytes_total" + labels("kind", "all_reduce")), 1234);
+  EXPECT_FALSE(text.has("sextant:collective_bytes_total" + labels("kind", "broadcast"))) << "none was called";
 
   clock.advance_ns(5'000'000'000);
   stats.generation_tokens = 140;

@@ -1,0 +1,94 @@
+"""A model cut between ranks of one process, through the whole program: on the CPU, where anybody can see it, and on the emulator."""
+
+import re
+
+import pytest
+import server_process
+
+SMALL = ("--served-model-name", "smollm2", "--max-model-len", "512", "--max-num-seqs", "4")
+
+
+def sure_tokens(case, least_gap=0.2):
+    """The reference's tokens up to the first that the rule of this path's class does not decide."""
+    ids = []
+    for step in case["steps"]:
+        if step["top"][0][1] - step["top"][1][1] < least_gap:
+            break
+        ids.append(step["id"])
+    return ids
+
+
+def expect_reference_tokens(server, golden, num_cases, most_tokens):
+    judged = 0
+    for case in golden["greedy"]:
+        expected = sure_tokens(case)[:most_tokens]
+        if len(expected) < 4:
+            continue
+        answer = server.client().completions.create(
+            model="smollm2", prompt=case["ids"], max_tokens=len(expected), temperature=0, extra_body={"return_token_ids": True})
+        assert answer.choices[0].token_ids == expected, case["ids"]
+        judged += 1
+        if judged == num_cases:
+            break
+    assert judged == num_cases
+
+
+@pytest.fixture(scope="module")
+def three_ranks(model):
+    with server_process.Server(model, *SMALL, "--device", "cpu", "--tensor-parallel-size", "3") as running:
+        yield running
+
+
+def test_tokens_are_the_references(three_ranks, golden):
+    expect_reference_tokens(three_ranks, golden, num_cases=3, most_tokens=16)
+
+
+def test_seeded_samples_do_not_depend_on_what_else_runs(three_ranks):
+    def ask(n):
+        answer = three_ranks.client().completions.create(
+            model="smollm2", prompt="Once upon a time", max_tokens=8, temperature=0.8, seed=7, n=n, frequency_penalty=0.5)
+        return [choice.text for choice in answer.choices]
+    assert ask(3)[0] == ask(1)[0]
+
+
+def test_each_ranks_plan_and_the_traffic_are_printed(three_ranks):
+    log = three_ranks.log()
+    for rank in range(3):
+        assert f"rank {rank} of 3" in log
+    assert log.count("KV cache") == 3
+    assert "all_reduce    140,544 B   61 calls: 576 * 4 + 60 * 576 * 4 a token" in log
+
+
+def test_metrics_count_the_bytes_that_the_log_promises(three_ranks):
+    def totals():
+        three_ranks.wait_metric("vllm:num_requests_running", 0)  # published with the last step's
+        return {(dict(labels)["kind"], name.split("_")[1]): value for (name, labels), value in three_ranks.metrics().items()
+                if name.startswith("sextant:collective_")}
+    three_ranks.client().completions.create(model="smollm2", prompt=[1, 2, 3], max_tokens=4, temperature=0)
+    before = totals()
+    three_ranks.client().completions.create(model="smollm2", prompt=[4, 5, 6, 7, 8], max_tokens=6, temperature=0,
+                                            extra_body={"ignore_eos": True})
+    after = totals()
+    # Five tokens of prompt and five more that were fed back: ten tokens, six rows of logits; three ranks.
+    assert after["all_reduce", "bytes"] - before["all_reduce", "bytes"] == 3 * 10 * 140544
+    assert after["all_reduce", "calls"] - before["all_reduce", "calls"] == 3 * 6 * 61
+    assert after["gather", "bytes"] - before["gather", "bytes"] == 3 * 6 * 49152 * 4
+
+
+def test_a_degree_that_does_not_divide_is_refused_with_those_that_do(model):
+    answer = server_process.sextant("serve", model, "--device", "cpu", "--port", "0", "--tensor-parallel-size", "2")
+    assert answer.returncode == 1
+    assert "tensor_parallel_size 2 does not divide" in answer.stderr
+    assert "degrees that do: 1, 3" in answer.stderr
+
+
+def test_too_few_devices_are_refused(model):
+    answer = server_process.sextant("serve", model, "--device", "cuda-emulated", "--port", "0", "--tensor-parallel-size", "3")
+    assert answer.returncode == 1
+    assert re.search(r"rank [12]: CUDA device [12] is asked for, but this machine shows 1", answer.stderr), answer.stderr
+
+
+def test_the_emulators_devices_serve_with_steps_in_flight_and_graphs(model, golden):
+    arguments = (*SMALL, "--device", "cuda-emulated", "--tensor-parallel-size", "3", "--kv-cache-memory-bytes", "8M")
+    with server_process.Server(model, *arguments, env={"SEXTANT_SIMT_DEVICES": "3"}, ready_timeout_s=180) as server:
+        expect_reference_tokens(server, golden, num_cases=1, most_tokens=5)
