@@ -44,7 +44,7 @@ EngineConfig tiny_config() {
   config.parallel.tensor_parallel_size = num_test_ranks();
   config.model.model = kTinyLlama;
   config.device.device = test_device();
-  config.cache.kv_cache_memory_bytes = 4 << 20;
+  config.cache.kv_cache_memory_bytes = (4 << 20) / num_test_ranks();  // of each rank
   config.scheduler.max_num_seqs = 16;
   config.scheduler.max_num_batched_tokens = 64;
   return config;
@@ -190,7 +190,8 @@ TEST(Engine, PreemptionChangesNothingThatIsSeen) {
   EngineConfig config = tiny_config();
   config.model.max_model_len = 256;
   config.cache.kv_cache_memory_bytes =
-      int64_t{25} * 16 * 384;  // 24 blocks and the null block: 3 layers, 2 KV heads of 16, K and V, bf16
+      int64_t{25} * 16 * 384 /
+      num_test_ranks();  // 24 blocks and the null block: 3 layers, 2 KV heads of 16, K and V, bf16
   const auto tight = make_engine(config);
   ASSERT_EQ(tight->info().num_blocks, 24);
   const auto roomy = make_engine();

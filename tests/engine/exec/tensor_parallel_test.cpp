@@ -56,6 +56,7 @@ double tolerance(const ModelConfig& config, int num_ranks, DType activation, DTy
   double of_sum = std::sqrt(longest) * 0x1p-24;
   if (activation != DType::kFloat32) of_sum += std::sqrt(num_ranks + 1.0) * unit(activation);
   if (kv_dtype != DType::kFloat32) of_sum += unit(kv_dtype);
+  if (int8_inputs) of_sum += std::sqrt(2.0) * 2.1 / 127 / std::sqrt(12.0);
   double squares = 0, count = 0;
   for (const std::vector<float>& row : logits) {
     for (const float x : row) squares += static_cast<double>(x) * x;
@@ -90,7 +91,8 @@ class TensorParallel : public testing::TestWithParam<const char*> {
     return is_cuda() ? std::vector{DType::kBFloat16} : std::vector{DType::kFloat32, DType::kBFloat16};
   }
   // Random tokens in a prompt and a few steps after it: whole against cut.
-  void expect_close(const ModelConfig& config, int num_ranks, DType kv_dtype, const ParallelModel::Load& load) {
+  void expect_close(const ModelConfig& config, int num_ranks, DType kv_dtype, const ParallelModel::Load& load,
+                    bool int8_inputs = false) {
     std::mt19937_64 rng(17);
     const std::vector<int32_t> ids = random_ids(rng, 45, config.vocab_size);
     Rows all[2];
@@ -101,7 +103,7 @@ class TensorParallel : public testing::TestWithParam<const char*> {
       for (size_t i = 40; i < ids.size(); ++i) rows.push_back(model.step({{0, {ids[i]}}})[0][0]);
     }
     const double bound = tolerance(config, num_ranks, is_cuda() ? DType::kBFloat16 : DType::kFloat32,
-                                   options(kv_dtype).kv_dtype, all[0]);
+                                   options(kv_dtype).kv_dtype, int8_inputs && !is_cuda(), all[0]);
     const double difference = largest_difference(all[0], all[1]);
     std::printf("%d ranks, KV in %s: logits differ by %.3g at most, %.3g are allowed\n", num_ranks,
                 std::string(dtype_name(options(kv_dtype).kv_dtype)).c_str(), difference, bound);

@@ -136,7 +136,7 @@ TEST(TensorParallelTraffic, OfAnEightBillionModelOnFour) {
   EXPECT_EQ(prompt.broadcast.calls, 0u);
   EXPECT_EQ(tensor_parallel_traffic(config, {}, 100, 1).all_reduce.calls, 0u);
   EXPECT_THAT(tensor_parallel_formula(config, inputs),
-              AllOf(HasSubstr("all_gather   2,097,152 B   64 calls: 64 * 4 * 4,096 * 2 a token"),
+              AllOf(HasSubstr("all_gather  2,097,152 B   64 calls: 64 * 4 * 4,096 * 2 a token"),
                     HasSubstr("16,384 B   1 call: 4,096 * 4 a token"), HasSubstr("128,256 * 4 a row of logits")));
 }
 
