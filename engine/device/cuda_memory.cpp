@@ -22,6 +22,11 @@ Result<std::unique_ptr<CudaBuffer>> CudaBuffer::create(size_t size_bytes) {
   return std::unique_ptr<CudaBuffer>(new CudaBuffer(data, size_bytes));
 }
 
+Status clear_device_memory(void* data, size_t size_bytes, std::string_view what) {
+  RETURN_IF_CUDA_ERROR(cudaMemset(data, 0, size_bytes), what);
+  return cuda_status(cudaDeviceSynchronize(), what);
+}
+
 Result<std::unique_ptr<PinnedBuffer>> PinnedBuffer::create(size_t size_bytes) {
   void* data = nullptr;
   if (const cudaError_t error = cudaMallocHost(&data, std::max<size_t>(size_bytes, 1)); error != cudaSuccess) {

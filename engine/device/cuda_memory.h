@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "engine/base/result.h"
@@ -30,6 +31,9 @@ class CudaBuffer final : public DeviceBuffer {
   void* data_;
   size_t size_bytes_;
 };
+
+// Zeros, once it returns, at load: cudaMemset alone may come after what a stream of our own does next.
+Status clear_device_memory(void* data, size_t size_bytes, std::string_view what);
 
 // Page-locked host memory: copies from and to it run beside the host. Whoever writes it waits for the copy before.
 class PinnedBuffer {

@@ -47,7 +47,7 @@ Status CudaSampling::reserve(int64_t max_rows) {
   for (std::unique_ptr<CudaBuffer>& tokens : tokens_) {
     ASSIGN_OR_RETURN(tokens, CudaBuffer::create(static_cast<size_t>(max_rows) * sizeof(int32_t)));
     // A row that was never sampled is still a valid id.
-    RETURN_IF_CUDA_ERROR(cudaMemset(tokens->data(), 0, tokens->size_bytes()), "clearing sampled tokens");
+    RETURN_IF_ERROR(clear_device_memory(tokens->data(), tokens->size_bytes(), "clearing sampled tokens"));
   }
   ASSIGN_OR_RETURN(results_on_device_, CudaBuffer::create(layout(max_rows).end));
   for (Results& results : results_) {

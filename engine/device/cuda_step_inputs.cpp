@@ -19,7 +19,7 @@ int CudaStepInputs::add_array(size_t capacity, size_t element_bytes) {
 Status CudaStepInputs::reserve() {
   ASSIGN_OR_RETURN(device_, CudaBuffer::create(total_bytes_));
   // Rows past a step's own are read by the padding rows of a replayed graph: they must be valid indices.
-  RETURN_IF_CUDA_ERROR(cudaMemset(device_->data(), 0, total_bytes_), "clearing a step's inputs");
+  RETURN_IF_ERROR(clear_device_memory(device_->data(), total_bytes_, "clearing a step's inputs"));
   for (size_t i = 0; i < pieces_.size(); ++i) {
     ASSIGN_OR_RETURN(pieces_[i], PinnedBuffer::create(total_bytes_));
     ASSIGN_OR_RETURN(copied_[i], CudaEvent::create());
