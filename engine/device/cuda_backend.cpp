@@ -1,5 +1,6 @@
 // CudaBackend: each op of backend.h as launches on one stream. Nothing waits: the host runs ahead of the device until it asks
 // for results. The first error of a launch or a copy is kept, and whoever waits next is told; what ops do after it is lost.
+// Long because every op of backend.h, those between ranks included, is a few lines here.
 #include "engine/device/cuda_backend.h"
 
 #include <algorithm>
