@@ -134,6 +134,26 @@ Status EngineRanks::exchange_addresses() {
   if (tokens[0].size() != kTokenBytes) return data_loss("the leader's token is damaged");
   const std::string host = group_->local_host();
   ASSIGN_OR_RETURN(meeting_point_, TcpMeetingPoint::listen(host, tokens[0]));
+  // Of each group of ranks the node of its first rank makes the id; ids are of one length.
+  const auto num_groups = static_cast<size_t>(num_stages_ + tensor_size_);
+  std::string own_ids;
+  for (size_t group = 0; group < num_groups; ++group) {
+    const bool is_stage = group < static_cast<size_t>(num_stages_);
+    const int first_rank = is_stage ? static_cast<int>(group) * tensor_size_ : static_cast<int>(group) - num_stages_;
+    if (node_of(first_rank) != group_->node_rank()) continue;
+    ASSIGN_OR_RETURN(const std::string id, make_group_id(config_.device));
+    own_ids += id;
+  }
+  ASSIGN_OR_RETURN(std::vector<std::string> ids, group_->exchange(std::move(own_ids)));
+  constexpr size_t kIdBytes = 128;
+  std::vector<size_t> taken(ids.size());
+  for (size_t group = 0; group < num_groups; ++group) {
+    const bool is_stage = group < static_cast<size_t>(num_stages_);
+    const int first_rank = is_stage ? static_cast<int>(group) * tensor_size_ : static_cast<int>(group) - num_stages_;
+    const auto node = static_cast<size_t>(node_of(first_rank));
+    group_ids_.push_back(ids[node].substr(std::min(taken[node], ids[node].size()), kIdBytes));
+    taken[node] += kIdBytes;
+  }
   ASSIGN_OR_RETURN(const std::vector<std::string> addresses,
                    group_->exchange(std::to_string(meeting_point_->port()) + " " + host));
   for (const std::string& text : addresses) {
@@ -155,8 +175,8 @@ Result<EngineRanks::Meeting> EngineRanks::make_meeting(uint32_t group, const std
   if (all_here) return make_rank_meeting(config_.device, size, timeout_s);
   std::vector<TcpMeetingPoint::Address> addresses;
   for (const int32_t rank : members) addresses.push_back(addresses_[static_cast<size_t>(node_of(rank))]);
-  return make_remote_meeting(config_.device, *meeting_point_, group, std::move(addresses), deadline_in(kMeetS),
-                             timeout_s);
+  return make_remote_meeting(config_.device, *meeting_point_, group, group_ids_[group], std::move(addresses),
+                             deadline_in(kMeetS), timeout_s);
 }
 
 Status EngineRanks::open() {

@@ -69,6 +69,7 @@ class EngineRanks {
   const int tensor_size_, num_stages_, num_local_, first_rank_;
   std::unique_ptr<TcpMeetingPoint> meeting_point_;
   std::vector<TcpMeetingPoint::Address> addresses_;  // by node
+  std::vector<std::string> group_ids_;               // by group of ranks
   std::vector<std::unique_ptr<RankLoader>> loaders_;
   std::vector<std::unique_ptr<RankThread>> threads_;  // none for one rank of no group
   std::vector<MemoryPlan> plans_;

@@ -1,6 +1,7 @@
 #include "engine/device/make_backend.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "engine/device/cpu_backend.h"
@@ -60,13 +61,27 @@ Result<RankMeeting> make_rank_meeting(const DeviceConfig& config, int size, doub
   });
 }
 
-Result<RankMeeting> make_remote_meeting(const DeviceConfig& config, TcpMeetingPoint& point, uint32_t group,
-                                        std::vector<TcpMeetingPoint::Address> addresses, Deadline deadline,
-                                        double timeout_s) {
+Result<std::string> make_group_id(const DeviceConfig& config) {
   ASSIGN_OR_RETURN(const bool is_cuda, means_cuda(config));
-  if (is_cuda) return unsupported("NCCL between processes is not there yet", "nnodes");
-  return RankMeeting([&point, group, addresses = std::move(addresses), deadline, timeout_s](int rank) {
-    return point.join(group, rank, addresses, deadline, timeout_s);
+  if (!is_cuda) return std::string();
+  ASSIGN_OR_RETURN(const NcclId id, make_nccl_id());
+  return std::string(reinterpret_cast<const char*>(id.bytes.data()), id.bytes.size());
+}
+
+Result<RankMeeting> make_remote_meeting(const DeviceConfig& config, TcpMeetingPoint& point, uint32_t group,
+                                        const std::string& id, std::vector<TcpMeetingPoint::Address> addresses,
+                                        Deadline deadline, double timeout_s) {
+  ASSIGN_OR_RETURN(const bool is_cuda, means_cuda(config));
+  if (!is_cuda) {
+    return RankMeeting([&point, group, addresses = std::move(addresses), deadline, timeout_s](int rank) {
+      return point.join(group, rank, addresses, deadline, timeout_s);
+    });
+  }
+  NcclId nccl;
+  if (id.size() != nccl.bytes.size()) return data_loss("a node's NCCL id is damaged");
+  std::memcpy(nccl.bytes.data(), id.data(), id.size());
+  return RankMeeting([nccl, size = static_cast<int>(addresses.size())](int rank) {
+    return make_nccl_communicator(nccl, rank, size, nullptr);
   });
 }
 

@@ -3,6 +3,8 @@
 
 #include <functional>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "engine/base/result.h"
 #include "engine/config.h"
@@ -25,8 +27,11 @@ using RankMeeting = std::function<Result<std::unique_ptr<Communicator>>(int rank
 Result<RankMeeting> make_rank_meeting(const DeviceConfig& config, int size, double timeout_s);
 
 // The same where ranks are in several processes: group number `group`, whose rank r is found at addresses[r] until `deadline`.
+// `id`: on CUDA, what one process of the group made with make_group_id() and gave the others.
 Result<RankMeeting> make_remote_meeting(const DeviceConfig& config, TcpMeetingPoint& point, uint32_t group,
-                                        std::vector<TcpMeetingPoint::Address> addresses, Deadline deadline,
-                                        double timeout_s);
+                                        const std::string& id, std::vector<TcpMeetingPoint::Address> addresses,
+                                        Deadline deadline, double timeout_s);
+// Empty on the CPU.
+Result<std::string> make_group_id(const DeviceConfig& config);
 
 }  // namespace sextant
