@@ -191,3 +191,17 @@ def test_settings_that_cannot_be_are_refused(model, arguments, message):
 def test_the_secret_is_not_printed(model):
     answer = server_process.sextant("serve", model, "--print-config", env={"SEXTANT_GROUP_SECRET": "sesame"})
     assert answer.returncode == 0 and "sesame" not in answer.stdout and '"group_secret": "***"' in answer.stdout
+
+
+@pytest.mark.parametrize("parallel,num_devices", [(("--pipeline-parallel-size", 2), 1),
+                                                  (("--tensor-parallel-size", 3, "--pipeline-parallel-size", 2), 3)],
+                         ids=["pp2", "tp3-pp2"])
+def test_processes_under_the_emulator(model, golden, is_full, parallel, num_devices):
+    if num_devices > 1 and not is_full:
+        pytest.skip("six emulated devices take minutes: by --full")
+    small = ("--device", "cuda-emulated", *SMALL[2:])
+    with group(model, 2, *parallel, env={"SEXTANT_SIMT_DEVICES": str(num_devices)}, small=small) as (leader, follower):
+        expect_golden(leader, golden, is_full)
+        leader.terminate()
+        assert leader.wait_end() == 0, leader.log()
+        assert follower.wait_end() == 0, follower.log()
