@@ -96,14 +96,14 @@ class MockServer:
             return chunk(b"data: " + json.dumps(document).encode() + b"\n\n")
 
         async def send(data, what):
+            # Before the bytes are handed over: write() may send them at once, and a client may read them before it returns.
+            self.trace.append({"id": request_id, "event": what, "time_ns": time.monotonic_ns()})
             if self.fault == "one-byte-writes":
                 for i in range(len(data)):
                     writer.write(data[i:i + 1])
                     await writer.drain()
             else:
                 writer.write(data)
-            # The time at which the bytes were handed over: before anybody else runs.
-            self.trace.append({"id": request_id, "event": what, "time_ns": time.monotonic_ns()})
 
         def choice(text, finish, ids=None):
             content = {"delta": {"content": text} if text else {}} if is_chat else {"text": text}
