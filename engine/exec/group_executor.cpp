@@ -24,6 +24,7 @@ struct GroupExecutor::LocalRank {
   Rank rank;
   std::atomic<int64_t> num_queued{0};  // steps dispatched to its thread and not begun
   size_t num_in_flight = 0;            // steps submitted and not collected
+  bool has_failed = false;  // its worker is asked nothing more, also while the group still looks for who is at fault
   std::atomic<uint64_t> steps_begun{0}, steps_done{0};
   std::atomic<float> step_ms{0};
   std::atomic<int64_t> waits_for_device_since_ns{0};  // 0: it does not
@@ -79,7 +80,8 @@ void GroupExecutor::on_group_failure(const std::string& message) {
   if (handler_) handler_(message);
 }
 
-void GroupExecutor::fail(const LocalRank& rank, const Status& error) {
+void GroupExecutor::fail(LocalRank& rank, const Status& error) {
+  rank.has_failed = true;
   // One of many that were aborted, or the first to know.
   if (options_.group->status().ok()) {
     options_.group->fail("rank " + std::to_string(rank.rank.world_rank) + " (node " +
@@ -117,14 +119,14 @@ size_t GroupExecutor::num_left_in_flight(const LocalRank& rank) const {
 
 void GroupExecutor::run_step(LocalRank& rank, const std::shared_ptr<const SchedulerOutput>& step) {
   --rank.num_queued;
-  if (!options_.group->status().ok()) return;
+  if (rank.has_failed || !options_.group->status().ok()) return;
   const int64_t begin_ns = now_ns();
   const double inside_s = rank.inside_s();
   Status status;
   try {
     if (!step->empty()) ++rank.steps_begun;
     status = rank.rank.parts.worker->submit(step);
-    if (!step->empty()) ++rank.num_in_flight;
+    if (status.ok() && !step->empty()) ++rank.num_in_flight;
     while (status.ok() && rank.num_in_flight > num_left_in_flight(rank)) status = collect_one(rank);
   } catch (const std::exception& error) {
     status = internal_error(error.what());
@@ -140,7 +142,7 @@ void GroupExecutor::run_step(LocalRank& rank, const std::shared_ptr<const Schedu
 
 void GroupExecutor::run_collect(LocalRank& rank) {
   Status status = options_.group->status();
-  if (!status.ok()) return;
+  if (rank.has_failed || !status.ok()) return;
   try {
     if (rank.num_in_flight > 0) status = collect_one(rank);
   } catch (const std::exception& error) {

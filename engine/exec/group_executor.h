@@ -60,7 +60,7 @@ class GroupExecutor final : public StepExecutor {
   void run_collect(LocalRank& rank);
   Status collect_one(LocalRank& rank);
   size_t num_left_in_flight(const LocalRank& rank) const;
-  void fail(const LocalRank& rank, const Status& error);
+  void fail(LocalRank& rank, const Status& error);
   void on_group_failure(const std::string& message);
   Result<std::vector<RankProgress>> progress();
 
