@@ -35,10 +35,12 @@ SEXTANT_INLINE void quantize_block(F32x16 low, F32x16 high, int8_t* q, float* e,
   m4 = _mm_max_epi32(m4, _mm_shuffle_epi32(m4, 0xb1));
   const float top = _mm_cvtss_f32(_mm_castsi128_ps(m4));
   const __m256 scale = _mm256_set1_ps(top >= 0x1p-100f ? 127.0f / top : 0.0f);
-  const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(low.a, scale)),
-                b = _mm256_cvtps_epi32(_mm256_mul_ps(low.b, scale)),
-                c = _mm256_cvtps_epi32(_mm256_mul_ps(high.a, scale)),
-                d = _mm256_cvtps_epi32(_mm256_mul_ps(high.b, scale));
+  // What is not finite has no integers: its quants are 0, its e says it.
+  const __m256i finite = _mm256_set1_epi32(top < __builtin_inff() ? -1 : 0);
+  const auto quants = [&](__m256 x) __attribute__((always_inline)) {
+    return _mm256_and_si256(_mm256_cvtps_epi32(_mm256_mul_ps(x, scale)), finite);
+  };
+  const __m256i a = quants(low.a), b = quants(low.b), c = quants(high.a), d = quants(high.b);
   // Both packs work within halves of 128 bits; the permutation puts the groups of four back into column order.
   const __m256i packed = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);

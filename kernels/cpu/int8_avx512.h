@@ -25,8 +25,10 @@ SEXTANT_INLINE void quantize_block(F32x16 low, F32x16 high, int8_t* q, float* e,
                                           _mm512_and_si512(_mm512_castps_si512(high.v), magnitude));
   const float top = __builtin_bit_cast(float, _mm512_reduce_max_epu32(larger));
   const __m512 scale = _mm512_set1_ps(top >= 0x1p-100f ? 127.0f / top : 0.0f);
-  const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(low.v, scale));
-  const __m512i b = _mm512_cvtps_epi32(_mm512_mul_ps(high.v, scale));
+  // What is not finite has no integers: its quants are 0, its e says it.
+  const __mmask16 finite = top < __builtin_inff() ? 0xffff : 0;
+  const __m512i a = _mm512_maskz_cvtps_epi32(finite, _mm512_mul_ps(low.v, scale));
+  const __m512i b = _mm512_maskz_cvtps_epi32(finite, _mm512_mul_ps(high.v, scale));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtsepi32_epi8(a));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtsepi32_epi8(b));
   *e = top / 127.0f;
