@@ -296,7 +296,7 @@ std::string RemoteNcclWorld::join(int rank, int device) {
   send_at_once(socket_);
   const Greeting greeting = {address_.token, address_.key, num_ranks(), rank};
   if (!send_all(socket_, &greeting, sizeof greeting)) return "the process that made the id does not listen";
-  reader_ = std::thread([this] { read(); });
+  reader_ = std::thread([weak = weak_from_this(), socket = socket_] { read(weak, socket); });
   return "";
 }
 
@@ -307,36 +307,45 @@ std::string RemoteNcclWorld::wait_for_all(std::chrono::seconds patience_s) {
   return lost_;
 }
 
-void RemoteNcclWorld::read() {
+// A call that is completed may hold the last reference to its world: the reader owns one for as long as it touches the
+// world, and stops when that was the last.
+void RemoteNcclWorld::read(const std::weak_ptr<RemoteNcclWorld>& weak, int socket) {
   Message message;
-  while (receive_all(socket_, &message, sizeof message) && message.bytes <= kMaxBytes) {
+  // Once the world is gone so may be the socket.
+  while (!weak.expired() && receive_all(socket, &message, sizeof message) && message.bytes <= kMaxBytes) {
     std::vector<std::byte> data(message.bytes);
-    if (!receive_all(socket_, data.data(), data.size())) break;
-    const std::string error =
-        message.failed != 0 ? std::string(reinterpret_cast<const char*>(data.data()), data.size()) : "";
-    if (message.is_welcome != 0) {
-      const std::lock_guard lock(state_mutex_);
+    if (!receive_all(socket, data.data(), data.size())) break;
+    const std::shared_ptr<RemoteNcclWorld> world = weak.lock();
+    if (world == nullptr) return;
+    world->take(message.number, message.failed != 0, message.is_welcome != 0, std::move(data));
+  }
+  if (const std::shared_ptr<RemoteNcclWorld> world = weak.lock(); world != nullptr) {
+    world->lose("NCCL: the process that holds the group of rank " + std::to_string(world->rank_) + " is gone");
+  }
+}
+
+void RemoteNcclWorld::take(uint64_t number, bool failed, bool is_welcome, std::vector<std::byte> data) {
+  const std::string error = failed ? std::string(reinterpret_cast<const char*>(data.data()), data.size()) : "";
+  WorkPtr item;
+  {
+    const std::lock_guard lock(state_mutex_);
+    if (is_welcome) {
       complete_ = error.empty();
       lost_ = error;
       changed_.notify_all();
-      continue;
+      return;
     }
-    WorkPtr item;
-    {
-      const std::lock_guard lock(state_mutex_);
-      if (lost_.empty()) lost_ = error;
-      const auto found = pending_.find(message.number);
-      if (found == pending_.end()) continue;  // aborted
-      found->second.answered = true;
-      found->second.error = error;
-      found->second.result = std::move(data);
-      item = found->second.item;
-    }
-    Executor& executor = Runtime::instance().executor();
-    const auto lock = executor.lock();
-    executor.resume(item);
+    if (lost_.empty()) lost_ = error;
+    const auto found = pending_.find(number);
+    if (found == pending_.end()) return;  // aborted
+    found->second.answered = true;
+    found->second.error = error;
+    found->second.result = std::move(data);
+    item = found->second.item;
   }
-  lose("NCCL: the process that holds the group of rank " + std::to_string(rank_) + " is gone");
+  Executor& executor = Runtime::instance().executor();
+  const auto lock = executor.lock();
+  executor.resume(item);
 }
 
 void RemoteNcclWorld::lose(const std::string& why) {

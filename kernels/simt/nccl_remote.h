@@ -27,7 +27,7 @@ NcclAddress make_nccl_address(uint64_t key);
 bool is_of_this_process(const NcclAddress& address);
 
 // A rank's side of a world that another process holds.
-class RemoteNcclWorld final : public NcclWorld {
+class RemoteNcclWorld final : public NcclWorld, public std::enable_shared_from_this<RemoteNcclWorld> {
  public:
   RemoteNcclWorld(const NcclAddress& address, int num_ranks) : NcclWorld(num_ranks), address_(address) {}
   ~RemoteNcclWorld() override;
@@ -47,7 +47,8 @@ class RemoteNcclWorld final : public NcclWorld {
     std::string error;
     std::vector<std::byte> result;
   };
-  void read();
+  static void read(const std::weak_ptr<RemoteNcclWorld>& weak, int socket);  // the reader's thread
+  void take(uint64_t number, bool failed, bool is_welcome, std::vector<std::byte> data);
   void lose(const std::string& why);
 
   const NcclAddress address_;
