@@ -13,11 +13,5 @@ set_target_properties(OpenSSL::Crypto PROPERTIES
 add_library(CURL::libcurl INTERFACE IMPORTED)
 
 if(SEXTANT_TESTS)
-  find_path(SEXTANT_GOOGLETEST googletest/include/gtest/gtest.h
-    HINTS ${SEXTANT_THIRD_PARTY}/googletest /usr/src/googletest REQUIRED)
-  set(INSTALL_GTEST OFF)
-  add_subdirectory(${SEXTANT_GOOGLETEST} googletest EXCLUDE_FROM_ALL)
-  foreach(library gtest gtest_main gmock gmock_main)
-    target_compile_options(${library} PRIVATE -w)
-  endforeach()
+  include(cmake/googletest_source.cmake)
 endif()

@@ -3,7 +3,7 @@
 # end-to-end tests against the real program. All stages run, whatever fails; the exit code is 1 when any did.
 #   tests/run.sh            what CI runs
 #   tests/run.sh --full     longer fuzzing, more soak rounds, lint of every file, the lean CUDA build in a bare root
-#   tests/run.sh --only release,e2e     some stages: deps python model release asan tsan cuda fuzz tidy e2e
+#   tests/run.sh --only release,e2e     some stages: deps python model release asan tsan cuda arm64 fuzz tidy e2e
 # The stage cuda compiles with nvcc what it can and looks at the machine code; it needs no GPU. Without nvcc it is skipped.
 # Prints a table of minutes per stage; the last line is "N passed, N failed, N skipped" over all stages.
 # Reads no input. Writes under build/ and the per-user cache (the model).
@@ -125,6 +125,20 @@ check_bare_build() {
   echo "SKIPPED: the lean build in a bare root was not tried"
 }
 
+have_arm64() { command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64-static >/dev/null; }
+
+build_arm64() {
+  have_arm64 || { echo "no g++-aarch64-linux-gnu or qemu-user-static: nothing is compiled for Arm in this run"; return 0; }
+  build arm64
+}
+
+check_arm64() {
+  if have_arm64; then run_ctest arm64; return; fi
+  echo "SKIPPED: no g++-aarch64-linux-gnu or qemu-user-static, so no kernel for Arm was compiled or run"
+  echo '<testsuite><testcase classname="arm64" name="all"><skipped message="no cross compiler or no qemu"/></testcase></testsuite>' \
+    >"$results/arm64-tests.xml"
+}
+
 run_fuzzers() {
   local seconds=10
   [ "$full" = 0 ] || seconds=120
@@ -152,6 +166,7 @@ stage asan "asan build" - build asan && stage asan "asan tests" asan-tests.xml r
 stage tsan "tsan build" - build tsan && stage tsan "tsan tests" tsan-tests.xml run_ctest tsan
 stage cuda "cuda build" - build_cuda && stage cuda "cuda static checks" cuda-static.xml check_cuda
 [ "$full" = 0 ] || stage cuda "cuda lean build" - check_bare_build
+stage arm64 "arm64 build" - build_arm64 && stage arm64 "arm64 tests in qemu" arm64-tests.xml check_arm64
 stage fuzz "fuzz build" - build fuzz && stage fuzz "fuzz run" fuzz.xml run_fuzzers
 stage tidy "clang-tidy" tidy.xml run_tidy
 stage e2e "end to end" e2e.xml run_e2e

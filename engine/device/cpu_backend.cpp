@@ -387,16 +387,10 @@ class CpuBackend final : public Backend {
 Result<const KernelTable*> chosen_kernels() {
   const char* name = std::getenv("SEXTANT_CPU_ISA");
   if (name == nullptr || *name == '\0') return &kernels::cpu::best_kernel_table();
-  std::string available;
-  for (int i = 0; i < kernels::cpu::kNumIsas; ++i) {
-    const auto isa = static_cast<kernels::cpu::Isa>(i);
-    const KernelTable* table = kernels::cpu::kernel_table(isa);
-    if (table == nullptr) continue;
-    if (std::strcmp(name, kernels::cpu::isa_name(isa)) == 0) return table;
-    available += (available.empty() ? "" : ", ") + std::string(kernels::cpu::isa_name(isa));
-  }
-  return invalid_argument("SEXTANT_CPU_ISA is \"" + std::string(name) + "\"; this CPU has: " + available,
-                          "SEXTANT_CPU_ISA");
+  if (const KernelTable* table = kernels::cpu::kernel_table_named(name)) return table;
+  return invalid_argument(
+      "SEXTANT_CPU_ISA is \"" + std::string(name) + "\"; this CPU has: " + kernels::cpu::available_isas(),
+      "SEXTANT_CPU_ISA");
 }
 
 }  // namespace

@@ -15,7 +15,9 @@ namespace sextant::kernels::cpu::SEXTANT_ISA {
 namespace {
 
 // Rows at a time for scores; rows and vectors of a value at a time for the weighted sum.
-#if SEXTANT_ISA_LEVEL == 3
+#if SEXTANT_ISA_LEVEL >= 10
+constexpr int kScoreRows = 4, kValueRows = 2, kValueVectors = 2, kManyTiles = 2, kManyTilesRows = 1;
+#elif SEXTANT_ISA_LEVEL == 3
 constexpr int kScoreRows = 12, kValueRows = 4, kValueVectors = 4, kManyTiles = 4, kManyTilesRows = 4;
 #elif SEXTANT_ISA_LEVEL == 2
 constexpr int kScoreRows = 8, kValueRows = 4, kValueVectors = 4, kManyTiles = 4, kManyTilesRows = 4;

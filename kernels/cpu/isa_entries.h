@@ -24,6 +24,13 @@
   void tanh(const float* x, float* y, int64_t n);       \
   }
 
+// An instruction set that differs from another in matrix products alone.
+#define SEXTANT_DECLARE_MATMUL_ENTRIES(isa)       \
+  namespace sextant::kernels::cpu::isa {          \
+  void matmul_input(const MatmulInputArgs& args); \
+  void matmul(const MatmulArgs& args);            \
+  }
+
 // An instruction set that only has a recipe of its own for attention.
 #define SEXTANT_DECLARE_ATTENTION_ENTRIES(isa)          \
   namespace sextant::kernels::cpu::isa {                \

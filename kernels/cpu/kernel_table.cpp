@@ -1,6 +1,12 @@
 // Which instruction sets this build has and this CPU can run.
 #include "kernels/cpu/kernel_table.h"
 
+#if defined(SEXTANT_KERNELS_ARM)
+#include <sys/auxv.h>
+#endif
+
+#include <string>
+
 #include "kernels/cpu/isa_entries.h"
 
 SEXTANT_DECLARE_ISA_ENTRIES(generic)
@@ -8,23 +14,26 @@ SEXTANT_DECLARE_ISA_ENTRIES(generic)
 SEXTANT_DECLARE_ISA_ENTRIES(avx2)
 SEXTANT_DECLARE_ISA_ENTRIES(avx512)
 SEXTANT_DECLARE_ATTENTION_ENTRIES(avx512_bf16)
+#elif defined(SEXTANT_KERNELS_ARM)
+SEXTANT_DECLARE_ISA_ENTRIES(neon)
+SEXTANT_DECLARE_MATMUL_ENTRIES(neon_dotprod)
 #endif
 
 namespace sextant::kernels::cpu {
 namespace {
 
-// attention: whose entries for it; isa: whose the others.
-#define SEXTANT_ISA_TABLE(id, isa, attention)                                                                     \
-  KernelTable {                                                                                                   \
-    id, isa::matmul_input, isa::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias, isa::silu_mul, \
-        isa::rope_and_cache, attention::attention_tile, attention::attention_merge, isa::exp, isa::tanh           \
+// product, attention: whose entries for matrix products and attention; isa: whose the others.
+#define SEXTANT_ISA_TABLE(id, isa, product, attention)                                                                 \
+  KernelTable {                                                                                                        \
+    id, product::matmul_input, product::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias,             \
+        isa::silu_mul, isa::rope_and_cache, attention::attention_tile, attention::attention_merge, isa::exp, isa::tanh \
   }
 
-constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic, generic);
+constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic, generic, generic);
 #if defined(SEXTANT_KERNELS_X86)
-constexpr KernelTable kAvx2Table = SEXTANT_ISA_TABLE(Isa::kAvx2, avx2, avx2);
-constexpr KernelTable kAvx512Table = SEXTANT_ISA_TABLE(Isa::kAvx512, avx512, avx512);
-constexpr KernelTable kAvx512Bf16Table = SEXTANT_ISA_TABLE(Isa::kAvx512Bf16, avx512, avx512_bf16);
+constexpr KernelTable kAvx2Table = SEXTANT_ISA_TABLE(Isa::kAvx2, avx2, avx2, avx2);
+constexpr KernelTable kAvx512Table = SEXTANT_ISA_TABLE(Isa::kAvx512, avx512, avx512, avx512);
+constexpr KernelTable kAvx512Bf16Table = SEXTANT_ISA_TABLE(Isa::kAvx512Bf16, avx512, avx512, avx512_bf16);
 
 // __builtin_cpu_supports also asks whether the operating system saves the registers. F16C, which the AVX2 path uses too, is
 // older than AVX2 and in every CPU that has it; Clang 14 cannot be asked for it by name.
@@ -35,6 +44,12 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vnni");
 }
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#elif defined(SEXTANT_KERNELS_ARM)
+constexpr KernelTable kNeonTable = SEXTANT_ISA_TABLE(Isa::kNeon, neon, neon, neon);
+constexpr KernelTable kNeonDotprodTable = SEXTANT_ISA_TABLE(Isa::kNeonDotprod, neon, neon_dotprod, neon);
+
+bool has_neon() { return (getauxval(AT_HWCAP) & HWCAP_ASIMD) != 0; }
+bool has_neon_dotprod() { return has_neon() && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 #endif
 
 }  // namespace
@@ -45,6 +60,8 @@ const char* isa_name(Isa isa) {
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
     case Isa::kAvx512Bf16: return "avx512_bf16";
+    case Isa::kNeon: return "neon";
+    case Isa::kNeonDotprod: return "neon_dotprod";
   }
   return "unknown";
 }
@@ -56,9 +73,11 @@ const KernelTable* kernel_table(Isa isa) {
     case Isa::kAvx2: return has_avx2() ? &kAvx2Table : nullptr;
     case Isa::kAvx512: return has_avx512() ? &kAvx512Table : nullptr;
     case Isa::kAvx512Bf16: return has_avx512_bf16() ? &kAvx512Bf16Table : nullptr;
-#else
-    default: break;
+#elif defined(SEXTANT_KERNELS_ARM)
+    case Isa::kNeon: return has_neon() ? &kNeonTable : nullptr;
+    case Isa::kNeonDotprod: return has_neon_dotprod() ? &kNeonDotprodTable : nullptr;
 #endif
+    default: break;
   }
   return nullptr;
 }
@@ -68,6 +87,25 @@ const KernelTable& best_kernel_table() {
     if (const KernelTable* table = kernel_table(static_cast<Isa>(i))) return *table;
   }
   return kGenericTable;
+}
+
+const KernelTable* kernel_table_named(std::string_view name) {
+  for (int i = 0; i < kNumIsas; ++i) {
+    const auto isa = static_cast<Isa>(i);
+    if (name == isa_name(isa)) return kernel_table(isa);
+  }
+  return nullptr;
+}
+
+std::string available_isas() {
+  std::string names;
+  for (int i = 0; i < kNumIsas; ++i) {
+    const auto isa = static_cast<Isa>(i);
+    if (kernel_table(isa) == nullptr) continue;
+    if (!names.empty()) names += ", ";
+    names += isa_name(isa);
+  }
+  return names;
 }
 
 }  // namespace sextant::kernels::cpu

@@ -2,6 +2,9 @@
 // caller. Neutral code: compiled for the baseline, usable on any CPU.
 #pragma once
 
+#include <string>
+#include <string_view>
+
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
@@ -11,9 +14,10 @@
 
 namespace sextant::kernels::cpu {
 
-// kAvx512 has VNNI; kAvx512Bf16 the products of bf16 pairs too, which attention uses.
-enum class Isa : uint8_t { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
-inline constexpr int kNumIsas = 4;
+// kAvx512 has VNNI; kAvx512Bf16 the products of bf16 pairs too, which attention uses. kNeonDotprod: sdot in products of quantised
+// weights. Of one kind of CPU the wider ones come later.
+enum class Isa : uint8_t { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kNeon, kNeonDotprod };
+inline constexpr int kNumIsas = 6;
 
 struct KernelTable {
   Isa isa;
@@ -31,12 +35,18 @@ struct KernelTable {
   MapFunction* tanh;
 };
 
-const char* isa_name(Isa isa);  // "generic", "avx2", "avx512", "avx512_bf16"
+const char* isa_name(Isa isa);  // "generic", "avx2", "avx512", "avx512_bf16", "neon", "neon_dotprod"
 
 // The table when this build has that instruction set and this CPU can run it, else nullptr. kGeneric is always there.
 const KernelTable* kernel_table(Isa isa);
 
 // The widest of those.
 const KernelTable& best_kernel_table();
+
+// The one of that isa_name, or nullptr: unknown, not in this build, not for this CPU.
+const KernelTable* kernel_table_named(std::string_view name);
+
+// The names of those that kernel_table gives: "generic, avx2".
+std::string available_isas();
 
 }  // namespace sextant::kernels::cpu

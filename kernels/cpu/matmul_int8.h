@@ -2,7 +2,9 @@
 #pragma once
 
 #include "kernels/cpu/matmul_tile.h"
-#if SEXTANT_ISA_LEVEL == 2
+#if SEXTANT_ISA_LEVEL >= 10
+#include "kernels/cpu/int8_neon.h"
+#elif SEXTANT_ISA_LEVEL == 2
 #include "kernels/cpu/int8_avx512.h"
 #elif SEXTANT_ISA_LEVEL == 1
 #include "kernels/cpu/int8_avx2.h"

@@ -88,7 +88,7 @@ struct TileShape {
 };
 #if SEXTANT_ISA_LEVEL == 2
 constexpr TileShape kPlainTiles[] = {{1, 4}, {2, 4}, {4, 4}, {8, 2}, {12, 2}};
-#elif SEXTANT_ISA_LEVEL == 1
+#elif SEXTANT_ISA_LEVEL == 1 || SEXTANT_ISA_LEVEL >= 10
 constexpr TileShape kPlainTiles[] = {{1, 2}, {2, 2}, {4, 1}, {6, 1}};
 #else
 constexpr TileShape kPlainTiles[] = {{1, 1}, {2, 1}};

@@ -149,5 +149,25 @@ TEST(KernelTable, GenericIsAlwaysThereAndTheBestIsAvailable) {
   }
 }
 
+TEST(KernelTable, IsFoundByItsNameAlone) {
+  for (int i = 0; i < cpu::kNumIsas; ++i) {
+    const auto isa = static_cast<cpu::Isa>(i);
+    EXPECT_EQ(cpu::kernel_table_named(cpu::isa_name(isa)), cpu::kernel_table(isa)) << cpu::isa_name(isa);
+  }
+  for (const char* name : {"", "sse9", "Generic", "generic ", "generic, avx2", "neon_", "unknown"})
+    EXPECT_EQ(cpu::kernel_table_named(name), nullptr) << name;
+}
+
+TEST(KernelTable, NamesWhatThisCpuHas) {
+  std::string expected;
+  for (const cpu::KernelTable* table : available_tables())
+    expected += (expected.empty() ? "" : ", ") + std::string(cpu::isa_name(table->isa));
+  EXPECT_EQ(cpu::available_isas(), expected);
+  // Under an emulator that is told which CPU to be, what that is comes from outside.
+  if (const char* given = std::getenv("SEXTANT_EXPECTED_ISAS")) {
+    EXPECT_EQ(cpu::available_isas(), given);
+  }
+}
+
 }  // namespace
 }  // namespace sextant::kernels
