@@ -168,6 +168,7 @@ class Simulation {
     std::vector<std::pair<BlockId, SequenceId>> names;
     for (size_t i = 0; i < step.sequences.size(); ++i) {
       const ScheduledSequence& scheduled = step.sequences[i];
+      EXPECT_FALSE(options_.num_pipeline_stages > 1 && scheduled.last_token_on_device) << "the first stage lacks it";
       std::vector<BlockId>& table = tables_[scheduled.sequence_id];
       const NewBlocks& added = step.new_blocks[0];
       if (scheduled.restarts_block_table) table.clear();
@@ -344,6 +345,9 @@ EngineSetup random_setup(std::mt19937_64& random, int64_t steps_in_flight, const
   setup.options.cache.enable_prefix_caching = below(4) != 0;
   setup.options.eos_token_ids = {7, 11};
   setup.options.cache_root = "fake";
+  // Of a pipeline there is a step more in flight than it has stages.
+  if (steps_in_flight > 2 && below(2) == 0)
+    setup.options.num_pipeline_stages = static_cast<int32_t>(steps_in_flight) - 1;
   return setup;
 }
 
@@ -377,7 +381,7 @@ TEST_P(SchedulerProperty, EveryRequestEndsOnceWithTheTokensOfAnUndisturbedRun) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SchedulerProperty,
-                         ::testing::Combine(::testing::Values(1, 2, 3), ::testing::Values("fcfs", "priority"),
+                         ::testing::Combine(::testing::Values(1, 2, 3, 4), ::testing::Values("fcfs", "priority"),
                                             ::testing::Bool()),
                          [](const auto& param) {
                            return std::string(std::get<1>(param.param)) + "_" +
