@@ -108,8 +108,12 @@ void EngineThread::resume(RequestId request_id, int32_t choice_idx) {
 }
 
 EngineStats EngineThread::stats() const {
-  std::lock_guard lock(mutex_);
-  return stats_;
+  std::unique_lock lock(mutex_);
+  EngineStats stats = stats_;
+  lock.unlock();
+  // Of this moment: a rank may still be counting a step whose result another has given.
+  stats.collectives = parts_.worker->collective_counters();
+  return stats;
 }
 
 bool EngineThread::wait_drained(double timeout_s) {
@@ -232,7 +236,6 @@ EngineThread::Turn EngineThread::collect_step() {
   totals_.step_busy_s += execute_s;
   ++totals_.num_steps;
   totals_.device_busy_s = parts_.worker->device_busy_s();
-  totals_.collectives = parts_.worker->collective_counters();
   if (parts_.on_step) {
     const SchedulerOutput& output = *step.output;
     parts_.on_step({output.num_tokens(), static_cast<int32_t>(output.sequences.size()), schedule_s, execute_s});

@@ -1,17 +1,27 @@
 // The engine over several ranks, stages and processes (threads that take the place of processes, over loopback TCP): the answers
 // are those of one rank.
+#include <algorithm>
+#include <array>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <future>
+#include <mutex>
 #include <random>
 #include <string_view>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
 #include "engine/base/tcp_socket.h"
+#include "engine/device/make_backend.h"
 #include "engine/engine.h"
+#include "engine/format/hf_directory.h"
+#include "engine/model/memory_model.h"
+#include "engine/model/model_config.h"
+#include "engine/model/model_config_shard.h"
 #include "tests/support/collecting_sink.h"
 
 namespace sextant {
@@ -179,22 +189,111 @@ TEST(EngineParallel, ProcessesOfTensorRanksGiveTheBitsOfThreads) {
   }
 }
 
-// 2 stages: the first sends H fp32 values for every token that a step computes.
-TEST(EngineParallel, RowsPassedOnAreThoseOfTheFormula) {
-  if (!is_cpu()) GTEST_SKIP() << "counted on the CPU";
-  const auto engine = make_engine(config_of(1, 2));
-  Request request;
-  request.prompt_token_ids = std::vector<int32_t>(50, 7);
-  request.sampling.max_tokens = 9;
-  request.sampling.ignore_eos = true;
-  auto sink = std::make_shared<CollectingSink>();
-  ASSERT_TRUE(engine->submit(std::move(request), sink).ok());
-  ASSERT_TRUE(sink->wait_ended(1));
-  ASSERT_TRUE(engine->wait_drained(60));
-  constexpr uint64_t kHidden = 64;
-  // The last token chosen is not computed.
-  EXPECT_EQ(engine->stats().collectives.of(CollectiveKind::kSend).bytes, (50 + 9 - 1) * kHidden * sizeof(float));
-  EXPECT_EQ(engine->stats().collectives.of(CollectiveKind::kReceive).bytes, (50 + 9 - 1) * kHidden * sizeof(float));
+struct Step {
+  int64_t num_tokens, num_rows;  // rows of logits: each sequence of these tests' steps gets a token
+};
+
+// What all ranks of a model move for these steps by the formula of memory_model. On CUDA a step of decodes is a replayed graph, and
+// has the padding rows of its size.
+CollectiveCounters expected_traffic(const EngineConfig& config, const std::vector<Step>& steps, int* num_padded) {
+  const Result<std::unique_ptr<Backend>> backend = make_backend(config.device);
+  const auto files = open_model(config.model.model);
+  EXPECT_TRUE(backend.ok() && files.ok());
+  const ModelConfig model = *model_config_from_files(**files);
+  const auto stages = static_cast<int>(config.parallel.pipeline_parallel_size);
+  const auto ranks = static_cast<int>(config.parallel.tensor_parallel_size);
+  constexpr std::array<int64_t, 5> kRecordedSizes = {1, 2, 4, 8, 16};
+  CollectiveCounters expected;
+  for (int stage = 0; stage < stages; ++stage) {
+    TensorShard shard = *make_tensor_shard(model, 8, 0, ranks);
+    shard.pipeline = *make_pipeline_stage(model, stage, stages);
+    const TensorParallelInputs inputs = {.num_ranks = ranks,
+                                         .activation = (*backend)->activation_dtype(),
+                                         .gathered_reduce_bytes = (*backend)->gathered_reduce_bytes(),
+                                         .logits_rows = (*backend)->logits_rows(config.scheduler.max_num_seqs),
+                                         .shares_samples = (*backend)->samples(),
+                                         .is_first_stage = shard.pipeline.is_first(),
+                                         .is_last_stage = shard.pipeline.is_last()};
+    for (Step step : steps) {
+      if (!is_cpu() && step.num_tokens == step.num_rows) {
+        const int64_t size = *std::ranges::lower_bound(kRecordedSizes, step.num_rows);
+        *num_padded += size != step.num_rows;
+        step = {size, size};
+      }
+      const CollectiveTraffic of_rank =
+          tensor_parallel_traffic(shard_config(model, shard), inputs, step.num_tokens, step.num_rows);
+      const auto add = [&](CollectiveKind kind, const CollectiveTraffic::OfKind& each) {
+        expected.of(kind).calls += each.calls * static_cast<uint64_t>(ranks);
+        expected.of(kind).bytes += each.bytes * static_cast<uint64_t>(ranks);
+      };
+      add(CollectiveKind::kAllReduce, of_rank.all_reduce);
+      add(CollectiveKind::kAllGather, of_rank.all_gather);
+      add(CollectiveKind::kGather, of_rank.gather);
+      add(CollectiveKind::kBroadcast, of_rank.broadcast);
+      add(CollectiveKind::kSend, of_rank.send);
+      add(CollectiveKind::kReceive, of_rank.receive);
+    }
+  }
+  return expected;
+}
+
+// The engine's counters since `before`, kind by kind, as text: what differs is then seen whole.
+std::string text_of(const CollectiveCounters& counters, const CollectiveCounters& before = {}) {
+  std::string text;
+  for (int kind = 0; kind < kNumCollectiveKinds; ++kind) {
+    const auto each = static_cast<CollectiveKind>(kind);
+    text += std::string(collective_kind_name(each)) + " " +
+            std::to_string(counters.of(each).calls - before.of(each).calls) + " calls " +
+            std::to_string(counters.of(each).bytes - before.of(each).bytes) + " bytes; ";
+  }
+  return text;
+}
+
+// Prompts, decodes one by one and in batches: every step as it was run, through engine, scheduler, graphs and stages.
+TEST(EngineParallel, EveryStepMovesTheBytesOfTheFormula) {
+  // The emulator opens and closes the memory of six devices in turn: four are quicker.
+  const int64_t most_stages = is_cpu() ? 3 : 2;
+  for (const auto& [tensor_size, num_stages] :
+       std::vector<std::pair<int64_t, int64_t>>{{2, 1}, {1, 2}, {2, most_stages}}) {
+    SCOPED_TRACE(std::to_string(tensor_size) + " ranks, " + std::to_string(num_stages) + " stages");
+    Engine::Options options;
+    options.config = config_of(tensor_size, num_stages);
+    options.config.cache.kv_cache_memory_bytes = 256 << 10;
+    std::mutex mutex;
+    std::vector<Step> steps;
+    options.on_step = [&](const StepInfo& step) {
+      const std::lock_guard lock(mutex);
+      steps.push_back({step.num_tokens, step.num_sequences});
+    };
+    const EngineConfig config = options.config;
+    const Result<std::unique_ptr<Engine>> made = Engine::create(std::move(options));
+    ASSERT_TRUE(made.ok()) << made.status().message();
+    Engine& engine = **made;
+    const CollectiveCounters before = engine.stats().collectives;  // the largest step has run once, and was recorded
+    auto sink = std::make_shared<CollectingSink>();
+    size_t num_choices = 0;
+    for (const auto& [num_prompt, n] : std::vector<std::pair<size_t, int32_t>>{{40, 5}, {7, 1}, {9, 1}}) {
+      Request request;
+      request.prompt_token_ids = std::vector<int32_t>(num_prompt, static_cast<int32_t>(7 + num_prompt));
+      request.sampling.max_tokens = 6;
+      request.sampling.ignore_eos = true;
+      request.sampling.n = n;
+      ASSERT_TRUE(engine.submit(std::move(request), sink).ok());
+      num_choices += static_cast<size_t>(n);
+      ASSERT_TRUE(sink->wait_ended(num_choices));  // one request after another: no prompt is cut in two
+    }
+    ASSERT_TRUE(engine.wait_drained(60));
+    const std::lock_guard lock(mutex);
+    int num_padded = 0;
+    const std::string expected = text_of(expected_traffic(config, steps, &num_padded));
+    // A rank that gives no results may be a little behind.
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (text_of(engine.stats().collectives, before) != expected && std::chrono::steady_clock::now() < deadline)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    EXPECT_EQ(text_of(engine.stats().collectives, before), expected);
+    EXPECT_GE(steps.size(), 3 * 6u);
+    EXPECT_TRUE(is_cpu() || num_stages > 1 || num_padded > 0) << "five decodes are a recorded step of eight";
+  }
 }
 
 TEST(EngineParallel, MoreStagesThanLayersAreRefused) {
@@ -286,48 +385,63 @@ TEST(EngineParallel, ALostNodeEndsEveryRequestAndIsNamed) {
   EXPECT_FALSE(engine->stats().healthy);
 }
 
+// The parameters: ranks of a stage, stages.
+class EngineParallelSmolLm2 : public testing::TestWithParam<std::pair<int, int>> {};
+INSTANTIATE_TEST_SUITE_P(Cuts, EngineParallelSmolLm2,
+                         testing::Values(std::pair(3, 1), std::pair(1, 2), std::pair(3, 2)), [](const auto& cut) {
+                           return "tensor_" + std::to_string(cut.param.first) + "_stages_" +
+                                  std::to_string(cut.param.second);
+                         });
+
 // The reference's tokens wherever it is sure of them, over three prompts and eight steps.
-TEST(EngineParallel, SmolLm2GivesTheReferencesTokens) {
+TEST_P(EngineParallelSmolLm2, GivesTheReferencesTokens) {
   const char* path = std::getenv("SEXTANT_TEST_MODEL");
   if (path == nullptr) GTEST_SKIP() << "SEXTANT_TEST_MODEL is not set to the path of the default model";
   const bool is_full =
       std::string_view(std::getenv("SEXTANT_FULL_TESTS") ? std::getenv("SEXTANT_FULL_TESTS") : "") == "1";
+  if (!is_cpu() && GetParam().second == 1 && !is_full) GTEST_SKIP() << "tensor_parallel_test has this cut: by --full";
   std::ifstream file(std::string(SEXTANT_TEST_DATA) + "/golden/smollm2-135m-instruct-q4_1.json");
   const nlohmann::json golden = nlohmann::json::parse(file);
   const size_t num_cases = is_full ? golden["greedy"].size() : 3;
   const size_t num_steps = is_full ? 32 : 8;
-  for (const auto& [tensor_size, num_stages] : std::vector<std::pair<int64_t, int64_t>>{{1, 2}, {3, 2}}) {
-    EngineConfig config = config_of(tensor_size, num_stages);
-    config.model.model = path;
-    config.model.max_model_len = 256;
-    config.cache.kv_cache_memory_bytes = 16 << 20;
-    config.scheduler.max_num_seqs = 4;
-    const auto engine = make_engine(config);
-    size_t num_judged = 0;
-    for (size_t c = 0; c < num_cases; ++c) {
-      const nlohmann::json& each = golden["greedy"][c];
+  EngineConfig config = config_of(GetParam().first, GetParam().second);
+  config.model.model = path;
+  config.model.max_model_len = 256;
+  config.cache.kv_cache_memory_bytes = 16 << 20;
+  config.scheduler.max_num_seqs = 4;
+  const auto engine = make_engine(config);
+  size_t num_judged = 0;
+  size_t num_prompts = 0;
+  for (const nlohmann::json& each : golden["greedy"]) {
+    if (num_prompts++ == num_cases) break;
+    const nlohmann::json& steps = each["steps"];
+    const auto is_sure = [&](size_t i) {
+      return steps[i]["top"][0][1].get<double>() - steps[i]["top"][1][1].get<double>() >= 0.2;
+    };
+    auto prompt = each["ids"].get<std::vector<int32_t>>();
+    // From one unsure step to the next, each time after the reference's tokens.
+    for (size_t begin = 0; begin < num_steps; ++begin) {
       std::vector<int32_t> expected;
-      for (const nlohmann::json& step : each["steps"]) {
-        const double gap = step["top"][0][1].get<double>() - step["top"][1][1].get<double>();
-        if (gap < 0.2 || expected.size() == num_steps) break;
-        expected.push_back(step["id"]);
+      while (begin < num_steps && is_sure(begin)) expected.push_back(steps[begin++]["id"]);
+      if (!expected.empty()) {
+        Request request;
+        request.prompt_token_ids = prompt;
+        request.sampling.max_tokens = static_cast<int64_t>(expected.size());
+        request.sampling.temperature = 0;
+        request.sampling.ignore_eos = true;
+        auto sink = std::make_shared<CollectingSink>();
+        const Result<RequestId> id = engine->submit(std::move(request), sink);
+        ASSERT_TRUE(id.ok()) << id.status().message();
+        ASSERT_TRUE(sink->wait_ended(1, std::chrono::seconds(600)));
+        EXPECT_EQ(sink->choice(*id).token_ids, expected) << "after " << testing::PrintToString(prompt);
       }
-      if (expected.empty()) continue;
-      Request request;
-      request.prompt_token_ids = each["ids"].get<std::vector<int32_t>>();
-      request.sampling.max_tokens = static_cast<int64_t>(expected.size());
-      request.sampling.temperature = 0;
-      request.sampling.ignore_eos = true;
-      auto sink = std::make_shared<CollectingSink>();
-      const Result<RequestId> id = engine->submit(std::move(request), sink);
-      ASSERT_TRUE(id.ok());
-      ASSERT_TRUE(sink->wait_ended(1));
-      EXPECT_EQ(sink->choice(*id).token_ids, expected)
-          << "case " << c << ", tensor parallel " << tensor_size << ", stages " << num_stages;
       num_judged += expected.size();
+      prompt.insert(prompt.end(), expected.begin(), expected.end());
+      if (begin < num_steps) prompt.push_back(steps[begin]["id"]);
     }
-    EXPECT_GE(num_judged, 12u);
   }
+  std::printf("%zu of %zu steps of %zu prompts were sure\n", num_judged, num_cases * num_steps, num_cases);
+  EXPECT_GT(num_judged, num_cases * num_steps / 2);
 }
 
 }  // namespace

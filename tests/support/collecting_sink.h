@@ -47,10 +47,10 @@ class CollectingSink final : public OutputSink {
     changed_.notify_all();
   }
 
-  // Waits until `count` choices have ended; false after 60 s.
-  bool wait_ended(size_t count) {
+  // Waits until `count` choices have ended; false after `most`.
+  bool wait_ended(size_t count, std::chrono::seconds most = std::chrono::seconds(60)) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, std::chrono::seconds(60), [&] { return num_ended_ >= count; });
+    return changed_.wait_for(lock, most, [&] { return num_ended_ >= count; });
   }
   // Waits until a choice has that many tokens or ended.
   bool wait_tokens(RequestId request_id, size_t count) {
