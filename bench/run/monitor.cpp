@@ -1,5 +1,6 @@
 #include "bench/run/monitor.h"
 
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
@@ -67,6 +68,24 @@ std::map<std::string, double> parse_metrics(std::string_view text) {
   return metrics;
 }
 
+std::optional<int64_t> whole_label(std::string_view text, std::string_view name, std::string_view label) {
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    if (!line.starts_with(name) || line.size() <= name.size() || line[name.size()] != '{') continue;
+    const std::string key = std::string(label) + "=\"";
+    for (size_t at = line.find(key); at != std::string_view::npos; at = line.find(key, at + 1)) {
+      if (line[at - 1] != '{' && line[at - 1] != ',') continue;  // the end of a longer name
+      const char* const begin = line.data() + at + key.size();
+      int64_t value = 0;
+      const auto [stop, error] = std::from_chars(begin, line.data() + line.size(), value);
+      if (error == std::errc() && stop < line.data() + line.size() && *stop == '"' && value > 0) return value;
+    }
+  }
+  return std::nullopt;
+}
+
 struct Monitor::Sources {
   std::unique_ptr<Nvml> nvml;
   int failures = 0;  // of the metrics URL, in a row
@@ -106,6 +125,10 @@ void Monitor::sample() {
     } else {
       sources_->failures = 0;
       last_ = parse_metrics(answer->body);
+      if (!result_.num_gpu_blocks) {
+        result_.num_gpu_blocks = whole_label(answer->body, "vllm:cache_config_info", "num_gpu_blocks");
+        result_.block_size = whole_label(answer->body, "vllm:cache_config_info", "block_size");
+      }
       if (result_.engine.empty()) {
         for (const auto& [name, value] : last_) {
           for (const auto& [prefix, engine] : {std::pair<const char*, const char*>{"sextant", "sextant"},

@@ -39,10 +39,14 @@ struct MonitorResult {
   std::vector<GpuSample> gpu;
   std::string gpu_name;
   int num_gpus = 0;
+  // Of the server's KV cache, as vllm:cache_config_info says.
+  std::optional<int64_t> block_size, num_gpu_blocks;
 };
 
 // name{labels} -> value, summed over labels; comments and what cannot be read are left out.
 std::map<std::string, double> parse_metrics(std::string_view text);
+// The value of a label of the first series of this name that has it, when that is a whole number above 0.
+std::optional<int64_t> whole_label(std::string_view text, std::string_view name, std::string_view label);
 
 struct MonitorOptions {
   std::string metrics_url;  // empty: none

@@ -69,6 +69,9 @@ BenchmarkRecord make_record(const BenchResult& result, const BenchPoint& point) 
   r.engine = d.engine.empty() ? "unknown" : d.engine;
   r.engine_version = optional_text(d.engine_version);
   r.engine_config = d.engine_config;
+  // What the server made of its settings; those that a file states are kept.
+  if (m.monitor.num_gpu_blocks) r.engine_config.emplace("num_gpu_blocks", *m.monitor.num_gpu_blocks);
+  if (m.monitor.block_size) r.engine_config.emplace("block_size", *m.monitor.block_size);
   if (result.is_this_machine) r.host = this_host();
 
   TestConditions& t = r.test_conditions;

@@ -12,6 +12,7 @@
 #include "advisor/memory_fit.h"
 #include "advisor/predict/predictor.h"
 #include "server/cli/advise.h"
+#include "server/cli/advise_forecast.h"
 
 namespace sextant::cli {
 namespace {
@@ -33,7 +34,7 @@ class PredictVerb final : public Verb {
   std::string name() const override { return fit_ ? "advise fit" : "advise predict"; }
   std::string description() const override {
     return fit_ ? "will a model fit on a GPU, and how many users does it serve"
-                : "mean TTFT and TPOT of a configuration, with intervals";
+                : "latencies of a configuration under loads: means with intervals, percentiles under rates";
   }
   std::string examples() const override {
     return fit_ ? "  sextant advise fit --model Qwen/Qwen3-32B --gpu H100-SXM5-80GB --quantization fp8\n"
@@ -41,12 +42,16 @@ class PredictVerb final : public Verb {
                   "--prompt-tokens 4000 --json\n"
                 : "  sextant advise predict --model Qwen/Qwen3-32B --gpu h100_sxm --engine vllm --quantization fp8 "
                   "--tensor-parallel 2 \\\n"
-                  "      --concurrency 8,32,128 --prompt-tokens 1024 --output-tokens 512\n";
+                  "      --concurrency 8,32,128 --prompt-tokens 1024 --output-tokens 512\n"
+                  "  sextant advise predict --model Qwen/Qwen3-32B --gpu h100_sxm --tensor-parallel 2 --request-rate "
+                  "1,2,4 "
+                  "--burstiness 0.25\n"
+                  "  sextant advise predict --records bench.jsonl --request-rate 3,6,9 --prompt-tokens 512\n";
   }
 
   void declare(CLI::App& app) override {
-    app.add_option("--model", point_.model_id, "as `sextant kb list models` names it")->type_name("ID")->required();
-    app.add_option("--gpu", point_.gpu, "name or alias")->type_name("GPU")->required();
+    app.add_option("--model", point_.model_id, "as `sextant kb list models` names it")->type_name("ID");
+    app.add_option("--gpu", point_.gpu, "name or alias")->type_name("GPU");
     app.add_option("--engine", point_.engine, "vllm, sglang, trtllm, ...")->type_name("NAME")->capture_default_str();
     app.add_option("--engine-version", point_.engine_version, "default: unknown")->type_name("VERSION");
     app.add_option("--quantization", quantization_, "of the weights")->type_name("NAME")->capture_default_str();
@@ -57,6 +62,7 @@ class PredictVerb final : public Verb {
     app.add_option("--output-tokens", point_.output_tokens)->type_name("N")->capture_default_str();
     app.add_option("--ttft-limit-ms", ttft_limit_, "limit of the mean")->type_name("MS")->capture_default_str();
     app.add_option("--tpot-limit-ms", tpot_limit_, "limit of the mean")->type_name("MS")->capture_default_str();
+    if (!fit_) declare_forecast(app, forecast_);
     if (fit_)
       app.add_option("--concurrency-ratio", ratio_, "share of the users who wait for an answer at one time")
           ->type_name("X")
@@ -81,6 +87,20 @@ class PredictVerb final : public Verb {
     range("--ttft-limit-ms", ttft_limit_, 1e-3, 1e9, false);
     range("--tpot-limit-ms", tpot_limit_, 1e-3, 1e9, false);
     range("--concurrency-ratio", ratio_, 1e-6, 1, false);
+    for (const Status& error : validate(forecast_)) errors.push_back(error);
+    if (forecast_.records.empty()) {
+      if (point_.model_id.empty()) errors.push_back(invalid_argument("--model is needed", "--model"));
+      if (point_.gpu.empty()) errors.push_back(invalid_argument("--gpu is needed", "--gpu"));
+    } else {
+      for (const double load : loads_) range("--concurrency", load, 1, 1e5, true);
+      if (loads_.empty() && forecast_.rates.empty()) {
+        errors.push_back(
+            invalid_argument("--records needs --request-rate or --concurrency: the loads to predict", "--records"));
+      }
+      if (!errors.empty()) return report_bad_input(name(), errors);
+      return forecast_from_records(forecast_, question({loads_.begin(), loads_.end()}),
+                                   {point_.model_id, point_.gpu, ranks_asked()});
+    }
     if (loads_.empty()) loads_ = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
     for (const double load : loads_) range("--concurrency", load, 1, 1e6, true);
     if (!errors.empty()) return report_bad_input(name(), errors);
@@ -135,7 +155,7 @@ class PredictVerb final : public Verb {
     ordered_json loads = ordered_json::array();
     double best = 0;
     bool passing = true;
-    if (!json_)
+    if (!json_ && forecast_.rates.empty())
       std::printf(
           "\nrequests     mean TTFT ms, 90%% interval       mean TPOT ms, 90%% interval      tokens/s  provenance    "
           "TTFT, TPOT within limits\n");
@@ -153,6 +173,7 @@ class PredictVerb final : public Verb {
     }
     advisor::order_by_load(ttfts);
     advisor::order_by_load(tpots);
+    if (!forecast_.rates.empty()) return forecast_rates(kept, ttfts, tpots, *fit, *snapshot);
     for (size_t i = 0; i < kept.size(); ++i) {
       const double load = kept[i];
       const advisor::Prediction* ttft = &ttfts[i];
@@ -211,6 +232,63 @@ class PredictVerb final : public Verb {
                   point_.prompt_tokens + point_.output_tokens);
   }
 
+  ForecastQuestion question(std::vector<int64_t> concurrencies) const {
+    return {.verb = name(),
+            .prompt_tokens = point_.prompt_tokens,
+            .output_tokens = point_.output_tokens,
+            .concurrencies = std::move(concurrencies),
+            .ttft_limit_ms = ttft_limit_,
+            .tpot_limit_ms = tpot_limit_,
+            .json = json_};
+  }
+  std::optional<int64_t> ranks_asked() const {
+    return point_.tensor_parallel > 1 ? std::optional(static_cast<int64_t>(point_.tensor_parallel)) : std::nullopt;
+  }
+
+  // A queue whose means at fixed concurrencies are those predicted.
+  int forecast_rates(const std::vector<double>& loads, const std::vector<advisor::Prediction>& ttfts,
+                     const std::vector<advisor::Prediction>& tpots, const advisor::MemoryFit& fit,
+                     const advisor::KbSnapshot& snapshot) const {
+    const advisor::ModelFacts* facts = snapshot.facts.find(point_.model_id);
+    const std::optional<double> weight_bytes = advisor::bytes_per_parameter(quantization_);
+    advisor::RecordedDeployment deployment;
+    deployment.model_id = point_.model_id;
+    deployment.gpu_type = point_.gpu;
+    deployment.tensor_parallel = static_cast<int64_t>(point_.tensor_parallel);
+    deployment.engine = point_.engine;
+    deployment.server.max_num_batched_tokens = 8192;
+    deployment.server.kv_tokens = fit.sequences * (point_.prompt_tokens + point_.output_tokens) + 16;
+    deployment.assumed = {"max_num_seqs 256, max_num_batched_tokens 8192, unless flags say otherwise"};
+    advisor::StepShape shape;
+    if (facts != nullptr && weight_bytes) {
+      const advisor::FactCounts counts = advisor::count(*facts);
+      const double streamed = (counts.dense() + counts.experts + counts.head) * *weight_bytes;
+      shape.context_token_per_weights = advisor::kv_elements_per_token(*facts) * 2 / streamed;
+      // 2 layers width s^2 FLOPs of a causal prompt of s tokens are s^2 / 2 pairs.
+      shape.pair_per_token = 4 * facts->num_hidden_layers * facts->full_attention_share *
+                             advisor::attention_width(*facts) / (2 * (counts.dense() + counts.active_experts));
+    }
+    double log_error = 0;
+    bool interpolated = true;
+    for (size_t i = 0; i < loads.size(); ++i) {
+      if (loads[i] > std::min<double>(256, fit.sequences)) break;
+      advisor::MeasuredLoad load;
+      load.traffic.concurrency = static_cast<int64_t>(loads[i]);
+      load.traffic.prompt.mean = point_.prompt_tokens;
+      load.traffic.output.mean = point_.output_tokens;
+      load.ttft_mean_s = ttfts[i].mean * 1e-3;
+      load.tpot_mean_s = tpots[i].mean * 1e-3;
+      load.weight = 1 / (0.01 + tpots[i].log_half_width);
+      log_error = std::max(log_error, tpots[i].log_half_width);
+      interpolated = interpolated && tpots[i].provenance != advisor::Provenance::kEstimated;
+      deployment.loads.push_back(load);
+    }
+    char text[160];
+    std::snprintf(text, sizeof text, "%s means (90%% of which are within a factor of %.2f)",
+                  interpolated ? "interpolated" : "estimated", std::exp(log_error));
+    return forecast_from_loads(forecast_, question({}), deployment, shape, text);
+  }
+
   bool fit_;
   advisor::ServingPoint point_ = [] {
     advisor::ServingPoint p;
@@ -221,6 +299,7 @@ class PredictVerb final : public Verb {
   }();
   std::string quantization_ = "bf16";
   std::vector<double> loads_;
+  ForecastSettings forecast_;
   double ttft_limit_ = 500;
   double tpot_limit_ = 50;
   double ratio_ = 0.1;

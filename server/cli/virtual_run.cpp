@@ -31,21 +31,39 @@ std::vector<Status> validate(const VirtualSettings& settings) {
   check_range(settings.output_tokens, 1 << 27, "output_tokens");
   check(settings.request_rate >= 0 && settings.request_rate <= 1e6, "request_rate", "between 0 and 1000000",
         std::to_string(settings.request_rate));
+  check(settings.burstiness >= 0.01 && settings.burstiness <= 1e6, "burstiness", "between 0.01 and 1000000",
+        std::to_string(settings.burstiness));
+  for (const auto& [cv, key] :
+       {std::pair(settings.prompt_tokens_cv, "prompt_tokens_cv"), {settings.output_tokens_cv, "output_tokens_cv"}}) {
+    check(cv >= 0 && cv <= 10, key, "between 0 and 10", std::to_string(cv));
+  }
   return errors;
 }
 
-sim::SimWorkload make_workload(const VirtualSettings& settings, uint64_t seed) {
+int32_t draw_length(int64_t mean, double cv, int64_t longest, std::mt19937_64& random) {
+  if (cv == 0) return static_cast<int32_t>(mean);
+  const double variance = std::log1p(cv * cv);
+  std::normal_distribution<double> normal(std::log(static_cast<double>(mean)) - variance / 2, std::sqrt(variance));
+  return static_cast<int32_t>(std::clamp(std::round(std::exp(normal(random))), 1.0, static_cast<double>(longest)));
+}
+
+sim::SimWorkload make_workload(const VirtualSettings& settings, int64_t max_model_len, uint64_t seed) {
   sim::SimWorkload workload;
   if (settings.request_rate == 0) workload.concurrency = settings.concurrency;
   std::mt19937_64 random(seed);
+  std::mt19937_64 lengths(~seed);
+  std::gamma_distribution<double> gap(settings.burstiness, 1 / settings.burstiness);
+  // A drawn prompt leaves room for an output of the mean length, and a drawn output is cut to what its prompt leaves.
+  const int64_t longest_prompt = std::max(settings.prompt_tokens, max_model_len - settings.output_tokens);
   double now_s = 0;
   workload.requests.resize(static_cast<size_t>(settings.num_requests));
   for (sim::SimRequest& request : workload.requests) {
-    request.prompt_tokens = static_cast<int32_t>(settings.prompt_tokens);
-    request.output_tokens = static_cast<int32_t>(settings.output_tokens);
+    request.prompt_tokens = draw_length(settings.prompt_tokens, settings.prompt_tokens_cv, longest_prompt, lengths);
+    request.output_tokens = draw_length(settings.output_tokens, settings.output_tokens_cv,
+                                        std::max<int64_t>(1, max_model_len - request.prompt_tokens), lengths);
     if (settings.request_rate == 0) continue;
     request.arrival_s = now_s;
-    now_s -= std::log((static_cast<double>(random() >> 11) + 0.5) * 0x1p-53) / settings.request_rate;
+    now_s += gap(random) / settings.request_rate;
   }
   return workload;
 }
@@ -73,6 +91,20 @@ std::optional<bench::MetricSummary> summarize_ms(std::vector<double> seconds) {
   return summary;
 }
 
+bench::LengthSummary summarize_lengths(const sim::SimWorkload& workload, int32_t sim::SimRequest::*field) {
+  std::vector<double> lengths;
+  double sum = 0;
+  for (const sim::SimRequest& request : workload.requests) {
+    lengths.push_back(request.*field);
+    sum += lengths.back();
+  }
+  std::sort(lengths.begin(), lengths.end());
+  const auto at = [&](double share) {
+    return lengths[static_cast<size_t>(std::ceil(share * static_cast<double>(lengths.size()))) - 1];
+  };
+  return {sum / static_cast<double>(lengths.size()), at(0.5), at(0.95), lengths.back()};
+}
+
 std::string utc_now() {
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
   std::tm utc{};
@@ -84,11 +116,14 @@ std::string utc_now() {
 
 bench::BenchmarkRecord make_record(const VirtualSettings& settings, const SimulateSettings& simulate,
                                    const SimulatedMachine& machine, const ServeOptions& options,
-                                   const sim::SimResult& result) {
+                                   const sim::SimWorkload& workload, const sim::SimResult& result) {
   std::vector<double> ttft_s, tpot_s, e2e_s, queue_s;
   double num_tokens = 0;
-  for (const sim::SimOutcome& outcome : result.outcomes) {
+  double num_prompt_tokens = 0;
+  for (size_t i = 0; i < result.outcomes.size(); ++i) {
+    const sim::SimOutcome& outcome = result.outcomes[i];
     if (outcome.rejected) continue;
+    num_prompt_tokens += workload.requests[i].prompt_tokens;
     ttft_s.push_back(outcome.ttft_s());
     e2e_s.push_back(outcome.e2e_s());
     queue_s.push_back(outcome.queue_s());
@@ -112,21 +147,20 @@ bench::BenchmarkRecord make_record(const VirtualSettings& settings, const Simula
   copy.of_verb.clear();
   copy.server.api_key.clear();
   record.engine_config = to_json(copy.settings());
+  record.engine_config["num_gpu_blocks"] = machine.num_blocks;
+  // Of a GPU, whatever is simulating it.
+  record.engine_config["max_steps_in_flight"] = machine.timing.max_steps_in_flight();
   auto& conditions = record.test_conditions;
   if (settings.request_rate > 0) {
-    conditions.load = "poisson";
+    conditions.load = settings.burstiness == 1 ? "poisson" : "gamma";
     conditions.request_rate = settings.request_rate;
-    conditions.burstiness_cv = 1;
+    conditions.burstiness_cv = 1 / std::sqrt(settings.burstiness);
   } else {
     conditions.load = "concurrency";
     conditions.concurrency = settings.concurrency;
   }
-  const auto fixed = [](int64_t length) {
-    const auto tokens = static_cast<double>(length);
-    return bench::LengthSummary{tokens, tokens, tokens, tokens};
-  };
-  conditions.prompt_tokens = fixed(settings.prompt_tokens);
-  conditions.output_tokens = fixed(settings.output_tokens);
+  conditions.prompt_tokens = summarize_lengths(workload, &sim::SimRequest::prompt_tokens);
+  conditions.output_tokens = summarize_lengths(workload, &sim::SimRequest::output_tokens);
   conditions.num_requests = settings.num_requests;
   conditions.duration_s = result.end_s;
   conditions.seed = simulate.sim_seed;
@@ -140,7 +174,7 @@ bench::BenchmarkRecord make_record(const VirtualSettings& settings, const Simula
   metrics.queue_ms = summarize_ms(std::move(queue_s));
   if (result.end_s > 0) {
     metrics.request_rps = num_finished / result.end_s;
-    metrics.input_tokens_per_s = num_finished * static_cast<double>(settings.prompt_tokens) / result.end_s;
+    metrics.input_tokens_per_s = num_prompt_tokens / result.end_s;
     metrics.output_tokens_per_s = num_tokens / result.end_s;
   }
   return record;
@@ -176,13 +210,13 @@ int run_virtual_time(const VirtualSettings& settings, const SimulateSettings& si
   server.cache = config.cache;
   server.max_model_len = config.model.max_model_len;
   server.num_blocks = machine.num_blocks;
-  const sim::SimWorkload workload = make_workload(settings, machine.timing.seed);
+  const sim::SimWorkload workload = make_workload(settings, server.max_model_len, machine.timing.seed);
   const int64_t begin_ns = SteadyClock::instance().now_ns();
   const Result<sim::SimResult> result = sim::simulate(workload, machine.timing, server);
   if (!result.ok()) return report_bad_input("simulate", {result.status()});
   const double wall_s = static_cast<double>(SteadyClock::instance().now_ns() - begin_ns) * 1e-9;
 
-  const bench::BenchmarkRecord record = make_record(settings, simulate, machine, options, *result);
+  const bench::BenchmarkRecord record = make_record(settings, simulate, machine, options, workload, *result);
   if (!settings.record.empty()) {
     if (const Status written = bench::append_records(settings.record, {record}); !written.ok()) {
       std::fprintf(stderr, "sextant simulate: %s\n", written.message().c_str());
