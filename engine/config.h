@@ -58,6 +58,8 @@ struct ParallelConfig {
 struct DeviceConfig {
   std::string device = "auto";  // auto, cpu, cuda
   int64_t num_threads = 0;      // CPU threads of the engine; 0: the cores this process may use
+  // Where a rank's threads run on the CPU: auto, none, or one list of CPUs per rank of this process ("0-15|16-31"); see numa.h.
+  std::string cpu_bind = "auto";
   // A step without results for so long is a failed device; 0: never. -1: 300 on a GPU, whose longest step takes seconds;
   // never elsewhere, where there is no driver to wait for and a step may honestly take minutes.
   double step_timeout_s = -1;
@@ -117,6 +119,8 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
   visitor("group_join_timeout", config.parallel.group_join_timeout_s, "seconds for all nodes to come");
   visitor("device", config.device.device, "auto, cpu, cuda");
   visitor("num_threads", config.device.num_threads, "CPU threads of the engine (default: the cores it may use)");
+  visitor("cpu_bind", config.device.cpu_bind,
+          "where CPU ranks run: auto (on a NUMA node each), none, or a list per rank such as 0-15|16-31");
   visitor("step_timeout_s", config.device.step_timeout_s,
           "seconds without a step's results after which the device counts as failed; 0: never (default: 300 on a GPU)");
   visitor("step_dump_dir", config.device.step_dump_dir,

@@ -61,10 +61,13 @@ class Engine:
                 return json.loads(line)
         raise RuntimeError(f"{self.name} ended with exit status {self.process.wait()}")
 
-    def run(self, case):
+    def ask(self, case):
         self.process.stdin.write(case + "\n")
         self.process.stdin.flush()
-        return self.answer()["seconds"]
+        return self.answer()
+
+    def run(self, case):
+        return self.ask(case)["seconds"]
 
     def close(self):
         self.process.stdin.close()

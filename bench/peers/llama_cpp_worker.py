@@ -70,10 +70,11 @@ def main():
         verb, count, length, *rest = line.split()
         count, length = int(count), int(length)
         seconds = engine.prefill([random.integers(0, VOCABULARY, length) for _ in range(count)])
+        mean = seconds
         if verb == "decode":
             steps = sorted(engine.generate(count, length + i) for i in range(int(rest[0])))
-            seconds = steps[len(steps) // 2]
-        print(json.dumps({"seconds": seconds}), flush=True)
+            seconds, mean = steps[len(steps) // 2], sum(steps) / len(steps)
+        print(json.dumps({"seconds": seconds, "mean_seconds": mean}), flush=True)
 
 
 if __name__ == "__main__":

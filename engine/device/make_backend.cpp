@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "engine/base/log.h"
 #include "engine/device/cpu_backend.h"
 #include "engine/device/cuda_backend.h"
 #include "engine/device/cuda_device.h"
@@ -31,6 +32,31 @@ Result<bool> means_cuda(const DeviceConfig& config) {
   return !cuda_is_emulated() && cuda_available();
 }
 
+// Binds the calling thread as config.cpu_bind says; num_threads of `of_rank`, unless the user chose it, becomes what fits there.
+Status take_place(const DeviceConfig& config, int rank, int size, DeviceConfig& of_rank) {
+  const std::vector<NumaNode> nodes = numa_nodes(allowed_cpus());
+  ASSIGN_OR_RETURN(const RankPlace place, place_of_rank(config.cpu_bind, nodes, rank, size));
+  if (!place.interleave_nodes.empty()) {
+    const bool done = interleave_memory(place.interleave_nodes);
+    LOG_INFO << "this machine has " << nodes.size() << " NUMA nodes: "
+             << (done ? "memory is spread over them; " : "the system refused to spread memory over them; ")
+             << "--tensor-parallel-size " << nodes.size()
+             << " would keep each one's threads with its share of the weights";
+  }
+  if (place.cpus.empty()) return ok_status();
+  const auto count = static_cast<int64_t>(place.cpus.size());
+  if (config.num_threads == 0) {
+    const bool chosen = config.cpu_bind != "auto";  // then a list's length is the user's choice too
+    of_rank.num_threads = chosen || of_rank.num_threads == 0 ? count : std::min(of_rank.num_threads, count);
+  }
+  if (bind_to_cpus(place.cpus)) {
+    LOG_INFO << "rank " << rank << " runs on " << count << " CPUs from " << place.cpus.front();
+  } else {
+    LOG_WARNING << "rank " << rank << " could not be bound to its " << count << " CPUs: the system refused";
+  }
+  return ok_status();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Backend>> make_backend(const DeviceConfig& config) { return make_rank_backend(config, 0, 1); }
@@ -42,8 +68,8 @@ Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, i
     const int of_process = config.num_threads > 0 ? static_cast<int>(config.num_threads) : usable_cpus();
     // The first ranks get what does not divide.
     of_rank.num_threads = std::max(1, of_process / size + (rank < of_process % size ? 1 : 0));
-    if (!is_cuda) bind_to_numa_node(rank, size);
   }
+  if (!is_cuda) RETURN_IF_ERROR(take_place(config, rank, size, of_rank));
   return is_cuda ? make_cuda_backend(of_rank, rank) : make_cpu_backend(of_rank);
 }
 

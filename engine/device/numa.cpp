@@ -1,14 +1,16 @@
-// Reads /sys/devices/system/node; any thread.
+// Reads /sys/devices/system/node and sets the calling thread's CPU mask and memory policy; any thread.
 #include "engine/device/numa.h"
 
+#include <linux/mempolicy.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <fstream>
 #include <string_view>
-
-#include "engine/base/log.h"
 
 namespace sextant {
 namespace {
@@ -41,37 +43,107 @@ std::vector<int> parse_cpu_list(const std::string& text) {
   return cpus;
 }
 
-std::vector<std::vector<int>> numa_nodes(const std::vector<int>& usable, const std::string& root) {
-  std::vector<std::vector<int>> nodes;
-  for (int node = 0; node < kMaxNodes; ++node) {
-    std::ifstream file(root + "/sys/devices/system/node/node" + std::to_string(node) + "/cpulist");
+std::vector<NumaNode> numa_nodes(const std::vector<int>& usable, const std::string& root) {
+  std::vector<NumaNode> nodes;
+  for (int id = 0; id < kMaxNodes; ++id) {
+    std::ifstream file(root + "/sys/devices/system/node/node" + std::to_string(id) + "/cpulist");
     if (!file) continue;
     std::string text;
     std::getline(file, text);
-    std::vector<int> cpus;
+    NumaNode node{id, {}};
     for (const int cpu : parse_cpu_list(text)) {
-      if (std::find(usable.begin(), usable.end(), cpu) != usable.end()) cpus.push_back(cpu);
+      if (std::find(usable.begin(), usable.end(), cpu) != usable.end()) node.cpus.push_back(cpu);
     }
-    if (!cpus.empty()) nodes.push_back(std::move(cpus));
+    if (!node.cpus.empty()) nodes.push_back(std::move(node));
   }
-  if (nodes.empty()) nodes.push_back(usable);
+  if (nodes.empty()) nodes.push_back({0, usable});
   return nodes;
 }
 
-void bind_to_numa_node(int rank, int size) {
-  cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof mask, &mask) != 0) return;
-  std::vector<int> usable;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &mask)) usable.push_back(cpu);
+std::vector<int> cpus_of_rank(const std::vector<NumaNode>& nodes, int rank, int size) {
+  const auto num_nodes = static_cast<int>(nodes.size());
+  if (size <= num_nodes) {
+    std::vector<int> cpus;
+    for (int node = rank * num_nodes / size; node < (rank + 1) * num_nodes / size; ++node) {
+      const std::vector<int>& of_node = nodes[static_cast<size_t>(node)].cpus;
+      cpus.insert(cpus.end(), of_node.begin(), of_node.end());
+    }
+    return cpus;
   }
-  const std::vector<std::vector<int>> nodes = numa_nodes(usable);
-  if (nodes.size() < 2) return;
-  const size_t node = static_cast<size_t>(rank) * nodes.size() / static_cast<size_t>(size);
+  const int node = static_cast<int>(int64_t{rank} * num_nodes / size);
+  // Ranks first, ..., last - 1 are on this node.
+  const int first = (node * size + num_nodes - 1) / num_nodes, last = ((node + 1) * size + num_nodes - 1) / num_nodes;
+  const std::vector<int>& cpus = nodes[static_cast<size_t>(node)].cpus;
+  const auto count = static_cast<int>(cpus.size()), sharing = last - first, place = rank - first;
+  if (count < sharing) return cpus;
+  return {cpus.begin() + place * count / sharing, cpus.begin() + (place + 1) * count / sharing};
+}
+
+Result<RankPlace> place_of_rank(const std::string& cpu_bind, const std::vector<NumaNode>& nodes, int rank, int size) {
+  RankPlace place;
+  if (cpu_bind == "none") return place;
+  if (cpu_bind == "auto") {
+    if (nodes.size() < 2) return place;
+    if (size > 1) {
+      place.cpus = cpus_of_rank(nodes, rank, size);
+    } else {
+      for (const NumaNode& node : nodes) place.interleave_nodes.push_back(node.id);
+    }
+    return place;
+  }
+  std::vector<std::string> lists(1);
+  for (const char c : cpu_bind) {
+    if (c == '|') {
+      lists.emplace_back();
+    } else {
+      lists.back() += c;
+    }
+  }
+  if (lists.size() != static_cast<size_t>(size)) {
+    return invalid_argument("cpu_bind has " + std::to_string(lists.size()) + " lists of CPUs for " +
+                                std::to_string(size) +
+                                " ranks of this process; give auto, none, or one list per rank, such as 0-3|4-7",
+                            "cpu_bind");
+  }
+  const std::string& list = lists[static_cast<size_t>(rank)];
+  place.cpus = parse_cpu_list(list);
+  if (place.cpus.empty())
+    return invalid_argument("cpu_bind: \"" + list + "\" is no list of CPUs such as 0-3,8; auto and none are the words",
+                            "cpu_bind");
+  for (const int cpu : place.cpus) {
+    const bool known = std::any_of(nodes.begin(), nodes.end(), [&](const NumaNode& node) {
+      return std::find(node.cpus.begin(), node.cpus.end(), cpu) != node.cpus.end();
+    });
+    if (!known) return invalid_argument("cpu_bind: this process may not run on CPU " + std::to_string(cpu), "cpu_bind");
+  }
+  return place;
+}
+
+std::vector<int> allowed_cpus() {
+  std::vector<int> cpus;
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof mask, &mask) != 0) return cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &mask)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+bool bind_to_cpus(const std::vector<int>& cpus) {
+  cpu_set_t mask;
   CPU_ZERO(&mask);
-  for (const int cpu : nodes[node]) CPU_SET(cpu, &mask);
-  if (sched_setaffinity(0, sizeof mask, &mask) == 0)
-    LOG_INFO << "rank " << rank << " runs on NUMA node " << node << " of " << nodes.size();
+  for (const int cpu : cpus) {
+    if (cpu < CPU_SETSIZE) CPU_SET(cpu, &mask);
+  }
+  return sched_setaffinity(0, sizeof mask, &mask) == 0;
+}
+
+bool interleave_memory(const std::vector<int>& nodes) {
+  constexpr size_t kBits = 8 * sizeof(unsigned long);   // NOLINT(google-runtime-int): the system call's word
+  std::array<unsigned long, kMaxNodes / kBits> mask{};  // NOLINT(google-runtime-int)
+  for (const int node : nodes) mask[static_cast<size_t>(node) / kBits] |= 1ul << (static_cast<size_t>(node) % kBits);
+  // The kernel takes one bit less than it is told (set_mempolicy(2) has it as a bug).
+  return syscall(SYS_set_mempolicy, MPOL_INTERLEAVE, mask.data(), kMaxNodes + 1) == 0;
 }
 
 }  // namespace sextant

@@ -3,6 +3,7 @@
 import concurrent.futures
 import http.client
 import json
+import pathlib
 import re
 import signal
 import socket
@@ -54,6 +55,15 @@ def test_metrics_add_up(model):
                    if sample == "vllm:inter_token_latency_seconds_bucket"}
         assert min(buckets) < 0.01, "small models live below 10 ms"
         assert any(sample.startswith("llm_") for sample, _ in metrics)
+
+
+def test_weights_are_in_memory_once(model):
+    """Repacked weights, not the file beside them: at most 1.4 times the file and 48 MiB for the rest of the program."""
+    with Server(model) as server:
+        file_bytes = pathlib.Path(model).stat().st_size
+        assert server.resident_bytes() <= 1.4 * file_bytes + (48 << 20)
+        maps = pathlib.Path(f"/proc/{server.process.pid}/maps").read_text()
+        assert str(pathlib.Path(model).resolve()) not in maps, "the file is still mapped"
 
 
 def test_promtool_accepts_the_metrics(server):
