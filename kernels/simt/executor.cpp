@@ -67,13 +67,24 @@ void Executor::resume(const WorkPtr& item) {
   changed_.notify_all();
 }
 
-// A random order tends to stay on one stream, so that streams overtake one another by more than a step.
+// Seed 0 stays on one device while it has work, because opening another's memory takes longer than a small kernel. A random order tends
+// to stay on one stream, so that streams overtake one another by more than a step.
+// Null when nothing can run now: while one thread runs work another may only run host functions, so that threads that wait for
+// different devices do not have their memory opened in turn.
 WorkPtr Executor::pick() {
+  if (busy_) {
+    const auto host_function =
+        std::ranges::find_if(ready_, [](const WorkPtr& item) { return item->work->is_host_function; });
+    return host_function == ready_.end() ? nullptr : take(static_cast<size_t>(host_function - ready_.begin()));
+  }
+  if (ready_.empty()) return nullptr;
   size_t chosen = 0;
   if (seed_ == 0) {
+    const auto rank = [this](const WorkPtr& item) { return std::pair(item->work->devices != last_devices_, item->id); };
     for (size_t i = 1; i < ready_.size(); ++i) {
-      if (ready_[i]->id < ready_[chosen]->id) chosen = i;
+      if (rank(ready_[i]) < rank(ready_[chosen])) chosen = i;
     }
+    last_devices_ = ready_[chosen]->work->devices;
   } else {
     random_ ^= random_ << 13;
     random_ ^= random_ >> 7;
@@ -86,16 +97,21 @@ WorkPtr Executor::pick() {
     }
     favourite_ = ready_[chosen]->lane;
   }
-  WorkPtr item = std::move(ready_[chosen]);
-  ready_[chosen] = std::move(ready_.back());
+  return take(chosen);
+}
+
+WorkPtr Executor::take(size_t idx) {
+  WorkPtr item = std::move(ready_[idx]);
+  ready_[idx] = std::move(ready_.back());
   ready_.pop_back();
   return item;
 }
 
 void Executor::execute(Lock& lock, const WorkPtr& item) {
-  ++num_running_;
-  lock.unlock();
   const Work& work = *item->work;
+  ++num_running_;
+  if (!work.is_host_function) busy_ = true;
+  lock.unlock();
   Outcome outcome;
   if ((work.run || work.meet) && !hooks_.has_failed(work.device)) {
     if (work.is_host_function) {
@@ -120,6 +136,8 @@ void Executor::execute(Lock& lock, const WorkPtr& item) {
   }
   lock.lock();
   --num_running_;
+  if (!work.is_host_function) busy_ = false;
+  if (outcome.waits) changed_.notify_all();
   if (!outcome.waits) complete(item);
   for (const WorkPtr& waiting : outcome.completes) complete(waiting);
 }
@@ -137,8 +155,8 @@ bool Executor::drive(Lock& lock, const std::function<bool()>& done) {
   uint64_t seen = num_executed_;
   bool stuck = false;
   while (!done()) {
-    if (!ready_.empty()) {
-      execute(lock, pick());
+    if (const WorkPtr item = pick(); item != nullptr) {
+      execute(lock, item);
       continue;
     }
     changed_.wait_for(lock, std::chrono::milliseconds(100));
@@ -165,16 +183,23 @@ bool Executor::drive_device(Lock& lock, int device) {
 }
 
 void Executor::drive_one(Lock& lock) {
-  if (ready_.empty()) return;
+  const WorkPtr item = pick();
+  if (item == nullptr) return;
   ++num_drivers_;
-  execute(lock, pick());
+  execute(lock, item);
   leave();
 }
 
 void Executor::drive_ready(Lock& lock) {
   if (ready_.empty()) return;
   ++num_drivers_;
-  while (!ready_.empty()) execute(lock, pick());
+  while (!ready_.empty()) {
+    if (const WorkPtr item = pick(); item != nullptr) {
+      execute(lock, item);
+    } else {
+      changed_.wait(lock);
+    }
+  }
   leave();
 }
 

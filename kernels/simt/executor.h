@@ -1,5 +1,5 @@
 // Executor: what was enqueued, as a graph of work whose edges are "after": the order of a stream, events, captured graphs.
-// Work runs on the threads that wait for results, late, in the order of enqueueing (seed 0) or a random legal one.
+// Work runs on the threads that wait for results, late, in each device's order of enqueueing (seed 0) or a random legal one.
 // While a device's work runs its memory can be accessed, else not.
 // Threads: any; one mutex. One piece of work runs at a time, but host functions, which may run beside.
 #pragma once
@@ -82,6 +82,7 @@ class Executor {
 
  private:
   WorkPtr pick();
+  WorkPtr take(size_t idx);
   void execute(Lock& lock, const WorkPtr& item);
   void leave();
 
@@ -94,10 +95,12 @@ class Executor {
   uint64_t seed_ = 0;
   uint64_t random_ = 0;
   const void* favourite_ = nullptr;
+  uint64_t last_devices_ = 0;  // of the work that was picked last
   uint64_t next_id_ = 0;
   uint64_t num_executed_ = 0;
   size_t num_pending_ = 0;
   int num_running_ = 0;
+  bool busy_ = false;  // some of them is no host function
   int num_drivers_ = 0;
 };
 
