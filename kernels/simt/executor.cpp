@@ -137,7 +137,7 @@ void Executor::execute(Lock& lock, const WorkPtr& item) {
   lock.lock();
   --num_running_;
   if (!work.is_host_function) busy_ = false;
-  if (outcome.waits) changed_.notify_all();
+  changed_.notify_all();  // also when it waits, or was completed meanwhile by an abort
   if (!outcome.waits) complete(item);
   for (const WorkPtr& waiting : outcome.completes) complete(waiting);
 }
