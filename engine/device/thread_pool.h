@@ -2,7 +2,8 @@
 // Pieces are claimed one at a time: a thread that the system has taken off its CPU holds up the piece that it is in, nothing else,
 // and one that has claimed none is not waited for. Workers spin for at most kSpin before they sleep, and so does the caller at the
 // end of a job: ops that follow one another in a step meet awake threads, an idle process uses no CPU, and a CPU whose thread
-// waits is soon free for the one that is waited for. Jobs of several callers take turns. Which thread does a piece is a matter of
+// waits is soon free for the one that is waited for (bench/results/server_amd_epyc_zen5.md: longer spins keep less beside a process
+// that burns a core, shorter ones gain nothing). Jobs of several callers take turns. Which thread does a piece is a matter of
 // chance: results must not depend on it.
 #pragma once
 
