@@ -228,6 +228,13 @@ class Backend {
   // out[r] = x[the plan's logits_indices[r]]
   virtual void gather_logits_rows(Tensor x, Tensor out) = 0;
 
+  // Calls body(ops, first, count, place) for parts [first, first + count) that cover the step's rows [0, num_rows). `ops` is a backend
+  // whose ops see only the part: tensors of `count` rows, of the step's rows from `first` on. Norms, products, element ops and
+  // rope_and_cache may be asked of it, which look at one row at a time. Parts may run at the same time, on different threads; rows
+  // [place, place + count) <= num_rows of a buffer are no other part's meanwhile. The default is one part, the whole.
+  using RowsBody = std::function<void(Backend& ops, int64_t first, int64_t count, int64_t place)>;
+  virtual void by_rows(int64_t num_rows, const RowsBody& body) { body(*this, 0, num_rows, 0); }
+
   // Between the ranks of a group; each calls the same ops with the same shapes. An error of the communicator is the backend's.
   // out[t] = table row of the plan's token t, the table's first row being that of token first_row; zeros where it has no such row.
   virtual void embed_part(const WeightMatrix& /*table*/, int64_t /*first_row*/, Tensor /*out*/) { no_ranks(); }

@@ -23,7 +23,6 @@ class CpuAttention {
   void run(Tensor qkv, const AttentionParams& params, const CpuKvCache& cache, int32_t layer, Tensor out,
            const std::vector<float*>& scratch);
 
-  const AttentionBatch& batch() const { return batch_; }
   static int64_t scratch_floats(const AttentionParams& params);
   // The most floats that partial results of a step take.
   static int64_t max_partial_floats(int num_threads);

@@ -3,6 +3,8 @@
 // All ops run on the engine's thread and are done when they return.
 #include "engine/device/cpu_backend.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -29,6 +31,10 @@ using kernels::cpu::KernelTable;
 constexpr int64_t kMinElementsToShare = 16384;
 constexpr int64_t kMinProductsToShare = 32768;
 constexpr int64_t kMaxThreads = 1024;
+// by_rows: a part's rows, at most; fewer per thread than the least are worth no part of their own.
+constexpr int64_t kPartRows = 4 * kernels::kMatmulTileMultiple;
+constexpr int64_t kThreadsThatMemoryFeeds = 4;
+constexpr int64_t kMinPartRows = 2 * kernels::kMatmulTileMultiple;
 
 void check_f32(const Tensor& t) {
   CHECK(t.dtype == DType::kFloat32 && t.row_stride >= t.cols) << "needs a float32 tensor";
@@ -42,7 +48,9 @@ class CpuBackend final : public Backend {
       : kernels_(kernels),
         pool_(num_threads),
         attention_(kernels, pool_),
-        scratch_(static_cast<size_t>(pool_.num_threads())) {}
+        scratch_(static_cast<size_t>(pool_.num_threads())) {
+    for (int i = 0; i < pool_.num_threads(); ++i) parts_.emplace_back(new CpuBackend(kernels));
+  }
 
   std::string description() const override {
     return std::string("cpu (") + kernels::cpu::isa_name(kernels_.isa) + ", " + std::to_string(pool_.num_threads()) +
@@ -79,13 +87,10 @@ class CpuBackend final : public Backend {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuMatrix> matrix, CpuMatrix::create(parts, pool_));
     for (const CpuMatrix::Run& run : matrix->runs()) {
       const MatmulInputKind kind = kernels::matmul_input_kind(run.type);
-      const auto bytes =
-          static_cast<size_t>(kernels::matmul_input_bytes(kind, matrix->cols(), kernels::kMatmulTokensPerPass));
-      std::unique_ptr<CpuBuffer>& input = inputs_[static_cast<size_t>(kind)];
-      if (input == nullptr || input->size_bytes() < bytes) {
-        ASSIGN_OR_RETURN(input, CpuBuffer::create(bytes));
-      }
+      RETURN_IF_ERROR(grow_input(kind, matrix->cols()));
+      for (const std::unique_ptr<CpuBackend>& part : parts_) RETURN_IF_ERROR(part->grow_input(kind, matrix->cols()));
     }
+    largest_matrix_bytes_ = std::max(largest_matrix_bytes_, matrix->size_bytes());
     return std::unique_ptr<WeightMatrix>(std::move(matrix));
   }
 
@@ -105,9 +110,8 @@ class CpuBackend final : public Backend {
     const int64_t items =
         (max_num_batched_tokens + 4 * pool_.num_threads() * max_num_seqs) * std::max(attention.num_kv_heads, 1);
     const int64_t scratch = std::max(scratch_floats_, CpuAttention::scratch_floats(attention)) * pool_.num_threads();
-    int64_t inputs = 0;
-    for (const std::unique_ptr<CpuBuffer>& input : inputs_)
-      inputs += input ? static_cast<int64_t>(input->size_bytes()) : 0;
+    int64_t inputs = input_bytes();
+    for (const std::unique_ptr<CpuBackend>& part : parts_) inputs += part->input_bytes();
     return (scratch + CpuAttention::max_partial_floats(pool_.num_threads())) * int64_t{sizeof(float)} + inputs +
            items * 100;
   }
@@ -125,6 +129,7 @@ class CpuBackend final : public Backend {
     const Status grown = grow_scratch(CpuAttention::scratch_floats(attention));
     CHECK(grown.ok()) << grown.message();
     max_position_ = batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end());
+    batch_ = batch;
     attention_.plan(batch, attention);
   }
 
@@ -220,8 +225,8 @@ class CpuBackend final : public Backend {
         << "matmul of [" << x.rows << ", " << x.cols << "] and [" << matrix.rows() << ", " << matrix.cols() << "] to ["
         << out.rows << ", " << out.cols << "]";
     if (x.rows == 0) return;
-    for (int64_t first = 0; first < x.rows; first += kernels::kMatmulTokensPerPass) {
-      const int64_t count = std::min<int64_t>(x.rows - first, kernels::kMatmulTokensPerPass);
+    for (int64_t first = 0; first < x.rows; first += tokens_per_pass_) {
+      const int64_t count = std::min(x.rows - first, tokens_per_pass_);
       multiply(matrix, x.row_range(first, count), out.row_range(first, count));
     }
   }
@@ -237,7 +242,8 @@ class CpuBackend final : public Backend {
                       int32_t layer) override {
     check_f32(qkv);
     const auto& kv = static_cast<const CpuKvCache&>(cache);
-    const AttentionBatch& batch = attention_.batch();
+    const int32_t* positions = batch_.positions.data() + first_row_;
+    const int64_t* slots = batch_.slot_mapping.data() + first_row_;
     CHECK(kv.cells().head_dim == attention.head_dim && kv.cells().num_kv_heads == attention.num_kv_heads &&
           layer < kv.num_layers())
         << "rope_and_cache: another shape than the cache's";
@@ -246,13 +252,13 @@ class CpuBackend final : public Backend {
         << "position " << max_position_ << " of a table of " << rope.num_positions;
     for_rows(qkv.rows, qkv.cols, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t) {
-        const int64_t slot = batch.slot_mapping[static_cast<size_t>(t)];
+        const int64_t slot = slots[t];
         CHECK(slot >= 0 && slot / kv.cells().block_size < kv.num_blocks())
             << "slot " << slot << " is outside the cache";
       }
       kernels_.rope_and_cache({qkv.f32() + begin * qkv.row_stride, qkv.row_stride, end - begin, attention.num_heads,
-                               kv.cells(), rope.rotary_dim, rope.cos, rope.sin, batch.positions.data() + begin,
-                               batch.slot_mapping.data() + begin, kv.layer_data(layer), kv.is_bf16()});
+                               kv.cells(), rope.rotary_dim, rope.cos, rope.sin, positions + begin, slots + begin,
+                               kv.layer_data(layer), kv.is_bf16()});
     });
   }
 
@@ -301,6 +307,27 @@ class CpuBackend final : public Backend {
     }
   }
 
+  // With many rows each thread takes some of them through all ops between two attentions: what it makes stays in its own cache and
+  // threads meet once a layer. Every part reads all weights: fine from a shared cache, or for few threads from memory.
+  void by_rows(int64_t num_rows, const RowsBody& body) override {
+    const int64_t threads = pool_.num_threads();
+    if (num_rows < threads * kMinPartRows || (threads > kThreadsThatMemoryFeeds && !shared_cache_holds_matrices())) {
+      return body(*this, 0, num_rows, 0);
+    }
+    constexpr int64_t kTile = kernels::kMatmulTileMultiple;
+    const int64_t rounds = (num_rows + threads * kPartRows - 1) / (threads * kPartRows);
+    const int64_t rows = (num_rows + threads * rounds * kTile - 1) / (threads * rounds * kTile) * kTile;
+    pool_.share((num_rows + rows - 1) / rows, [&](int thread, int64_t piece) {
+      CpuBackend& part = *parts_[static_cast<size_t>(thread)];
+      const int64_t first = piece * rows, count = std::min(rows, num_rows - first);
+      part.batch_ = batch_;
+      part.first_row_ = first;
+      part.max_position_ = max_position_;
+      // A thread's own rows where there are enough for all threads: the same ones in each round.
+      body(part, first, count, threads * rows <= num_rows ? thread * rows : first);
+    });
+  }
+
   void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) override {
     pool_.parallel_for(n, grain, body);
   }
@@ -308,6 +335,28 @@ class CpuBackend final : public Backend {
   Status synchronize() override { return error_; }
 
  private:
+  // One thread's backend of by_rows: the ops of a few rows.
+  explicit CpuBackend(const KernelTable& kernels)
+      : kernels_(kernels), pool_(1), attention_(kernels, pool_), scratch_(1), tokens_per_pass_(kPartRows) {}
+
+  Status grow_input(MatmulInputKind kind, int64_t cols) {
+    const auto bytes = static_cast<size_t>(kernels::matmul_input_bytes(kind, cols, tokens_per_pass_));
+    std::unique_ptr<CpuBuffer>& input = inputs_[static_cast<size_t>(kind)];
+    if (input != nullptr && input->size_bytes() >= bytes) return ok_status();
+    ASSIGN_OR_RETURN(input, CpuBuffer::create(bytes));
+    return ok_status();
+  }
+  int64_t input_bytes() const {
+    int64_t bytes = 0;
+    for (const std::unique_ptr<CpuBuffer>& input : inputs_)
+      bytes += input ? static_cast<int64_t>(input->size_bytes()) : 0;
+    return bytes;
+  }
+  bool shared_cache_holds_matrices() const {
+    static const auto cache_bytes = static_cast<size_t>(std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), 0L));
+    return largest_matrix_bytes_ <= cache_bytes / 2;
+  }
+
   // Only other ranks can fail here; what is computed after that is lost.
   void note(Status status) {
     if (!status.ok() && error_.ok()) error_ = std::move(status);
@@ -378,7 +427,12 @@ class CpuBackend final : public Backend {
   std::array<std::unique_ptr<CpuBuffer>, kernels::kNumMatmulInputKinds> inputs_;  // of the product that runs
   std::vector<float*> scratch_at_;
   int64_t scratch_floats_ = 0;
+  std::vector<std::unique_ptr<CpuBackend>> parts_;  // by_rows: one per thread
+  int64_t tokens_per_pass_ = kernels::kMatmulTokensPerPass;
+  size_t largest_matrix_bytes_ = 0;
   std::span<const int32_t> token_ids_;  // of the step, as are the following
+  AttentionBatch batch_;
+  int64_t first_row_ = 0;  // of the step's rows, the first that ops see
   std::span<const int32_t> logits_indices_;
   int32_t max_position_ = 0;
   Status error_;

@@ -91,7 +91,12 @@ class Llama final : public Model {
                      FloatBuffer& buffer);
   Status make_rope_table(int64_t num_positions);
   // residual += projected, summed over the ranks; normed = rms_norm(residual).
-  void add_and_norm(Tensor residual, Tensor projected, const float* weight, Tensor normed);
+  void add_and_norm(Backend& ops, Tensor residual, Tensor projected, const float* weight, Tensor normed);
+  // Layer i's q, k and v of normed rows, k and v into the cache; and what follows its attention, up to the norm after it.
+  void project_qkv(Backend& ops, size_t i, Tensor normed, Tensor qkv, KvCache& cache);
+  void finish_layer(Backend& ops, size_t i, Tensor residual, Tensor attended, Tensor normed, int64_t place);
+  // Backend::by_rows where rows need no other rank; else one part.
+  void by_rows(int64_t num_rows, const Backend::RowsBody& body);
 
   const ModelConfig whole_;
   const TensorShard shard_;
@@ -271,25 +276,55 @@ void Llama::compute_logits(Tensor hidden_rows, Tensor logits) {
   backend_.gather_columns(*group_, part, vocab_sizes_, gathered, logits);
 }
 
-void Llama::add_and_norm(Tensor residual, Tensor projected, const float* weight, Tensor normed) {
+void Llama::add_and_norm(Backend& ops, Tensor residual, Tensor projected, const float* weight, Tensor normed) {
   const auto eps = static_cast<float>(config_.rms_norm_eps);
-  if (group_ == nullptr) return backend_.add_rms_norm(residual, projected, weight, eps, normed);
-  backend_.all_reduce_add_rms_norm(*group_, residual, projected, weight, eps, normed);
+  if (group_ == nullptr) return ops.add_rms_norm(residual, projected, weight, eps, normed);
+  ops.all_reduce_add_rms_norm(*group_, residual, projected, weight, eps, normed);
+}
+
+void Llama::by_rows(int64_t num_rows, const Backend::RowsBody& body) {
+  if (group_ != nullptr) return body(backend_, 0, num_rows, 0);
+  backend_.by_rows(num_rows, body);
+}
+
+void Llama::project_qkv(Backend& ops, size_t i, Tensor normed, Tensor qkv, KvCache& cache) {
+  const LlamaLayer& layer = layers_[i];
+  ops.matmul(*layer.qkv, normed, qkv);
+  if (config_.attention_bias) ops.add_bias(qkv, layer.qkv_bias.data());
+  ops.rope_and_cache(qkv, rope_, attention_, cache, static_cast<int32_t>(i));
+}
+
+void Llama::finish_layer(Backend& ops, size_t i, Tensor residual, Tensor attended, Tensor normed, int64_t place) {
+  const LlamaLayer& layer = layers_[i];
+  const int64_t rows = residual.rows, inner = config_.intermediate_size;
+  const Tensor projected = projected_.rows(place + rows, config_.hidden_size).row_range(place, rows);
+  const Tensor gate_up = gate_up_.rows(place + rows, 2 * inner).row_range(place, rows);
+  const Tensor activated = activated_.rows(place + rows, inner).row_range(place, rows);
+  // Biases of outputs that are summed over the ranks are added on one of them.
+  const bool adds_bias = group_ == nullptr || group_->rank() == 0;
+  ops.matmul(*layer.attention_output, attended, projected);
+  if (config_.attention_bias && adds_bias) ops.add_bias(projected, layer.attention_output_bias.data());
+  add_and_norm(ops, residual, projected, layer.post_attention_norm.data(), normed);
+  ops.matmul(*layer.gate_up, normed, gate_up);
+  if (config_.mlp_bias) ops.add_bias(gate_up, layer.gate_up_bias.data());
+  ops.silu_mul(gate_up, activated);
+  ops.matmul(*layer.down, activated, projected);
+  if (config_.mlp_bias && adds_bias) ops.add_bias(projected, layer.down_bias.data());
+  const bool last = i + 1 == layers_.size();
+  if (last && !shard_.pipeline.is_last()) {
+    if (group_ != nullptr) ops.all_reduce(*group_, projected);
+    return ops.add(residual, projected);
+  }
+  add_and_norm(ops, residual, projected, last ? final_norm_.data() : layers_[i + 1].input_norm.data(), normed);
 }
 
 Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) {
   const int64_t hidden = config_.hidden_size;
-  const auto eps = static_cast<float>(config_.rms_norm_eps);
   const Tensor residual = residual_.rows(num_tokens, hidden);
   const Tensor normed = normed_.rows(num_tokens, hidden);
   const Tensor qkv = qkv_.rows(num_tokens, config_.q_size() + 2 * config_.kv_size());
   const Tensor attended = attended_.rows(num_tokens, config_.q_size());
-  const Tensor projected = projected_.rows(num_tokens, hidden);
-  const Tensor gate_up = gate_up_.rows(num_tokens, 2 * config_.intermediate_size);
-  const Tensor activated = activated_.rows(num_tokens, config_.intermediate_size);
 
-  // Biases of outputs that are summed over the ranks are added on one of them.
-  const bool adds_bias = group_ == nullptr || group_->rank() == 0;
   const PipelineStage& stage = shard_.pipeline;
   if (!stage.is_first()) {
     // The stage before has put its sums there.
@@ -299,31 +334,23 @@ Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cach
     backend_.embed_part(*embedding_, shard_.vocab.begin, residual);
     backend_.all_reduce(*group_, residual);
   }
-  backend_.rms_norm(residual, layers_[0].input_norm.data(), eps, normed);
+  by_rows(num_tokens, [&](Backend& ops, int64_t first, int64_t count, int64_t place) {
+    const Tensor part = normed.row_range(place, count);
+    ops.rms_norm(residual.row_range(first, count), layers_[0].input_norm.data(),
+                 static_cast<float>(config_.rms_norm_eps), part);
+    project_qkv(ops, 0, part, qkv.row_range(first, count), cache);
+  });
   for (size_t i = 0; i < layers_.size(); ++i) {
-    const LlamaLayer& layer = layers_[i];
-    const auto layer_idx = static_cast<int32_t>(i);
-    backend_.matmul(*layer.qkv, normed, qkv);
-    if (config_.attention_bias) backend_.add_bias(qkv, layer.qkv_bias.data());
-    backend_.rope_and_cache(qkv, rope_, attention_, cache, layer_idx);
-    backend_.attention(qkv, attention_, cache, layer_idx, attended);
-    backend_.matmul(*layer.attention_output, attended, projected);
-    if (config_.attention_bias && adds_bias) backend_.add_bias(projected, layer.attention_output_bias.data());
-    add_and_norm(residual, projected, layer.post_attention_norm.data(), normed);
-    backend_.matmul(*layer.gate_up, normed, gate_up);
-    if (config_.mlp_bias) backend_.add_bias(gate_up, layer.gate_up_bias.data());
-    backend_.silu_mul(gate_up, activated);
-    backend_.matmul(*layer.down, activated, projected);
-    if (config_.mlp_bias && adds_bias) backend_.add_bias(projected, layer.down_bias.data());
+    backend_.attention(qkv, attention_, cache, static_cast<int32_t>(i), attended);
     const bool last = i + 1 == layers_.size();
-    if (last && !stage.is_last()) {
-      if (group_ != nullptr) backend_.all_reduce(*group_, projected);
-      backend_.add(residual, projected);
-      return {};
-    }
-    const float* next_norm = last ? final_norm_.data() : layers_[i + 1].input_norm.data();
-    add_and_norm(residual, projected, next_norm, normed);
+    by_rows(num_tokens, [&](Backend& ops, int64_t first, int64_t count, int64_t place) {
+      // The last layer's are what logits come from.
+      const Tensor part = normed.row_range(last ? first : place, count);
+      finish_layer(ops, i, residual.row_range(first, count), attended.row_range(first, count), part, place);
+      if (!last) project_qkv(ops, i + 1, part, qkv.row_range(first, count), cache);
+    });
   }
+  if (!stage.is_last()) return {};
   const Tensor rows = logits_input_.rows(num_logits_rows, hidden);
   backend_.gather_logits_rows(normed, rows);
   return rows;

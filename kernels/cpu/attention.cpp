@@ -18,7 +18,8 @@ namespace {
 #if SEXTANT_ISA_LEVEL >= 10
 constexpr int kScoreRows = 4, kValueRows = 2, kValueVectors = 2, kManyTiles = 2, kManyTilesRows = 1;
 #elif SEXTANT_ISA_LEVEL == 3
-constexpr int kScoreRows = 12, kValueRows = 4, kValueVectors = 4, kManyTiles = 4, kManyTilesRows = 4;
+// Sums enough for two products a cycle that take six, and fewer loads than products.
+constexpr int kScoreRows = 6, kValueRows = 6, kValueVectors = 4, kManyTiles = 4, kManyTilesRows = 6;
 #elif SEXTANT_ISA_LEVEL == 2
 constexpr int kScoreRows = 8, kValueRows = 4, kValueVectors = 4, kManyTiles = 4, kManyTilesRows = 4;
 #elif SEXTANT_ISA_LEVEL == 1
@@ -63,8 +64,10 @@ SEXTANT_INLINE void merge(RowState state, RowState part) {
     state.l() = part.l();
     return;
   }
-  const float m = state.m() > part.m() ? state.m() : part.m();
-  const float a = exp_one(state.m() - m), b = exp_one(part.m() - m);
+  // One of the two factors is exp(0).
+  const bool keeps = state.m() > part.m();
+  const float m = keeps ? state.m() : part.m();
+  const float a = keeps ? 1.0f : exp_one(state.m() - m), b = keeps ? exp_one(part.m() - m) : 1.0f;
   const F32x16 av = broadcast(a), bv = broadcast(b);
   for (int64_t d = 0; d < state.value_dim; d += 16) {
     store(state.o + d, add(mul(load(state.o + d), av), mul(load(part.o + d), bv)));
@@ -177,7 +180,7 @@ class Tile {
     const int32_t start = split * kAttentionSplit;
     const Range all = seen_by(0, rows_, split);
     // Few rows are computed with several tiles at a time, for the sake of sums that do not wait for one another.
-    const int32_t step = (rows_ <= kManyTilesRows ? kManyTiles : 1) * kKvTile;
+    const int32_t step = (min_of(rows_, kScoreRows) <= kManyTilesRows ? kManyTiles : 1) * kKvTile;
     for (int32_t tile = all.begin / kKvTile * kKvTile; tile < all.end;) {
       const Element* keys[kManyTiles];
       const int32_t taken = tile + step <= all.end ? step : kKvTile;
@@ -230,9 +233,10 @@ class Tile {
       top = max(top, s);
     }
     const float m = reduce_max(top);
+    const F32x16 log2e = broadcast(0x1.715476p0f), offset = broadcast(m * -0x1.715476p0f);
     F32x16 sum = zero();
     for (int32_t i = first_tile; i < end; i += kKvTile) {
-      const F32x16 p = exp_lanes(sub(load(scores + i), broadcast(m)));
+      const F32x16 p = exp2_of_negative(fma(load(scores + i), log2e, offset));
       sum = add(sum, Cells::store_weights(weights_ + int64_t{row} * kAttentionSplit + i, p));
     }
     part.m() = m;
@@ -266,6 +270,7 @@ class Tile {
 
   template <int kRows>
   void weigh(int32_t first, Range seen, int32_t split) {
+    if (seen.begin >= seen.end) return;
     const Weight* p = weights_ + int64_t{first} * kAttentionSplit - split * kAttentionSplit;
     int32_t v = 0;
     const int32_t vectors = static_cast<int32_t>(value_dim_ / 16);
@@ -282,12 +287,13 @@ class Tile {
 #pragma GCC unroll 16
       for (int i = 0; i < kVectors; ++i) sum[r][i] = load(parts_ + (first + r) * state_stride_ + (v + i) * 16);
     }
-    for (int32_t j = seen.begin; j < seen.end;) {
-      const int32_t place = j % layout.block_size;
+    const int32_t* block = args_.block_table + seen.begin / layout.block_size;
+    int32_t place = seen.begin % layout.block_size;
+    for (int32_t j = seen.begin; j < seen.end; ++block, place = 0) {
       const int32_t count = min_of(layout.block_size - place, seen.end - j);
       // Of the pair that holds the slot, where slots stand in pairs.
-      const Element* values = cache_ + layout.value_offset(args_.block_table[j / layout.block_size], args_.kv_head,
-                                                           place / Cells::kPair * Cells::kPair, 0, kIsBf16);
+      const Element* values =
+          cache_ + layout.value_offset(*block, args_.kv_head, place / Cells::kPair * Cells::kPair, 0, kIsBf16);
       Cells::template add_values<kRows, kVectors>(values + v * 16 * Cells::kPair, value_dim_, p + j, place, count, sum);
       j += count;
     }

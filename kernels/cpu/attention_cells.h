@@ -103,9 +103,9 @@ struct Bf16Cells {
     }
   }
   SEXTANT_INLINE F32x16 store_weights(uint16_t* to, F32x16 p) {
-    const __m256bh rounded = _mm512_cvtneps_pbh(p.v);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)rounded);
-    return load_bf16(to);
+    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(p.v);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded);
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16))};
   }
   // kKept: the halves of each pair that count.
   template <int kRows, int kVectors, uint32_t kKept>

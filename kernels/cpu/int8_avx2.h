@@ -6,7 +6,7 @@
 namespace sextant::kernels::cpu::SEXTANT_ISA {
 namespace {
 
-constexpr int kInt8Tiles[] = {1, 2, 4};
+constexpr TileShape kInt8Tiles[] = {{1, 1}, {2, 1}, {4, 1}};
 
 constexpr int kInt8Parts = 2;
 struct Lanes {
@@ -53,12 +53,13 @@ SEXTANT_INLINE void quantize_block(F32x16 low, F32x16 high, int8_t* q, float* e,
   *sum = _mm_cvtsi128_si32(s4);
 }
 
-// dot[t] = I_b of rows 8 kPart .. 8 kPart + 7 for each of kTokens tokens. x: q [8][kTokens][4]; sums: S [kTokens]. vpmaddubsw adds two products of an unsigned and a signed byte
+// dot[0][t] = I_b of rows 8 kPart .. 8 kPart + 7 for each of kTokens tokens. x: q [8][kTokens][4]; sums: S [kTokens]. vpmaddubsw adds two products of an unsigned and a signed byte
 // in 16 bits, saturating: quants 0..15 allow all eight groups of a block in one 16-bit sum (16 * 15 * 127 < 2^15), signed bytes
 // two products (2 * 128 * 127 < 2^15).
-template <PanelType kType, int kTokens, int kPart>
-__attribute__((always_inline)) inline void block_dots(const uint8_t* block, const uint8_t* x, const int32_t* sums,
-                                                      Lanes* dot) {
+template <PanelType kType, int kPanels, int kTokens, int kPart>
+__attribute__((always_inline)) inline void block_dots(const uint8_t* block, int64_t, const uint8_t* x,
+                                                      const int32_t* sums, Lanes (*dot)[kTokens]) {
+  static_assert(kPanels == 1);
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i acc[kTokens];
 #pragma GCC unroll 8
@@ -101,7 +102,7 @@ __attribute__((always_inline)) inline void block_dots(const uint8_t* block, cons
     }
   }
 #pragma GCC unroll 8
-  for (int t = 0; t < kTokens; ++t) dot[t].v = _mm256_cvtepi32_ps(acc[t]);
+  for (int t = 0; t < kTokens; ++t) dot[0][t].v = _mm256_cvtepi32_ps(acc[t]);
 }
 
 }  // namespace

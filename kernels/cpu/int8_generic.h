@@ -6,7 +6,7 @@
 namespace sextant::kernels::cpu::SEXTANT_ISA {
 namespace {
 
-constexpr int kInt8Tiles[] = {1, 2};
+constexpr TileShape kInt8Tiles[] = {{1, 1}, {2, 1}};
 
 constexpr int kInt8Parts = 1;
 using Lanes = F32x16;
@@ -56,16 +56,17 @@ SEXTANT_INLINE F32x16 column_of_block(const uint8_t* block) {
   return out;
 }
 
-// dot[t] = I_b of 16 rows for each of kTokens tokens, in fp32, which holds integers below 2^24. x: q [8][kTokens][4].
-template <PanelType kType, int kTokens, int kPart>
-SEXTANT_INLINE void block_dots(const uint8_t* block, const uint8_t* x, const int32_t*, Lanes* dot) {
-  for (int t = 0; t < kTokens; ++t) dot[t] = zero();
+// dot[0][t] = I_b of 16 rows for each of kTokens tokens, in fp32, which holds integers below 2^24. x: q [8][kTokens][4].
+template <PanelType kType, int kPanels, int kTokens, int kPart>
+SEXTANT_INLINE void block_dots(const uint8_t* block, int64_t, const uint8_t* x, const int32_t*, Lanes (*dot)[kTokens]) {
+  static_assert(kPanels == 1);
+  for (int t = 0; t < kTokens; ++t) dot[0][t] = zero();
   unroll<kPanelBlock>([&](auto column) {
     constexpr int kColumn = decltype(column)::value;
     const F32x16 w = column_of_block<kType, kColumn>(block);
     for (int t = 0; t < kTokens; ++t) {
       const auto q = static_cast<int8_t>(x[(kColumn / 4 * kTokens + t) * 4 + kColumn % 4]);
-      dot[t] = fma(w, broadcast(static_cast<float>(q)), dot[t]);
+      dot[0][t] = fma(w, broadcast(static_cast<float>(q)), dot[0][t]);
     }
   });
 }

@@ -23,32 +23,43 @@ SEXTANT_INLINE int tile_index(int64_t tokens) {
 template <typename Tiles>
 constexpr int kLargestTile = Tiles::tokens(Tiles::kNumTiles - 1);
 
+// The two halves of block b of a row; zeros from column `columns` on.
+SEXTANT_INLINE void load_block(const float* row, int64_t b, int64_t columns, F32x16 half[2]) {
+  for (int h = 0; h < 2; ++h) {
+    const float* from = row + b * kPanelBlock + 16 * h;
+    const int64_t n = columns - b * kPanelBlock - 16 * h;
+    half[h] = n >= 16 ? load(from) : n > 0 ? load_n(from, static_cast<int>(n)) : zero();
+  }
+}
+
+// One tile of kTile tokens, of which there are `count`.
+template <typename Input, int kTile>
+void bring_in_tile(const MatmulInputArgs& args, int64_t first, int count, uint8_t* to) {
+  constexpr int64_t kBlockBytes = kTile * matmul_input_block_bytes(Input::kKind);
+  const int64_t blocks = num_panel_blocks(args.cols);
+  const float* x = args.x + first * args.x_stride;
+  for (int64_t b = 0; b < blocks; ++b, to += kBlockBytes) {
+    F32x16 half[kTile][2];
+#pragma GCC unroll 16
+    for (int t = 0; t < kTile; ++t) load_block(x + t * args.x_stride, b, t < count ? args.cols : 0, half[t]);
+    if (Input::template put_rows<kTile>(half, to)) continue;
+    for (int t = 0; t < kTile; ++t) Input::put(half[t][0], half[t][1], to, kTile, t);
+  }
+}
+
 template <typename Input, typename Tiles>
 void bring_in(const MatmulInputArgs& args) {
   static_assert(kMatmulTileMultiple % kLargestTile<Tiles> == 0);
-  const int64_t blocks = num_panel_blocks(args.cols), token_bytes = blocks * matmul_input_block_bytes(Input::kKind);
+  const int64_t token_bytes = num_panel_blocks(args.cols) * matmul_input_block_bytes(Input::kKind);
   for (int64_t first = args.token_begin; first < args.token_end; first += kLargestTile<Tiles>) {
     const int64_t left = args.num_tokens - first;
-    const int tile = Tiles::tokens(tile_index<Tiles>(left));
-    uint8_t* to = args.input + first * token_bytes;
-    const int64_t block_bytes = tile * matmul_input_block_bytes(Input::kKind);
-    for (int place = 0; place < tile; ++place) {
-      const float* row = args.x + (first + place) * args.x_stride;
-      for (int64_t b = 0; b < blocks; ++b) {
-        F32x16 half[2] = {zero(), zero()};
-        const int64_t columns = place < left ? args.cols - b * kPanelBlock : 0;
-        for (int h = 0; h < 2; ++h) {
-          const float* from = row + b * kPanelBlock + 16 * h;
-          const int64_t n = columns - 16 * h;
-          if (n >= 16) {
-            half[h] = load(from);
-          } else if (n > 0) {
-            half[h] = load_n(from, static_cast<int>(n));
-          }
-        }
-        Input::put(half[0], half[1], to + b * block_bytes, tile, place);
-      }
-    }
+    const int index = tile_index<Tiles>(left);
+    unroll<Tiles::kNumTiles>([&](auto i) {
+      constexpr int kTile = Tiles::tokens(decltype(i)::value);
+      if (index != decltype(i)::value) return;
+      bring_in_tile<Input, kTile>(args, first, left < kTile ? static_cast<int>(left) : kTile,
+                                  args.input + first * token_bytes);
+    });
   }
 }
 

@@ -33,54 +33,82 @@ struct Int8Input {
     __builtin_memcpy(block + (9 * tile + place) * 4, &scaled, 4);
     __builtin_memcpy(block + (10 * tile + place) * 4, &sum, 4);
   }
+  // Brings in one block of kTile tokens at once; false: not done, put() them one by one.
+  template <int kTile>
+  SEXTANT_INLINE bool put_rows(const F32x16 (*half)[2], uint8_t* block) {
+#if SEXTANT_ISA_LEVEL == 2
+    if constexpr (kTile % 4 == 0) return quantize_rows<kTile>(half, block);
+#endif
+    (void)half;
+    (void)block;
+    return false;
+  }
 };
 
-// Of a panel's 16 rows as many at a time as one register has lanes (Lanes, kInt8Parts).
-template <PanelType kType, int kTokens>
-void run_int8_tile(const TileJob& job) {
+// Panels [panel, panel + kPanels) against the tile; of a panel's 16 rows as many at a time as one register has lanes (Lanes,
+// kInt8Parts).
+template <PanelType kType, int kPanels, int kTokens>
+__attribute__((always_inline)) inline void run_int8_panels(const TileJob& job, int64_t panel) {
   constexpr int64_t kBlockBytes = panel_block_bytes(kType);
   constexpr int64_t kScales = kType == PanelType::kQ8_0 ? 512 : 256;
   const int64_t blocks = num_panel_blocks(job.args->cols), panel_stride = blocks * kBlockBytes;
-  const uint8_t* panels = job.args->panels + job.begin * panel_stride;
-  for (int64_t panel = job.begin; panel < job.end; ++panel, panels += panel_stride) {
-    float lane[kTokens][kPanelRows];
-    unroll<kInt8Parts>([&](auto part) __attribute__((always_inline)) {
-      constexpr int kPart = decltype(part)::value;
-      const uint8_t* block = panels;
-      const uint8_t* x = job.input;
-      Lanes total[kTokens];
+  float lane[kPanels][kTokens][kPanelRows];
+  unroll<kInt8Parts>([&](auto part) __attribute__((always_inline)) {
+    constexpr int kPart = decltype(part)::value;
+    const uint8_t* block = job.args->panels + panel * panel_stride;
+    const uint8_t* x = job.input;
+    Lanes total[kPanels][kTokens];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
 #pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) total[t] = same_lanes(0);
-      for (int64_t b = 0; b < blocks; ++b) {
-        // e, X and S of the tile's tokens stand behind their quants; the input is made of 4-byte words.
-        const float* scales = reinterpret_cast<const float*>(x + 32 * kTokens);
-        Lanes dot[kTokens];
-        block_dots<kType, kTokens, kPart>(block, x, reinterpret_cast<const int32_t*>(scales + 2 * kTokens), dot);
-        const Lanes d = load_f16_lanes<kPart>(block + kScales);
+      for (int t = 0; t < kTokens; ++t) total[p][t] = same_lanes(0);
+    }
+    for (int64_t b = 0; b < blocks; ++b) {
+      // e, X and S of the tile's tokens stand behind their quants; the input is made of 4-byte words.
+      const float* scales = reinterpret_cast<const float*>(x + 32 * kTokens);
+      const int32_t* sums = reinterpret_cast<const int32_t*>(scales + 2 * kTokens);
+      Lanes dot[kPanels][kTokens];
+      block_dots<kType, kPanels, kTokens, kPart>(block, panel_stride, x, sums, dot);
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {
+        const uint8_t* of_panel = block + p * panel_stride + kScales;
+        const Lanes d = load_f16_lanes<kPart>(of_panel);
 #pragma GCC unroll 16
-        for (int t = 0; t < kTokens; ++t) total[t] = fma(mul(d, same_lanes(scales[t])), dot[t], total[t]);
+        for (int t = 0; t < kTokens; ++t) total[p][t] = fma(mul(d, same_lanes(scales[t])), dot[p][t], total[p][t]);
         if constexpr (kType == PanelType::kQ4_1) {
-          const Lanes m = load_f16_lanes<kPart>(block + kScales + 32);
+          const Lanes m = load_f16_lanes<kPart>(of_panel + 32);
 #pragma GCC unroll 16
-          for (int t = 0; t < kTokens; ++t) total[t] = fma(m, same_lanes(scales[kTokens + t]), total[t]);
+          for (int t = 0; t < kTokens; ++t) total[p][t] = fma(m, same_lanes(scales[kTokens + t]), total[p][t]);
         }
-        block += kBlockBytes;
-        x += int8_block_bytes(kTokens);
       }
+      block += kBlockBytes;
+      x += int8_block_bytes(kTokens);
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
 #pragma GCC unroll 16
-      for (int t = 0; t < kTokens; ++t) store(lane[t] + kPart * kPanelRows / kInt8Parts, total[t]);
-    });
-    for (int t = 0; t < job.num_tokens; ++t) store_outputs(job, panel, t, load(lane[t]));
+      for (int t = 0; t < kTokens; ++t) store(lane[p][t] + kPart * kPanelRows / kInt8Parts, total[p][t]);
+    }
+  });
+  for (int p = 0; p < kPanels; ++p) {
+    for (int t = 0; t < job.num_tokens; ++t) store_outputs(job, panel + p, t, load(lane[p][t]));
   }
+}
+
+template <PanelType kType, int kPanels, int kTokens>
+void run_int8_tile(const TileJob& job) {
+  int64_t panel = job.begin;
+  for (; panel + kPanels <= job.end; panel += kPanels) run_int8_panels<kType, kPanels, kTokens>(job, panel);
+  for (; panel < job.end; ++panel) run_int8_panels<kType, 1, kTokens>(job, panel);
 }
 
 template <PanelType kType>
 struct Int8Tiles {
   static constexpr int kNumTiles = sizeof(kInt8Tiles) / sizeof(kInt8Tiles[0]);
-  static constexpr int tokens(int index) { return kInt8Tiles[index]; }
+  static constexpr int tokens(int index) { return kInt8Tiles[index].tokens; }
   template <int kIndex>
   SEXTANT_INLINE void run(const TileJob& job) {
-    run_int8_tile<kType, kInt8Tiles[kIndex]>(job);
+    run_int8_tile<kType, kInt8Tiles[kIndex].panels, kInt8Tiles[kIndex].tokens>(job);
   }
 };
 

@@ -18,6 +18,10 @@ struct PlainInput {
     store(lane + 16, high);
     for (int i = 0; i < 4; ++i) __builtin_memcpy(block + (i * tile + place) * kChunk * 4, lane + i * kChunk, 32);
   }
+  template <int kTile>
+  SEXTANT_INLINE bool put_rows(const F32x16 (*)[2], uint8_t*) {
+    return false;
+  }
 };
 
 // Column kColumn of a chunk of 16 rows' weights.
@@ -82,10 +86,6 @@ void run_plain_tile(const TileJob& job) {
 }
 
 // Sized so that sums, weights and a broadcast fit the registers.
-struct TileShape {
-  int tokens;
-  int panels;
-};
 #if SEXTANT_ISA_LEVEL == 2
 constexpr TileShape kPlainTiles[] = {{1, 4}, {2, 4}, {4, 4}, {8, 2}, {12, 2}};
 #elif SEXTANT_ISA_LEVEL == 1 || SEXTANT_ISA_LEVEL >= 10

@@ -7,6 +7,12 @@
 namespace sextant::kernels::cpu::SEXTANT_ISA {
 namespace {
 
+// How many tokens meet how many panels at a time, as registers ask.
+struct TileShape {
+  int tokens;
+  int panels;
+};
+
 // One tile of tokens against panels [begin, end).
 struct TileJob {
   const MatmulArgs* args;

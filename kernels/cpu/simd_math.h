@@ -27,6 +27,20 @@ SEXTANT_INLINE F32x16 exp_lanes(F32x16 x) {
   return select(less(highest, x), broadcast(__builtin_inff()), y);
 }
 
+// 2^x for x <= 0 within 4 * 2^-24 of itself: 0 for -inf and below -127; NaN stays NaN. A polynomial of degree 5 around the nearest
+// integer (relative error 1e-7, exactly 1 there).
+SEXTANT_INLINE F32x16 exp2_of_negative(F32x16 x) {
+  const F32x16 clamped = max(broadcast(-127.0f), x);
+  F32x16 pow2;  // 0 for -127: an exponent of all zeros
+  const F32x16 f = sub(clamped, round_scaled(clamped, broadcast(1.0f), &pow2));
+  F32x16 p = broadcast(0x1.5bba14p-10f);
+  p = fma(p, f, broadcast(0x1.3cea88p-7f));
+  p = fma(p, f, broadcast(0x1.c6b752p-5f));
+  p = fma(p, f, broadcast(0x1.ebf9bcp-3f));
+  p = fma(p, f, broadcast(0x1.62e42ap-1f));
+  return mul(fma(p, f, broadcast(1.0f)), pow2);
+}
+
 SEXTANT_INLINE F32x16 tanh_lanes(F32x16 x) {
   const F32x16 a = abs(x), z = mul(x, x);
   // tanh x = x + x z (t0 + t1 z + ... + t4 z^4) for z <= 0.391
