@@ -13,7 +13,7 @@
 //
 // Input of `tile` tokens (tiles of matmul_tile(kind) tokens from token 0 on; the last is filled up with zeros), per block of 32 columns:
 //   kPlain  x as fp32 [4][tile][8]
-//   kInt8   q [8][tile][4] int8, then e [tile] fp32, X [tile] fp32, S [tile] int32:
+//   kInt8   q [8][tile][4] int8 (AMX: [tile][32] from 6 tokens on), then e [tile] fp32, X [tile] fp32, S [tile] int32:
 //           e = max |x| / 127, q = round(x * (127 / max |x|)) to nearest even (0 when max |x| < 2^-100), S = sum of q, X = e * S
 //           (each operation rounded once). NaN or infinity in a block makes its e, and with it the row's results, not finite.
 //

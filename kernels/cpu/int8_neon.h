@@ -14,7 +14,7 @@ constexpr int kLaneVectors = 2;  // 8 rows
 constexpr int kLaneVectors = 1;  // 4 rows, whose sums in 16 bits take two registers per token
 #endif
 constexpr int kInt8Parts = 4 / kLaneVectors;
-constexpr int kInt8Tiles[] = {1, 2, 3, 4, 6};
+constexpr TileShape kInt8Tiles[] = {{1, 1}, {2, 1}, {3, 1}, {4, 1}, {6, 1}};
 
 struct Lanes {
   float32x4_t q[kLaneVectors];
@@ -83,11 +83,12 @@ SEXTANT_INLINE int8x16_t high_nibbles(int8x16_t w) {
   return vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(w), 4));
 }
 
-// dot[t] = I_b of the part's rows for each of kTokens tokens. x: q [8][kTokens][4]; sums: S [kTokens].
+// dot[0][t] = I_b of the part's rows for each of kTokens tokens. x: q [8][kTokens][4]; sums: S [kTokens].
 #if defined(__ARM_FEATURE_DOTPROD)
-template <PanelType kType, int kTokens, int kPart>
-__attribute__((always_inline)) inline void block_dots(const uint8_t* block, const uint8_t* x, const int32_t* sums,
-                                                      Lanes* dot) {
+template <PanelType kType, int kPanels, int kTokens, int kPart>
+__attribute__((always_inline)) inline void block_dots(const uint8_t* block, int64_t, const uint8_t* x,
+                                                      const int32_t* sums, Lanes (*dot)[kTokens]) {
+  static_assert(kPanels == 1);
   int32x4_t acc[kTokens][2];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) acc[t][0] = acc[t][1] = vdupq_n_s32(kType == PanelType::kQ4_0 ? -8 * sums[t] : 0);
@@ -112,14 +113,15 @@ __attribute__((always_inline)) inline void block_dots(const uint8_t* block, cons
     }
   }
 #pragma GCC unroll 8
-  for (int t = 0; t < kTokens; ++t) dot[t] = {{vcvtq_f32_s32(acc[t][0]), vcvtq_f32_s32(acc[t][1])}};
+  for (int t = 0; t < kTokens; ++t) dot[0][t] = {{vcvtq_f32_s32(acc[t][0]), vcvtq_f32_s32(acc[t][1])}};
 }
 #else
 // Products of two bytes and their sums in 16 bits: quants 0..15 allow all eight groups of a block (8 * 15 * 127 < 2^15), signed
 // bytes two (2 * 128 * 127 < 2^15). A register of four rows becomes two of two rows and four columns each.
-template <PanelType kType, int kTokens, int kPart>
-__attribute__((always_inline)) inline void block_dots(const uint8_t* block, const uint8_t* x, const int32_t* sums,
-                                                      Lanes* dot) {
+template <PanelType kType, int kPanels, int kTokens, int kPart>
+__attribute__((always_inline)) inline void block_dots(const uint8_t* block, int64_t, const uint8_t* x,
+                                                      const int32_t* sums, Lanes (*dot)[kTokens]) {
+  static_assert(kPanels == 1);
   const uint8_t* weights = block + 16 * kPart;
   if constexpr (kType == PanelType::kQ8_0) {
     int32x4_t pair[kTokens][2];  // two sums per row
@@ -137,7 +139,7 @@ __attribute__((always_inline)) inline void block_dots(const uint8_t* block, cons
       }
     }
 #pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) dot[t].q[0] = vcvtq_f32_s32(vpaddq_s32(pair[t][0], pair[t][1]));
+    for (int t = 0; t < kTokens; ++t) dot[0][t].q[0] = vcvtq_f32_s32(vpaddq_s32(pair[t][0], pair[t][1]));
   } else {
     int16x8_t sum[kTokens][2];
 #pragma GCC unroll 8
@@ -160,7 +162,7 @@ __attribute__((always_inline)) inline void block_dots(const uint8_t* block, cons
     for (int t = 0; t < kTokens; ++t) {
       int32x4_t total = vpaddq_s32(vpaddlq_s16(sum[t][0]), vpaddlq_s16(sum[t][1]));
       if (kType == PanelType::kQ4_0) total = vsubq_s32(total, vdupq_n_s32(8 * sums[t]));
-      dot[t].q[0] = vcvtq_f32_s32(total);
+      dot[0][t].q[0] = vcvtq_f32_s32(total);
     }
   }
 }

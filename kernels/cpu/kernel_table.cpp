@@ -3,6 +3,10 @@
 
 #if defined(SEXTANT_KERNELS_ARM)
 #include <sys/auxv.h>
+#elif defined(SEXTANT_KERNELS_X86)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include <string>
@@ -14,6 +18,7 @@ SEXTANT_DECLARE_ISA_ENTRIES(generic)
 SEXTANT_DECLARE_ISA_ENTRIES(avx2)
 SEXTANT_DECLARE_ISA_ENTRIES(avx512)
 SEXTANT_DECLARE_ATTENTION_ENTRIES(avx512_bf16)
+SEXTANT_DECLARE_MATMUL_ENTRIES(amx)
 #elif defined(SEXTANT_KERNELS_ARM)
 SEXTANT_DECLARE_ISA_ENTRIES(neon)
 SEXTANT_DECLARE_MATMUL_ENTRIES(neon_dotprod)
@@ -34,6 +39,7 @@ constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic, 
 constexpr KernelTable kAvx2Table = SEXTANT_ISA_TABLE(Isa::kAvx2, avx2, avx2, avx2);
 constexpr KernelTable kAvx512Table = SEXTANT_ISA_TABLE(Isa::kAvx512, avx512, avx512, avx512);
 constexpr KernelTable kAvx512Bf16Table = SEXTANT_ISA_TABLE(Isa::kAvx512Bf16, avx512, avx512, avx512_bf16);
+constexpr KernelTable kAmxTable = SEXTANT_ISA_TABLE(Isa::kAmx, avx512, amx, avx512_bf16);
 
 // __builtin_cpu_supports also asks whether the operating system saves the registers. F16C, which the AVX2 path uses too, is
 // older than AVX2 and in every CPU that has it; Clang 14 cannot be asked for it by name.
@@ -44,6 +50,15 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512vnni");
 }
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+// Tiles and their int8 products (CPUID leaf 7), and Linux' permission to use their 8 KiB of state, which a process has to ask for.
+bool has_amx() {
+  constexpr unsigned kTiles = 1u << 24, kInt8 = 1u << 25;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kTiles) != 0 && (d & kInt8) != 0 &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
 #elif defined(SEXTANT_KERNELS_ARM)
 constexpr KernelTable kNeonTable = SEXTANT_ISA_TABLE(Isa::kNeon, neon, neon, neon);
 constexpr KernelTable kNeonDotprodTable = SEXTANT_ISA_TABLE(Isa::kNeonDotprod, neon, neon_dotprod, neon);
@@ -60,6 +75,7 @@ const char* isa_name(Isa isa) {
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
     case Isa::kAvx512Bf16: return "avx512_bf16";
+    case Isa::kAmx: return "amx";
     case Isa::kNeon: return "neon";
     case Isa::kNeonDotprod: return "neon_dotprod";
   }
@@ -73,6 +89,10 @@ const KernelTable* kernel_table(Isa isa) {
     case Isa::kAvx2: return has_avx2() ? &kAvx2Table : nullptr;
     case Isa::kAvx512: return has_avx512() ? &kAvx512Table : nullptr;
     case Isa::kAvx512Bf16: return has_avx512_bf16() ? &kAvx512Bf16Table : nullptr;
+    case Isa::kAmx: {
+      static const bool allowed = has_amx();
+      return allowed ? &kAmxTable : nullptr;
+    }
 #elif defined(SEXTANT_KERNELS_ARM)
     case Isa::kNeon: return has_neon() ? &kNeonTable : nullptr;
     case Isa::kNeonDotprod: return has_neon_dotprod() ? &kNeonDotprodTable : nullptr;

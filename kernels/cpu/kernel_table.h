@@ -14,10 +14,10 @@
 
 namespace sextant::kernels::cpu {
 
-// kAvx512 has VNNI; kAvx512Bf16 the products of bf16 pairs too, which attention uses. kNeonDotprod: sdot in products of quantised
-// weights. Of one kind of CPU the wider ones come later.
-enum class Isa : uint8_t { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kNeon, kNeonDotprod };
-inline constexpr int kNumIsas = 6;
+// kAvx512 has VNNI; kAvx512Bf16 the products of bf16 pairs too, which attention uses; kAmx int8 tiles too, for products with
+// block-quantised weights. kNeonDotprod: sdot in products of quantised weights. Of one kind of CPU the wider ones come later.
+enum class Isa : uint8_t { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx, kNeon, kNeonDotprod };
+inline constexpr int kNumIsas = 7;
 
 struct KernelTable {
   Isa isa;
@@ -35,9 +35,10 @@ struct KernelTable {
   MapFunction* tanh;
 };
 
-const char* isa_name(Isa isa);  // "generic", "avx2", "avx512", "avx512_bf16", "neon", "neon_dotprod"
+const char* isa_name(Isa isa);  // "generic", "avx2", "avx512", "avx512_bf16", "amx", "neon", "neon_dotprod"
 
-// The table when this build has that instruction set and this CPU can run it, else nullptr. kGeneric is always there.
+// The table when this build has that instruction set and this CPU can run it, else nullptr. kGeneric is always there. The first call
+// asks the system for the use of AMX's tiles, which threads inherit: before the process starts those that compute.
 const KernelTable* kernel_table(Isa isa);
 
 // The widest of those.

@@ -4,7 +4,9 @@
 #include "kernels/cpu/matmul_tile.h"
 #if SEXTANT_ISA_LEVEL >= 10
 #include "kernels/cpu/int8_neon.h"
-#elif SEXTANT_ISA_LEVEL == 2
+#elif SEXTANT_ISA_LEVEL == 4
+#include "kernels/cpu/int8_amx.h"
+#elif SEXTANT_ISA_LEVEL >= 2
 #include "kernels/cpu/int8_avx512.h"
 #elif SEXTANT_ISA_LEVEL == 1
 #include "kernels/cpu/int8_avx2.h"
@@ -18,6 +20,15 @@ namespace {
 // Parts of a block of an input tile, in bytes.
 constexpr int64_t int8_block_bytes(int64_t tile) { return tile * matmul_input_block_bytes(MatmulInputKind::kInt8); }
 
+// Where instructions take whole tiles of tokens, q of such a tile stands as [tile][32] instead of [8][tile][4].
+#if SEXTANT_ISA_LEVEL != 4
+constexpr bool takes_tiles(int) { return false; }
+template <int kTokens>
+SEXTANT_INLINE void begin_tiles() {}
+template <int kTokens>
+SEXTANT_INLINE void end_tiles() {}
+#endif
+
 struct Int8Input {
   static constexpr MatmulInputKind kKind = MatmulInputKind::kInt8;
 
@@ -27,7 +38,11 @@ struct Int8Input {
     float e;
     int32_t sum;
     quantize_block(low, high, q, &e, &sum);
-    for (int g = 0; g < 8; ++g) __builtin_memcpy(block + (g * tile + place) * 4, q + 4 * g, 4);
+    if (takes_tiles(tile)) {
+      __builtin_memcpy(block + place * kPanelBlock, q, kPanelBlock);
+    } else {
+      for (int g = 0; g < 8; ++g) __builtin_memcpy(block + (g * tile + place) * 4, q + 4 * g, 4);
+    }
     const float scaled = e * static_cast<float>(sum);
     __builtin_memcpy(block + (8 * tile + place) * 4, &e, 4);
     __builtin_memcpy(block + (9 * tile + place) * 4, &scaled, 4);
@@ -36,8 +51,8 @@ struct Int8Input {
   // Brings in one block of kTile tokens at once; false: not done, put() them one by one.
   template <int kTile>
   SEXTANT_INLINE bool put_rows(const F32x16 (*half)[2], uint8_t* block) {
-#if SEXTANT_ISA_LEVEL == 2
-    if constexpr (kTile % 4 == 0) return quantize_rows<kTile>(half, block);
+#if SEXTANT_ISA_LEVEL >= 2
+    if constexpr (kTile % 4 == 0 && !takes_tiles(kTile)) return quantize_rows<kTile>(half, block);
 #endif
     (void)half;
     (void)block;
@@ -68,7 +83,15 @@ __attribute__((always_inline)) inline void run_int8_panels(const TileJob& job, i
       const float* scales = reinterpret_cast<const float*>(x + 32 * kTokens);
       const int32_t* sums = reinterpret_cast<const int32_t*>(scales + 2 * kTokens);
       Lanes dot[kPanels][kTokens];
+#if SEXTANT_ISA_LEVEL == 4
+      if constexpr (takes_tiles(kTokens)) {
+        block_dots_by_tiles<kType, kPanels, kTokens>(block, panel_stride, x, dot);
+      } else {
+        block_dots<kType, kPanels, kTokens, kPart>(block, panel_stride, x, sums, dot);
+      }
+#else
       block_dots<kType, kPanels, kTokens, kPart>(block, panel_stride, x, sums, dot);
+#endif
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
         const uint8_t* of_panel = block + p * panel_stride + kScales;
@@ -97,9 +120,11 @@ __attribute__((always_inline)) inline void run_int8_panels(const TileJob& job, i
 
 template <PanelType kType, int kPanels, int kTokens>
 void run_int8_tile(const TileJob& job) {
+  begin_tiles<kTokens>();
   int64_t panel = job.begin;
   for (; panel + kPanels <= job.end; panel += kPanels) run_int8_panels<kType, kPanels, kTokens>(job, panel);
   for (; panel < job.end; ++panel) run_int8_panels<kType, 1, kTokens>(job, panel);
+  end_tiles<kTokens>();
 }
 
 template <PanelType kType>

@@ -1,6 +1,6 @@
 // Sixteen fp32 lanes on every instruction set: the only vector type that the sources compiled once per instruction set use.
-// A source compiled with SEXTANT_ISA=<name> and SEXTANT_ISA_LEVEL=<0 generic, 1 avx2, 2 avx512 with VNNI, 3 with BF16 too, 10 neon,
-// 11 with dot products> gets its lanes from one of the headers below. Everything here has internal linkage: an inline function with external linkage would be merged
+// A source compiled with SEXTANT_ISA=<name> and SEXTANT_ISA_LEVEL=<0 generic, 1 avx2, 2 avx512 with VNNI, 3 with BF16 too, 4 with AMX,
+// 10 neon, 11 with dot products> gets its lanes from one of the headers below. Everything here has internal linkage: an inline function with external linkage would be merged
 // by the linker with the copy of another instruction set (a test refuses weak symbols in these objects), hence no std here.
 #pragma once
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/isa_entries.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/ref/reference.h"
 
@@ -24,11 +25,42 @@ inline constexpr int kRoundsDivisor = 8;
 inline constexpr int kRoundsDivisor = 1;
 #endif
 
+#if defined(SEXTANT_TEST_AMX_SHADOW)
+}  // namespace sextant::kernels
+SEXTANT_DECLARE_MATMUL_ENTRIES(amx_shadow)
+namespace sextant::kernels {
+// AMX's products with its tile instructions in plain C++ (kernels/cpu/amx_shadow.h); nullptr where AVX-512 is missing.
+inline const cpu::KernelTable* amx_shadow_table() {
+  static const cpu::KernelTable* const table = []() -> const cpu::KernelTable* {
+    const cpu::KernelTable* base = cpu::kernel_table(cpu::Isa::kAvx512);
+    if (base == nullptr) return nullptr;
+    static cpu::KernelTable shadow = *base;
+    shadow.matmul_input = cpu::amx_shadow::matmul_input;
+    shadow.matmul = cpu::amx_shadow::matmul;
+    return &shadow;
+  }();
+  return table;
+}
+#else
+inline const cpu::KernelTable* amx_shadow_table() { return nullptr; }
+#endif
+
+inline std::string table_name(const cpu::KernelTable* table) {
+  return table == amx_shadow_table() ? "amx_shadow" : cpu::isa_name(table->isa);
+}
+
 inline std::vector<const cpu::KernelTable*> available_tables() {
   std::vector<const cpu::KernelTable*> tables;
   for (int i = 0; i < cpu::kNumIsas; ++i) {
     if (const cpu::KernelTable* table = cpu::kernel_table(static_cast<cpu::Isa>(i))) tables.push_back(table);
   }
+  return tables;
+}
+
+// The tables whose matrix products differ: the shadow too.
+inline std::vector<const cpu::KernelTable*> matmul_tables() {
+  std::vector<const cpu::KernelTable*> tables = available_tables();
+  if (amx_shadow_table() != nullptr) tables.push_back(amx_shadow_table());
   return tables;
 }
 
