@@ -51,7 +51,7 @@ struct Int8Input {
   // Brings in one block of kTile tokens at once; false: not done, put() them one by one.
   template <int kTile>
   SEXTANT_INLINE bool put_rows(const F32x16 (*half)[2], uint8_t* block) {
-#if SEXTANT_ISA_LEVEL >= 2
+#if SEXTANT_ISA_LEVEL >= 2 && SEXTANT_ISA_LEVEL < 10
     if constexpr (kTile % 4 == 0 && !takes_tiles(kTile)) return quantize_rows<kTile>(half, block);
 #endif
     (void)half;

@@ -86,7 +86,7 @@ void run_plain_tile(const TileJob& job) {
 }
 
 // Sized so that sums, weights and a broadcast fit the registers.
-#if SEXTANT_ISA_LEVEL >= 2
+#if SEXTANT_ISA_LEVEL >= 2 && SEXTANT_ISA_LEVEL < 10
 constexpr TileShape kPlainTiles[] = {{1, 4}, {2, 4}, {4, 4}, {8, 2}, {12, 2}};
 #elif SEXTANT_ISA_LEVEL == 1 || SEXTANT_ISA_LEVEL >= 10
 constexpr TileShape kPlainTiles[] = {{1, 2}, {2, 2}, {4, 1}, {6, 1}};
