@@ -39,13 +39,13 @@ std::vector<Status> EngineConfig::validate() const {
   Errors errors;
   errors.check(!model.model.empty(), "model", "is required: a GGUF file or a Hugging Face directory");
   errors.check_choice(model.load_format, {"auto", "dummy"}, "load_format");
-  errors.check_choice(model.dtype, {"auto", "float32", "bfloat16"}, "dtype");
+  errors.check_choice(model.dtype, {"auto", "bfloat16", "float16", "half", "float32", "float"}, "dtype");
   errors.check(model.max_model_len == 0 || model.max_model_len >= 2, "max_model_len",
                "must be at least 2, or 0 for the model's own");
   errors.check_range(model.max_model_len, 0, int64_t{1} << 27, "max_model_len");
   errors.check(cache.block_size == 16, "block_size",
                "must be 16 (other sizes are not supported), not " + std::to_string(cache.block_size));
-  errors.check_choice(cache.kv_cache_dtype, {"auto", "bfloat16", "float32"}, "kv_cache_dtype");
+  errors.check_choice(cache.kv_cache_dtype, {"auto", "bfloat16", "float16", "float32"}, "kv_cache_dtype");
   errors.check(cache.kv_cache_memory_bytes >= 0, "kv_cache_memory_bytes", "must not be negative");
   errors.check(cache.gpu_memory_utilization > 0 && cache.gpu_memory_utilization <= 1, "gpu_memory_utilization",
                "must be above 0 and at most 1, not " + std::to_string(cache.gpu_memory_utilization));

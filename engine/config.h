@@ -15,7 +15,9 @@ struct ModelSource {
   std::string model;                 // path of a GGUF file or a Hugging Face directory
   std::string served_model_name;     // empty: the last part of `model`
   std::string load_format = "auto";  // auto, dummy (random weights of a config.json's shape)
-  std::string dtype = "auto";        // auto, float32, bfloat16: what matmuls compute in
+  std::string dtype = "auto";        // auto, bfloat16, float16 (half), float32 (float): what matmuls compute in. auto
+                                     // on CUDA: float16 where the checkpoint is, else bfloat16; on the CPU: fp32
+                                     // activations on weights as stored
   std::string chat_template;         // a file that replaces the model's own; empty: the model's
   int64_t max_model_len = 0;         // prompt + output tokens of one sequence; 0: what the model states
   int64_t seed = 0;                  // of dummy weights only; requests without a seed get a random one
@@ -23,7 +25,8 @@ struct ModelSource {
 
 struct CacheConfig {
   int64_t block_size = 16;               // token slots in a block
-  std::string kv_cache_dtype = "auto";   // auto (bfloat16), bfloat16, float32
+  std::string kv_cache_dtype = "auto";   // auto, bfloat16, float16, float32. auto: on CUDA the type of the activations
+                                         // (the only one there), on the CPU bfloat16
   int64_t kv_cache_memory_bytes = 0;     // exact size of the KV cache; 0: gpu_memory_utilization decides
   double gpu_memory_utilization = 0.92;  // share of the device's memory for weights, workspace and KV cache; on the CPU
                                          // a share of what is available, capped by cpu_kv_cache_limit_bytes
@@ -85,12 +88,15 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
   visitor("model", config.model.model, "GGUF file or Hugging Face directory to serve");
   visitor("served_model_name", config.model.served_model_name, "model name in the API (default: last part of --model)");
   visitor("load_format", config.model.load_format, "auto, or dummy for random weights of a config.json's shape");
-  visitor("dtype", config.model.dtype, "what matrix products compute in: auto, float32, bfloat16");
+  visitor(
+      "dtype", config.model.dtype,
+      "what matrix products compute in: auto (as the checkpoint says), bfloat16, float16 or half, float32 (CPU only)");
   visitor("chat_template", config.model.chat_template, "file with a Jinja chat template that replaces the model's own");
   visitor("max_model_len", config.model.max_model_len, "longest prompt plus output, in tokens (default: the model's)");
   visitor("seed", config.model.seed, "seed of dummy weights");
   visitor("block_size", config.cache.block_size, "token slots in a KV cache block");
-  visitor("kv_cache_dtype", config.cache.kv_cache_dtype, "auto (bfloat16), bfloat16, float32");
+  visitor("kv_cache_dtype", config.cache.kv_cache_dtype,
+          "auto (on a GPU the type of --dtype, else bfloat16), bfloat16, float16 (GPU only), float32 (CPU only)");
   visitor("kv_cache_memory_bytes", config.cache.kv_cache_memory_bytes, "exact size of the KV cache; accepts K, M, G");
   visitor("gpu_memory_utilization", config.cache.gpu_memory_utilization, "share of device memory the engine may use");
   visitor("cpu_kv_cache_limit_bytes", config.cache.cpu_kv_cache_limit_bytes,

@@ -15,7 +15,15 @@ namespace {
 bool is_dummy(const EngineConfig& config) { return config.model.load_format == "dummy"; }
 
 WeightType dummy_type(const EngineConfig& config) {
-  return config.model.dtype == "float32" ? WeightType::kF32 : WeightType::kBF16;
+  return asked_dtype(config) == DType::kFloat32 ? WeightType::kF32 : WeightType::kBF16;
+}
+
+DType resolved_dtype(const EngineConfig& config, const OpenedModel& opened) {
+  if (const std::optional<DType> asked = asked_dtype(config)) return *asked;
+  const bool says_nothing = !opened.config.torch_dtype && !is_dummy(config) && !opened.files->is_gguf();
+  const bool is_f16 =
+      opened.config.torch_dtype == DType::kFloat16 || (says_nothing && opened.main_type == WeightType::kF16);
+  return is_f16 ? DType::kFloat16 : DType::kBFloat16;
 }
 
 Result<int64_t> context_length(const EngineConfig& config, const ModelConfig& model) {
@@ -46,11 +54,12 @@ Result<OpenedModel> open_engine_model(const EngineConfig& config) {
   ASSIGN_OR_RETURN(opened.config, model_config_from_files(*opened.files));
   RETURN_IF_ERROR(supported(opened.config));
   ASSIGN_OR_RETURN(opened.max_model_len, context_length(config, opened.config));
-  opened.as_bfloat16 = config.model.dtype == "bfloat16";
+  opened.as_bfloat16 = asked_dtype(config) == DType::kBFloat16;
   const WeightLoader loader = make_weight_loader(config, opened);
   opened.weight_types = loader.matrix_types();
   if (is_dummy(config)) {
     opened.main_type = dummy_type(config);
+    opened.dtype = resolved_dtype(config, opened);
     return opened;
   }
   const std::vector<TensorInfo>& tensors = opened.files->tensors()->tensors();
@@ -58,6 +67,7 @@ Result<OpenedModel> open_engine_model(const EngineConfig& config) {
   for (const TensorInfo& tensor : tensors) bytes_by_type[static_cast<size_t>(tensor.type)] += tensor.num_bytes;
   opened.main_type =
       static_cast<WeightType>(std::max_element(bytes_by_type.begin(), bytes_by_type.end()) - bytes_by_type.begin());
+  opened.dtype = resolved_dtype(config, opened);
   return opened;
 }
 
@@ -95,8 +105,11 @@ int64_t cut_block(const OpenedModel& opened) {
   return std::lcm(column_block(opened.weight_types), std::max<int64_t>(1, opened.config.fp8_scale_block));
 }
 
-DType kv_cache_dtype(const EngineConfig& config) {
-  return config.cache.kv_cache_dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
+std::optional<DType> asked_dtype(const EngineConfig& config) { return parse_dtype(config.model.dtype); }
+
+DType kv_cache_dtype(const EngineConfig& config, DType activation) {
+  if (const std::optional<DType> asked = parse_dtype(config.cache.kv_cache_dtype)) return *asked;
+  return activation == DType::kFloat16 ? DType::kFloat16 : DType::kBFloat16;
 }
 
 Result<std::string> model_revision(const EngineConfig& config, const OpenedModel& opened) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,9 @@ struct OpenedModel {
   ModelConfig config;
   std::vector<WeightType> weight_types;  // of matrices, as they will be loaded
   WeightType main_type = WeightType::kF32;
+  // What activations are held in where they have 16 bits: what --dtype says or, with auto, float16 when the checkpoint says that
+  // it is (torch_dtype; without one, most of its bytes), else bfloat16. vLLM's rule; a GGUF file does not say.
+  DType dtype = DType::kBFloat16;
   bool as_bfloat16 = false;  // F32 and F16 matrices are rounded when they are loaded
   int64_t max_model_len = 0;
 
@@ -30,7 +34,10 @@ struct OpenedModel {
 Result<OpenedModel> open_engine_model(const EngineConfig& config);
 // A loader of one's own; any thread.
 WeightLoader make_weight_loader(const EngineConfig& config, const OpenedModel& opened);
-DType kv_cache_dtype(const EngineConfig& config);
+// What --dtype asks for; nothing with auto.
+std::optional<DType> asked_dtype(const EngineConfig& config);
+// With auto that of `activation`, or bfloat16 where that is fp32.
+DType kv_cache_dtype(const EngineConfig& config, DType activation);
 // What cuts by inputs must be a multiple of: the blocks of all encodings and of FP8 scales.
 int64_t cut_block(const OpenedModel& opened);
 // Equal for equal weights as far as that can be told soon: SHA-256, in hex, of the facts, the list of tensors and the first

@@ -11,9 +11,11 @@
 namespace sextant {
 
 Status RankLoader::open() {
-  ASSIGN_OR_RETURN(rank_.backend, make_rank_backend(config_.device, place_.local_rank, place_.num_local_ranks));
-  const DType kv_dtype = kv_cache_dtype(config_);
-  RETURN_IF_ERROR(rank_.backend->supports({opened_.weight_types, make_attention_params(local_), kv_dtype}));
+  ASSIGN_OR_RETURN(rank_.backend,
+                   make_rank_backend(config_.device, place_.local_rank, place_.num_local_ranks, opened_.dtype));
+  const DType kv_dtype = kv_cache_dtype(config_, rank_.backend->activation_dtype());
+  RETURN_IF_ERROR(
+      rank_.backend->supports({opened_.weight_types, make_attention_params(local_), kv_dtype, asked_dtype(config_)}));
   spec_ = make_kv_cache_spec(local_, kv_dtype, static_cast<int32_t>(config_.cache.block_size));
   return ok_status();
 }
@@ -57,7 +59,7 @@ Result<MemoryPlan> RankLoader::plan(std::optional<int64_t> num_blocks) const {
     inputs.workspace_bytes += static_cast<uint64_t>(logits_rows * columns) * sizeof(float) +
                               static_cast<uint64_t>(backend.gathered_reduce_bytes() * shard_.size);
   }
-  inputs.kv_bytes_per_token = kv_bytes_per_token(local_, kv_cache_dtype(config_));
+  inputs.kv_bytes_per_token = kv_bytes_per_token(local_, spec_.groups[0].dtype);
   inputs.block_size = config_.cache.block_size;
   inputs.max_model_len = opened_.max_model_len;
   inputs.max_num_seqs = scheduler.max_num_seqs;

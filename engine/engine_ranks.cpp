@@ -29,6 +29,7 @@ std::string seconds(double value) {
 Result<GroupFacts> group_facts(const EngineConfig& config, const OpenedModel& opened, const std::string& version) {
   ASSIGN_OR_RETURN(const std::string revision, model_revision(config, opened));
   const ParallelConfig& parallel = config.parallel;
+  const std::optional<DType> asked = asked_dtype(config);  // half and float16 are one
   return GroupFacts{{"version", version},
                     {"nnodes", std::to_string(parallel.nnodes)},
                     {"master_addr", parallel.master_addr},
@@ -36,7 +37,7 @@ Result<GroupFacts> group_facts(const EngineConfig& config, const OpenedModel& op
                     {"tensor_parallel_size", std::to_string(parallel.tensor_parallel_size)},
                     {"pipeline_parallel_size", std::to_string(parallel.pipeline_parallel_size)},
                     {"model_revision", revision},
-                    {"dtype", config.model.dtype},
+                    {"dtype", asked ? std::string(dtype_name(*asked)) : "auto"},
                     {"kv_cache_dtype", config.cache.kv_cache_dtype},
                     {"block_size", std::to_string(config.cache.block_size)},
                     {"max_model_len", std::to_string(opened.max_model_len)},

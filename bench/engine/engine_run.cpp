@@ -165,7 +165,7 @@ Status EngineRun::load() {
   if (!folder.empty()) std::filesystem::remove_all(folder);
   RETURN_IF_ERROR(loaded);
   weights_ = parse_weight_type(info().weight_type).value_or(WeightType::kBF16);
-  kv_cache_ = info().kv_cache_dtype == dtype_name(DType::kFloat32) ? DType::kFloat32 : DType::kBFloat16;
+  kv_cache_ = parse_dtype(info().kv_cache_dtype).value_or(DType::kBFloat16);
   on_result_({{"engine_case", "load"},
               {"device", info().device},
               {"shape", options_.name},

@@ -68,7 +68,7 @@ def short_name(demangled):
     """sextant::...::norm_kernel<__half>(Args) -> norm_kernel<fp16>."""
     name = demangled.removeprefix("void ")
     name = re.sub(r"sextant::kernels::cuda::|\(anonymous namespace\)::", "", name)
-    name = re.sub(r"\(WeightFormat\)(\d)", lambda m: ("bf16", "q8_0", "q4_0", "q4_1", "f8_tiles", "f8_rows", "f8_blocks")[int(m[1])], name)
+    name = re.sub(r"\(WeightFormat\)(\d)", lambda m: ("bf16", "fp16", "q8_0", "q4_0", "q4_1", "f8_tiles", "f8_rows", "f8_blocks")[int(m[1])], name)
     name = re.sub(r"\(Activation\)(\d)", lambda m: ("silu", "gelu_tanh", "gelu_erf")[int(m[1])], name)
     name = name.replace("__nv_bfloat16", "bf16").replace("__half", "fp16").replace("> >", ">>")
     return name[:name.rindex("(")] if "(" in name else name

@@ -19,6 +19,7 @@ struct Matrix {
 std::string format_name(WeightFormat format) {
   switch (format) {
     case WeightFormat::kBFloat16: return "bf16";
+    case WeightFormat::kFloat16: return "fp16";
     case WeightFormat::kQ8_0: return "q8_0";
     case WeightFormat::kQ4_0: return "q4_0";
     case WeightFormat::kQ4_1: return "q4_1";
@@ -33,53 +34,70 @@ double matrix_bytes(WeightFormat format, const Matrix& m) {
   return static_cast<double>(weight_bytes(format, m.rows, m.cols) + scale_bytes(format, m.rows, m.cols));
 }
 
-std::string product_name(WeightFormat format, const Matrix& m, int64_t tokens) {
-  return format_name(format) + " " + m.name + " N=" + std::to_string(m.rows) + " K=" + std::to_string(m.cols) +
-         " T=" + std::to_string(tokens);
+// A product of `tokens` rows of activations of `type` with a matrix.
+struct ProductShape {
+  WeightFormat format;
+  Matrix matrix;
+  int32_t tokens;
+  ElementType type = ElementType::kBFloat16;
+
+  std::string name() const {
+    const bool says_type = type == ElementType::kFloat16 && !is_plain(format);
+    return format_name(format) + (says_type ? " x fp16 " : " ") + matrix.name + " N=" + std::to_string(matrix.rows) +
+           " K=" + std::to_string(matrix.cols) + " T=" + std::to_string(tokens);
+  }
+  double bytes() const {
+    return matrix_bytes(format, matrix) + 2.0 * tokens * static_cast<double>(matrix.rows + matrix.cols);
+  }
+  double flops() const { return 2.0 * tokens * static_cast<double>(matrix.rows * matrix.cols); }
+};
+
+void* scales_of(CaseMemory& memory, WeightFormat format, const Matrix& m) {
+  const int64_t bytes = scale_bytes(format, m.rows, m.cols);
+  return bytes > 0 ? memory.allocate(bytes, Content::kBFloat16) : nullptr;
 }
 
 // Both launchers' arguments have these fields, so that one function fills them in.
 template <typename Args>
-Args product_args(CaseMemory& memory, WeightFormat format, const Matrix& m, int32_t tokens) {
+Args product_args(CaseMemory& memory, const ProductShape& p) {
   Args args = {};
-  args.format = format;
-  args.rows = m.rows;
-  args.cols = m.cols;
-  args.scales = scale_bytes(format, m.rows, m.cols) > 0
-                    ? memory.allocate(scale_bytes(format, m.rows, m.cols), Content::kBFloat16)
-                    : nullptr;
-  args.x = memory.allocate(tokens * m.cols * 2, Content::kBFloat16);
-  args.x_stride = m.cols;
-  args.num_tokens = tokens;
-  args.out = memory.allocate(tokens * m.rows * 2, Content::kZeros);
-  args.out_stride = m.rows;
-  args.out_type = ElementType::kBFloat16;
+  args.format = p.format;
+  args.rows = p.matrix.rows;
+  args.cols = p.matrix.cols;
+  args.scales = scales_of(memory, p.format, p.matrix);
+  args.x = memory.allocate(p.tokens * p.matrix.cols * 2, Content::kBFloat16);
+  args.x_stride = p.matrix.cols;
+  args.x_type = p.type;
+  args.num_tokens = p.tokens;
+  args.out = memory.allocate(p.tokens * p.matrix.rows * 2, Content::kZeros);
+  args.out_stride = p.matrix.rows;
+  args.out_type = p.type;
   return args;
 }
 
-KernelCase gemv_case(WeightFormat format, const Matrix& m, int32_t tokens, bool is_measured) {
+KernelCase gemv_case(const ProductShape& p, bool is_measured) {
   return {.op = "gemv",
-          .shape = product_name(format, m, tokens),
-          .bytes = matrix_bytes(format, m) + 2.0 * tokens * static_cast<double>(m.rows + m.cols),
-          .flops = 2.0 * tokens * static_cast<double>(m.rows * m.cols),
+          .shape = p.name(),
+          .bytes = p.bytes(),
+          .flops = p.flops(),
           .is_measured = is_measured,
           .prepare = [=](CaseMemory& memory) -> Launch {
-            auto args = product_args<GemvArgs>(memory, format, m, tokens);
-            args.weights = memory.allocate(weight_bytes(format, m.rows, m.cols), Content::kBFloat16);
+            auto args = product_args<GemvArgs>(memory, p);
+            args.weights = memory.allocate(weight_bytes(p.format, p.matrix.rows, p.matrix.cols), Content::kBFloat16);
             return [=](Stream stream) { return gemv(args, stream); };
           }};
 }
 
-KernelCase gemm_case(WeightFormat format, const Matrix& m, int32_t tokens, bool is_measured) {
+KernelCase gemm_case(const ProductShape& p, bool is_measured) {
   return {.op = "gemm_weight_only",
-          .shape = product_name(format, m, tokens),
-          .bytes = matrix_bytes(format, m) + 2.0 * tokens * static_cast<double>(m.rows + m.cols),
-          .flops = 2.0 * tokens * static_cast<double>(m.rows * m.cols),
+          .shape = p.name(),
+          .bytes = p.bytes(),
+          .flops = p.flops(),
           .is_measured = is_measured,
           .prepare = [=](CaseMemory& memory) -> Launch {
-            auto args = product_args<GemmWeightOnlyArgs>(memory, format, m, tokens);
-            args.quants = memory.allocate(weight_bytes(format, m.rows, m.cols), Content::kBFloat16);
-            const int64_t workspace = gemm_weight_only_workspace_bytes(format, tokens, m.cols);
+            auto args = product_args<GemmWeightOnlyArgs>(memory, p);
+            args.quants = memory.allocate(weight_bytes(p.format, p.matrix.rows, p.matrix.cols), Content::kBFloat16);
+            const int64_t workspace = gemm_weight_only_workspace_bytes(p.format, p.tokens, p.matrix.cols);
             args.workspace = workspace == 0 ? nullptr : memory.allocate(workspace, Content::kZeros);
             return [=](Stream stream) { return gemm_weight_only(args, stream); };
           }};
@@ -88,7 +106,7 @@ KernelCase gemm_case(WeightFormat format, const Matrix& m, int32_t tokens, bool 
 KernelCase embed_case(WeightFormat format, const Matrix& m, int32_t tokens, bool is_measured) {
   const double row_bytes = matrix_bytes(format, m) / static_cast<double>(m.rows);
   return {.op = "embed",
-          .shape = product_name(format, m, tokens),
+          .shape = ProductShape{format, m, tokens}.name(),
           .bytes = tokens * (row_bytes + 4.0 * static_cast<double>(m.cols) + 4),
           .flops = 0,
           .is_measured = is_measured,
@@ -96,9 +114,7 @@ KernelCase embed_case(WeightFormat format, const Matrix& m, int32_t tokens, bool
             EmbedArgs args = {};
             args.format = format;
             args.weights = memory.allocate(weight_bytes(format, m.rows, m.cols), Content::kBFloat16);
-            args.scales = scale_bytes(format, m.rows, m.cols) > 0
-                              ? memory.allocate(scale_bytes(format, m.rows, m.cols), Content::kBFloat16)
-                              : nullptr;
+            args.scales = scales_of(memory, format, m);
             args.rows = m.rows;
             args.cols = m.cols;
             std::vector<int32_t> ids;
@@ -111,19 +127,20 @@ KernelCase embed_case(WeightFormat format, const Matrix& m, int32_t tokens, bool
           }};
 }
 
-KernelCase quantize_case(F8Scaling scaling, int64_t tokens, int64_t cols) {
+KernelCase quantize_case(F8Scaling scaling, int64_t tokens, int64_t cols, ElementType type) {
   constexpr const char* kNames[] = {"rows", "blocks", "tensor"};
   return {.op = "quantize_f8",
-          .shape = std::string(kNames[static_cast<int>(scaling)]) + " K=" + std::to_string(cols) +
-                   " T=" + std::to_string(tokens),
+          .shape = std::string(kNames[static_cast<int>(scaling)]) + (type == ElementType::kFloat16 ? " x fp16" : "") +
+                   " K=" + std::to_string(cols) + " T=" + std::to_string(tokens),
           .bytes = 3.0 * static_cast<double>(tokens * cols),
           .flops = 0,
-          .is_measured = true,
+          .is_measured = type == ElementType::kBFloat16,
           .prepare = [=](CaseMemory& memory) -> Launch {
             QuantizeF8Args args = {};
             args.scaling = scaling;
             args.x = memory.allocate(tokens * cols * 2, Content::kBFloat16);
             args.x_stride = cols;
+            args.x_type = type;
             args.num_tokens = static_cast<int32_t>(tokens);
             args.cols = cols;
             args.out = memory.allocate(tokens * cols, Content::kZeros);
@@ -147,30 +164,41 @@ void append_matrix_cases(const ModelShape& shape, std::vector<KernelCase>& cases
                                     WeightFormat::kF8Tiles};
 
   for (const Matrix& m : {of_qkv, of_out, of_gate_up, of_down, of_head}) {
-    cases.push_back(gemv_case(WeightFormat::kBFloat16, m, 1, true));
+    cases.push_back(gemv_case({WeightFormat::kBFloat16, m, 1}, true));
   }
-  for (int32_t tokens = 2; tokens <= 4; ++tokens) {
-    cases.push_back(gemv_case(WeightFormat::kBFloat16, of_gate_up, tokens, true));
-  }
-  for (int32_t tokens = 1; tokens <= 4; ++tokens) {
-    cases.push_back(gemv_case(WeightFormat::kBFloat16, short_rows, tokens, false));
-  }
-  for (const WeightFormat format : quantised) {
-    for (int32_t tokens = 1; tokens <= 2; ++tokens) cases.push_back(gemv_case(format, of_gate_up, tokens, true));
-    cases.push_back(gemv_case(format, of_down, 1, true));
-    for (const int32_t tokens : {8, 16, 32, 64, shape.prefill_tokens / 4}) {
-      cases.push_back(gemm_case(format, of_gate_up, tokens, true));
+  // Every instance in bf16, which is what is measured but for one, and in fp16.
+  for (const ElementType type : {ElementType::kBFloat16, ElementType::kFloat16}) {
+    const bool is_bf16 = type == ElementType::kBFloat16;
+    const WeightFormat plain = is_bf16 ? WeightFormat::kBFloat16 : WeightFormat::kFloat16;
+    if (!is_bf16) cases.push_back(gemv_case({plain, of_gate_up, 1, type}, true));
+    for (int32_t tokens = 2; tokens <= 4; ++tokens) {
+      cases.push_back(gemv_case({plain, of_gate_up, tokens, type}, is_bf16));
     }
-    cases.push_back(gemm_case(format, of_out, 64, true));  // few rows: the warps share K
+    for (int32_t tokens = 1; tokens <= 4; ++tokens) {
+      cases.push_back(gemv_case({plain, short_rows, tokens, type}, false));
+    }
+    for (const WeightFormat format : quantised) {
+      for (int32_t tokens = 1; tokens <= 2; ++tokens) {
+        cases.push_back(gemv_case({format, of_gate_up, tokens, type}, is_bf16));
+      }
+      if (is_bf16) cases.push_back(gemv_case({format, of_down, 1, type}, true));
+      for (const int32_t tokens : {8, 16, 32, 64, shape.prefill_tokens / 4}) {
+        cases.push_back(gemm_case({format, of_gate_up, tokens, type}, is_bf16));
+      }
+      cases.push_back(gemm_case({format, of_out, 64, type}, is_bf16));  // few rows: the warps share K
+    }
+    for (const WeightFormat format : {WeightFormat::kF8Rows, WeightFormat::kF8Blocks}) {
+      for (int32_t tokens = 1; tokens <= 4; ++tokens) {
+        cases.push_back(gemv_case({format, of_gate_up, tokens, type}, is_bf16));
+      }
+    }
+    for (const F8Scaling scaling : {F8Scaling::kPerRow, F8Scaling::kPerBlock, F8Scaling::kPerTensor}) {
+      cases.push_back(quantize_case(scaling, shape.prefill_tokens / 4, shape.hidden, type));
+    }
   }
-  for (const WeightFormat format : {WeightFormat::kF8Rows, WeightFormat::kF8Blocks}) {
-    for (int32_t tokens = 1; tokens <= 4; ++tokens) cases.push_back(gemv_case(format, of_gate_up, tokens, true));
-  }
-  for (const F8Scaling scaling : {F8Scaling::kPerRow, F8Scaling::kPerBlock, F8Scaling::kPerTensor}) {
-    cases.push_back(quantize_case(scaling, shape.prefill_tokens / 4, shape.hidden));
-  }
-  for (const WeightFormat format : {WeightFormat::kBFloat16, quantised[0], quantised[1], quantised[2],
-                                    WeightFormat::kF8Tiles, WeightFormat::kF8Rows, WeightFormat::kF8Blocks}) {
+  for (const WeightFormat format :
+       {WeightFormat::kBFloat16, WeightFormat::kFloat16, quantised[0], quantised[1], quantised[2],
+        WeightFormat::kF8Tiles, WeightFormat::kF8Rows, WeightFormat::kF8Blocks}) {
     cases.push_back(embed_case(format, {"table", shape.vocab, shape.hidden}, shape.decode_batch,
                                format == WeightFormat::kBFloat16));
   }

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -163,6 +164,7 @@ struct BackendNeeds {
   std::vector<WeightType> weight_types;
   AttentionKinds attention = AttentionParams();
   DType kv_cache_dtype = DType::kBFloat16;
+  std::optional<DType> dtype = {};  // what products are asked to compute in; nothing: what suits the backend
 };
 
 class Backend {

@@ -64,6 +64,13 @@ class CpuBackend final : public Backend {
                            std::string(weight_type_name(type)));
       }
     }
+    if (needs.dtype == DType::kFloat16) {
+      return unsupported(
+          "the CPU backend does not compute in float16 (its activations are float32, on weights as they are stored): "
+          "use "
+          "--dtype auto, bfloat16 or float32, or --device cuda",
+          "dtype");
+    }
     RETURN_IF_ERROR(check_head_dim(needs.attention[0].head_dim));
     RETURN_IF_ERROR(check_kv_cache_dtype(needs.kv_cache_dtype));
     return check_attention(needs.attention);

@@ -61,13 +61,14 @@ constexpr std::array<int32_t, 14> kRecordedBatchSizes = {1, 2, 4, 8, 16, 24, 32,
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(CudaDevice device, std::unique_ptr<CudaStream> stream, int num_threads)
-      : device_(std::move(device)), stream_(std::move(stream)), pool_(num_threads) {}
+  CudaBackend(CudaDevice device, std::unique_ptr<CudaStream> stream, int num_threads, DType activation)
+      : device_(std::move(device)), stream_(std::move(stream)), pool_(num_threads), activation_(activation) {}
   ~CudaBackend() override { cudaStreamSynchronize(stream_->get()); }
 
   std::string description() const override {
     return std::string(cuda_is_emulated() ? "cuda-emulated (" : "cuda (") + device_.name + ", compute capability " +
-           std::to_string(device_.compute_major) + "." + std::to_string(device_.compute_minor) + ")";
+           std::to_string(device_.compute_major) + "." + std::to_string(device_.compute_minor) + ", " +
+           std::string(dtype_name(activation_)) + ")";
   }
 
   Status supports(const BackendNeeds& needs) const override;
@@ -81,7 +82,8 @@ class CudaBackend final : public Backend {
                        "copying to the device");
   }
   Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) override {
-    ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> matrix, CudaMatrix::create(parts, pool_, f8_products()));
+    ASSIGN_OR_RETURN(std::unique_ptr<CudaMatrix> matrix,
+                     CudaMatrix::create(parts, pool_, f8_products(), plain_format()));
     max_cols_ = std::max(max_cols_, matrix->cols());
     return std::unique_ptr<WeightMatrix>(std::move(matrix));
   }
@@ -97,7 +99,7 @@ class CudaBackend final : public Backend {
   uint64_t memory_budget_bytes(double utilization) const override;
   bool uses_host_memory() const override { return cuda_is_emulated(); }
 
-  DType activation_dtype() const override { return DType::kBFloat16; }
+  DType activation_dtype() const override { return activation_; }
   Status reserve(const StepLimits& limits, const AttentionKinds& attention) override;
   void plan(const StepInputs& inputs, const AttentionKinds& attention) override;
 
@@ -121,7 +123,7 @@ class CudaBackend final : public Backend {
   }
   void matmul(const WeightMatrix& w, Tensor x, Tensor out) override {
     const auto& matrix = static_cast<const CudaMatrix&>(w);
-    CHECK(x.cols == matrix.cols() && out.cols == matrix.rows() && out.rows == x.rows && x.dtype == DType::kBFloat16)
+    CHECK(x.cols == matrix.cols() && out.cols == matrix.rows() && out.rows == x.rows && x.dtype == activation_)
         << "matmul of [" << x.rows << ", " << x.cols << "] and [" << matrix.rows() << ", " << matrix.cols() << "] to ["
         << out.rows << ", " << out.cols << "]";
     if (x.rows == 0 || !error_.ok()) return;
@@ -234,6 +236,9 @@ class CudaBackend final : public Backend {
 
  private:
   F8Products f8_products() const { return f8_products_of(device_.compute_capability()); }
+  cuda::WeightFormat plain_format() const {
+    return activation_ == DType::kFloat16 ? cuda::WeightFormat::kFloat16 : cuda::WeightFormat::kBFloat16;
+  }
   // What a recorded step says in a group.
   struct RecordedTraffic {
     Communicator* group;
@@ -275,6 +280,7 @@ class CudaBackend final : public Backend {
   CudaDevice device_;
   std::unique_ptr<CudaStream> stream_;
   ThreadPool pool_;  // packs weights at load
+  DType activation_;
   std::unique_ptr<CudaGemm> gemm_;
   int64_t max_cols_ = 0;  // of the matrices made so far
   CudaGraphs graphs_;
@@ -341,10 +347,12 @@ Status CudaBackend::supports(const BackendNeeds& needs) const {
                        std::to_string(attention.head_dim));
   }
   RETURN_IF_ERROR(check_attention(needs.attention));
-  if (needs.kv_cache_dtype != DType::kBFloat16) {
-    return unsupported(
-        "the CUDA backend keeps its KV cache in bfloat16, not in " + std::string(dtype_name(needs.kv_cache_dtype)),
-        "kv_cache_dtype");
+  if (needs.kv_cache_dtype != activation_) {
+    const std::string act(dtype_name(activation_));
+    return unsupported("the CUDA backend keeps its KV cache in the type that it computes in, here " + act +
+                           ", not in " + std::string(dtype_name(needs.kv_cache_dtype)) +
+                           ": use --kv-cache-dtype auto or " + act,
+                       "kv_cache_dtype");
   }
   return ok_status();
 }
@@ -549,11 +557,17 @@ Result<Tensor> CudaBackend::host_rows(Tensor x) {
 
 }  // namespace
 
-Result<std::unique_ptr<Backend>> make_cuda_backend(const DeviceConfig& config, int index) {
+Result<std::unique_ptr<Backend>> make_cuda_backend(const DeviceConfig& config, int index, DType activation) {
+  if (activation != DType::kBFloat16 && activation != DType::kFloat16) {
+    return unsupported("the CUDA backend computes in bfloat16 or float16, not in " +
+                           std::string(dtype_name(activation)) + ": use --dtype auto, bfloat16 or float16",
+                       "dtype");
+  }
   ASSIGN_OR_RETURN(CudaDevice device, open_cuda_device(index));
   ASSIGN_OR_RETURN(std::unique_ptr<CudaStream> stream, CudaStream::create());
   const int num_threads = config.num_threads > 0 ? static_cast<int>(config.num_threads) : usable_cpus();
-  return std::unique_ptr<Backend>(std::make_unique<CudaBackend>(std::move(device), std::move(stream), num_threads));
+  return std::unique_ptr<Backend>(
+      std::make_unique<CudaBackend>(std::move(device), std::move(stream), num_threads, activation));
 }
 
 }  // namespace sextant

@@ -10,8 +10,10 @@
 
 namespace sextant {
 
-// On device number `index`, which becomes the calling thread's. Errors are one line: no driver, no such device, compute capability
-// below 8.0.
-Result<std::unique_ptr<Backend>> make_cuda_backend(const DeviceConfig& config, int index = 0);
+// On device number `index`, which becomes the calling thread's. `activation`: kBFloat16 or kFloat16; plain weights and the KV cache
+// are of that type, too. The residual stream is fp32, so that only single ops can leave fp16's range: what is beyond 65504 becomes
+// infinity. Errors are one line: no driver, no such device, compute capability below 8.0, another type.
+Result<std::unique_ptr<Backend>> make_cuda_backend(const DeviceConfig& config, int index = 0,
+                                                   DType activation = DType::kBFloat16);
 
 }  // namespace sextant

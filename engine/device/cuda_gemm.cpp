@@ -17,6 +17,15 @@ using kernels::cuda::ElementType;
 using kernels::cuda::F8Scaling;
 using kernels::cuda::WeightFormat;
 
+ElementType element_type(DType dtype) {
+  return dtype == DType::kFloat32   ? ElementType::kFloat32
+         : dtype == DType::kFloat16 ? ElementType::kFloat16
+                                    : ElementType::kBFloat16;
+}
+cudaDataType_t library_type(DType dtype) {
+  return dtype == DType::kFloat32 ? CUDA_R_32F : dtype == DType::kFloat16 ? CUDA_R_16F : CUDA_R_16BF;
+}
+
 constexpr uint32_t kInputAlignment = 16;  // of weights and activations
 
 Status cublas_status(cublasStatus_t status, const char* what) {
@@ -133,10 +142,10 @@ CudaGemm::~CudaGemm() {
 
 Result<cublasLtMatmulAlgo_t> CudaGemm::algorithm(const Key& key) {
   if (const auto known = algorithms_.find(key); known != algorithms_.end()) return known->second;
-  const auto [operation, rows, cols, tokens, x_stride, out_stride, out_type, out_alignment] = key;
+  const auto [operation, rows, cols, tokens, x_stride, out_stride, x_type, out_type, out_alignment] = key;
   ASSIGN_OR_RETURN(const Layouts layouts,
-                   describe(rows, cols, tokens, x_stride, out_stride,
-                            operation == kPlain ? CUDA_R_16BF : CUDA_R_8F_E4M3, static_cast<cudaDataType_t>(out_type)));
+                   describe(rows, cols, tokens, x_stride, out_stride, static_cast<cudaDataType_t>(x_type),
+                            static_cast<cudaDataType_t>(out_type)));
   struct Preference {
     cublasLtMatmulPreference_t get = nullptr;
     ~Preference() {
@@ -174,14 +183,14 @@ Result<cublasLtMatmulAlgo_t> CudaGemm::algorithm(const Key& key) {
 }
 
 Status CudaGemm::multiply_by_library(const LibraryProduct& p, cudaStream_t stream) {
-  ASSIGN_OR_RETURN(const Layouts layouts, describe(p.run->rows, p.cols, p.tokens, p.x_stride, p.out_stride,
-                                                   p.operation == kPlain ? CUDA_R_16BF : CUDA_R_8F_E4M3, p.out_type));
+  ASSIGN_OR_RETURN(const Layouts layouts,
+                   describe(p.run->rows, p.cols, p.tokens, p.x_stride, p.out_stride, p.x_type, p.out_type));
   const float one = 1, zero = 0;
   cublasStatus_t status = CUBLAS_STATUS_NOT_SUPPORTED;
   // An algorithm need not fit every T of its bucket; then this T gets its own.
   for (const int64_t tokens : {bucket_of(p.tokens), p.tokens}) {
-    const Key key = {p.operation, p.run->rows,  p.cols,     tokens,
-                     p.x_stride,  p.out_stride, p.out_type, alignment_of(p.out)};
+    const Key key = {p.operation, p.run->rows,        p.cols, tokens, p.x_stride, p.out_stride, p.x_type,
+                     p.out_type,  alignment_of(p.out)};
     ASSIGN_OR_RETURN(const cublasLtMatmulAlgo_t algo, algorithm(key));
     status = cublasLtMatmul(handle_, operations_[p.operation], &one, p.run->weights, layouts.w.get(), p.x,
                             layouts.x.get(), &zero, p.out, layouts.out.get(), p.out, layouts.out.get(), &algo,
@@ -200,8 +209,8 @@ Status CudaGemm::multiply_few(const CudaMatrix::Run& run, const Tensor& x, void*
     RETURN_IF_CUDA_ERROR(
         static_cast<cudaError_t>(kernels::cuda::gemv(
             {run.format, run.weights, run.scales, run.rows, x.cols, x.row_range(first, tokens).data, x.row_stride,
-             static_cast<int32_t>(tokens), static_cast<std::byte*>(to) + first * out.row_stride * out_bytes,
-             out.row_stride, out.dtype == DType::kFloat32 ? ElementType::kFloat32 : ElementType::kBFloat16},
+             element_type(x.dtype), static_cast<int32_t>(tokens),
+             static_cast<std::byte*>(to) + first * out.row_stride * out_bytes, out.row_stride, element_type(out.dtype)},
             stream)),
         "multiplying few tokens");
   }
@@ -231,11 +240,11 @@ Status CudaGemm::multiply_f8(const CudaMatrix::Run& run, const Tensor& x, void* 
     const F8Scaling scaling = operation == kF8Blocks ? F8Scaling::kPerBlock
                               : operation == kF8Rows ? F8Scaling::kPerRow
                                                      : F8Scaling::kPerTensor;
-    RETURN_IF_CUDA_ERROR(
-        static_cast<cudaError_t>(kernels::cuda::quantize_f8(
-            {scaling, x.data, x.row_stride, static_cast<int32_t>(tokens), cols, x_f8, scales, tokens, row_maxima},
-            stream)),
-        "quantising activations");
+    RETURN_IF_CUDA_ERROR(static_cast<cudaError_t>(kernels::cuda::quantize_f8(
+                             {scaling, x.data, x.row_stride, element_type(x.dtype), static_cast<int32_t>(tokens), cols,
+                              x_f8, scales, tokens, row_maxima},
+                             stream)),
+                         "quantising activations");
     quantized = operation;
   }
   const void* pointers[2] = {run.scales, scales};
@@ -244,31 +253,35 @@ Status CudaGemm::multiply_f8(const CudaMatrix::Run& run, const Tensor& x, void* 
     RETURN_IF_CUBLAS_ERROR(cublasLtMatmulDescSetAttribute(operations_[operation], attribute, pointer, sizeof(*pointer)),
                            "describing a product");
   }
-  RETURN_IF_ERROR(multiply_by_library({operation, &run, cols, x_f8, cols, tokens, to, out.row_stride,
-                                       out.dtype == DType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF},
-                                      stream));
+  RETURN_IF_ERROR(multiply_by_library(
+      {operation, &run, cols, x_f8, cols, CUDA_R_8F_E4M3, tokens, to, out.row_stride, library_type(out.dtype)},
+      stream));
   if (tokens == x.rows) return ok_status();
   return multiply_few(run, x.row_range(tokens, x.rows - tokens),
                       static_cast<std::byte*>(to) + tokens * out.row_stride * out_bytes, out, stream);
 }
 
 Status CudaGemm::multiply(const CudaMatrix& w, const Tensor& x, const Tensor& out, cudaStream_t stream) {
-  if (x.dtype != DType::kBFloat16 || (out.dtype != DType::kBFloat16 && out.dtype != DType::kFloat32) ||
-      x.cols != w.cols() || out.cols != w.rows() || x.rows != out.rows || x.rows > INT32_MAX || x.row_stride % 8 != 0 ||
+  if ((x.dtype != DType::kBFloat16 && x.dtype != DType::kFloat16) ||
+      (out.dtype != x.dtype && out.dtype != DType::kFloat32) || x.cols != w.cols() || out.cols != w.rows() ||
+      x.rows != out.rows || x.rows > INT32_MAX || x.row_stride % 8 != 0 ||
       reinterpret_cast<uintptr_t>(x.data) % kInputAlignment != 0) {
     return internal_error("a product of shapes or types that CudaGemm does not take");
   }
   if (x.rows == 0) return ok_status();
   const auto tokens = static_cast<int32_t>(x.rows);
-  const ElementType out_type = out.dtype == DType::kFloat32 ? ElementType::kFloat32 : ElementType::kBFloat16;
+  const WeightFormat plain = x.dtype == DType::kFloat16 ? WeightFormat::kFloat16 : WeightFormat::kBFloat16;
   std::optional<Operation> quantized;
   for (const CudaMatrix::Run& run : w.runs()) {
     void* to = static_cast<std::byte*>(out.data) + run.first_row * static_cast<int64_t>(dtype_size(out.dtype));
+    if (kernels::cuda::is_plain(run.format) && run.format != plain) {
+      return internal_error("weights and activations of different 16-bit types");
+    }
     if (tokens <= kernels::cuda::max_gemv_tokens(run.format)) {
       RETURN_IF_ERROR(multiply_few(run, x, to, out, stream));
-    } else if (run.format == WeightFormat::kBFloat16) {
-      RETURN_IF_ERROR(multiply_by_library({kPlain, &run, w.cols(), x.data, x.row_stride, tokens, to, out.row_stride,
-                                           out.dtype == DType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF},
+    } else if (kernels::cuda::is_plain(run.format)) {
+      RETURN_IF_ERROR(multiply_by_library({kPlain, &run, w.cols(), x.data, x.row_stride, library_type(x.dtype), tokens,
+                                           to, out.row_stride, library_type(out.dtype)},
                                           stream));
     } else if (kernels::cuda::is_f8_row_major(run.format)) {
       RETURN_IF_ERROR(multiply_f8(run, x, to, out, quantized, stream));
@@ -278,11 +291,12 @@ Status CudaGemm::multiply(const CudaMatrix& w, const Tensor& x, const Tensor& ou
         return internal_error("a product larger than CudaGemm was made for");
       }
       quantized.reset();  // the workspace is one
-      RETURN_IF_CUDA_ERROR(static_cast<cudaError_t>(kernels::cuda::gemm_weight_only(
-                               {run.format, run.weights, run.scales, run.rows, w.cols(), x.data, x.row_stride, tokens,
-                                to, out.row_stride, out_type, workspace_->data()},
-                               stream)),
-                           "multiplying with quantised weights");
+      RETURN_IF_CUDA_ERROR(
+          static_cast<cudaError_t>(kernels::cuda::gemm_weight_only(
+              {run.format, run.weights, run.scales, run.rows, w.cols(), x.data, x.row_stride, element_type(x.dtype),
+               tokens, to, out.row_stride, element_type(out.dtype), workspace_->data()},
+              stream)),
+          "multiplying with quantised weights");
     }
   }
   return ok_status();

@@ -1,6 +1,6 @@
-// CudaGemm: products of bf16 activations with a CudaMatrix on one stream. It chooses the path:
-//   few tokens                     kernels/cuda/gemv.h, every format; of e4m3 weights x stays bf16 (W8A16)
-//   more, bf16 weights             cuBLASLt, fp32 accumulation
+// CudaGemm: products of bf16 or fp16 activations with a CudaMatrix on one stream. It chooses the path:
+//   few tokens                     kernels/cuda/gemv.h, every format; of e4m3 weights x stays as it is (W8A16)
+//   more, plain weights            cuBLASLt in their type, which is that of x; fp32 accumulation
 //   more, e4m3 weights row-major   cuBLASLt on both in e4m3 (W8A8): x is quantised by kernels/cuda/quantize_f8.h, per token where
 //                                  weights have scales of rows (9.0), per token and 128 columns where of blocks (9.0), else per
 //                                  tensor. With blocks cuBLASLt takes tokens in fours; the last three at most go to the GEMV.
@@ -8,7 +8,8 @@
 // A cuBLASLt algorithm is the heuristic's first for (N, K, bucket of T, strides, alignment), asked once: all T of a bucket
 // (the powers of two from 8 on bound them) use it, so that a batch that grows by one does not change how sums are ordered.
 // All paths share one workspace: products run one after another on the stream. Calls may be captured into a graph.
-// Numerics (all paths): weights exact (quantised) or bf16, products exact, sums fp32, one rounding to the output's type. W8A8 alone
+// Numerics (all paths): weights exact (quantised) or of x's type, products exact, sums fp32, one rounding to the output's type
+// (a sum beyond fp16's 65504 becomes infinity). W8A8 alone
 // rounds x, to four bits of significand (quantize_f8.h's bound): there a batch of more tokens is less exact than a few.
 // Included by cuda_* sources only; used by the rank's thread.
 #pragma once
@@ -39,16 +40,17 @@ class CudaGemm {
   CudaGemm(const CudaGemm&) = delete;
   CudaGemm& operator=(const CudaGemm&) = delete;
 
-  // out[t, n] = sum over k of x[t, k] w[n, k]. x bf16 [T, K], rows at 16 bytes; out bf16 or f32 [T, N]; no overlap.
+  // out[t, n] = sum over k of x[t, k] w[n, k]. x bf16 or fp16 [T, K], rows at 16 bytes; out of its type or f32 [T, N]; no overlap.
+  // Plain weights are of x's type.
   Status multiply(const CudaMatrix& w, const Tensor& x, const Tensor& out, cudaStream_t stream);
 
   // Algorithms chosen so far; for tests.
   size_t num_algorithms() const { return algorithms_.size(); }
 
  private:
-  // Which operation, N, K, T (a bucket's bound, or a count that its bucket's algorithm refused), x and out strides, out type, out
-  // alignment.
-  using Key = std::array<int64_t, 8>;
+  // Which operation, N, K, T (a bucket's bound, or a count that its bucket's algorithm refused), x and out strides, types of x and
+  // out, alignment of out.
+  using Key = std::array<int64_t, 9>;
   enum Operation : uint8_t { kPlain, kF8Tensor, kF8Rows, kF8Blocks };
   static constexpr int kNumOperations = 4;
   // What a product is of, once its operands are as cuBLASLt takes them.
@@ -58,6 +60,7 @@ class CudaGemm {
     int64_t cols;
     const void* x;
     int64_t x_stride;
+    cudaDataType_t x_type;  // and of the weights
     int64_t tokens;
     void* out;
     int64_t out_stride;

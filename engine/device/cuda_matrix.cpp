@@ -31,20 +31,32 @@ Status copy_to_device(const void* from, const uint8_t* to, int64_t bytes) {
   return ok_status();
 }
 
-Status upload_plain(const HostMatrix& part, const uint8_t* to, std::vector<uint8_t>& staging, ThreadPool& pool) {
+Status upload_plain(const HostMatrix& part, const CudaMatrix::Run& run, const uint8_t* to,
+                    std::vector<uint8_t>& staging, ThreadPool& pool) {
   const PanelType type = *panel_type_of(part.type);
+  const bool is_f16 = run.format == WeightFormat::kFloat16;
   const int64_t cols = part.cols, row_bytes = cols * 2;
-  if (type == PanelType::kBF16) return copy_to_device(bytes_of(part), to, part.rows * row_bytes);
+  if (type == (is_f16 ? PanelType::kF16 : PanelType::kBF16))
+    return copy_to_device(bytes_of(part), to, part.rows * row_bytes);
   const int64_t rows_per_piece = std::max<int64_t>(1, CudaMatrix::kStagingBytes / row_bytes);
   for (int64_t first = 0; first < part.rows; first += rows_per_piece) {
     const int64_t count = std::min(rows_per_piece, part.rows - first);
     staging.resize(static_cast<size_t>(count * row_bytes));
+    std::atomic<bool> fits = true;
     pool.parallel_for(count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
-        kernels::cuda::pack_plain_row(type, bytes_of(part) + (first + r) * kernels::file_row_bytes(type, cols), cols,
-                                      reinterpret_cast<uint16_t*>(staging.data() + r * row_bytes));
+        if (!kernels::cuda::pack_plain_row(type, run.format,
+                                           bytes_of(part) + (first + r) * kernels::file_row_bytes(type, cols), cols,
+                                           reinterpret_cast<uint16_t*>(staging.data() + r * row_bytes))) {
+          fits = false;
+        }
       }
     });
+    if (!fits) {
+      return unsupported(is_f16 ? "a weight is beyond 65504, the largest number of float16: use --dtype bfloat16"
+                                : "a weight is beyond the largest number of bfloat16",
+                         "dtype");
+    }
     RETURN_IF_ERROR(copy_to_device(staging.data(), to + first * row_bytes, count * row_bytes));
   }
   return ok_status();
@@ -140,13 +152,14 @@ bool has_one_scale(const HostMatrix& part) {
   return std::all_of(part.scales.begin(), part.scales.end(), [&](float scale) { return scale == part.scales[0]; });
 }
 
-WeightFormat format_of(WeightType type) {
-  return type == WeightType::kF8E4M3 ? WeightFormat::kF8Tiles : kernels::cuda::weight_format_of(*panel_type_of(type));
+WeightFormat format_of(WeightType type, WeightFormat plain) {
+  return type == WeightType::kF8E4M3 ? WeightFormat::kF8Tiles
+                                     : kernels::cuda::weight_format_of(*panel_type_of(type), plain);
 }
 
 // Of a part that begins at `first_row` of its matrix: cuBLASLt asks for 16 bytes of alignment everywhere.
-WeightFormat format_of(const HostMatrix& part, int64_t first_row, F8Products f8_products) {
-  const WeightFormat format = format_of(part.type);
+WeightFormat format_of(const HostMatrix& part, int64_t first_row, F8Products f8_products, WeightFormat plain) {
+  const WeightFormat format = format_of(part.type, plain);
   if (format != WeightFormat::kF8Tiles || part.rows % 16 != 0 || part.cols % 16 != 0 || first_row % 16 != 0)
     return format;
   const bool has_blocks = part.scale_block_rows == 128 && part.scale_block_cols == 128;
@@ -177,14 +190,14 @@ F8Products f8_products_of(int compute_capability) {
 }
 
 Result<std::unique_ptr<CudaMatrix>> CudaMatrix::create(std::span<const HostMatrix> parts, ThreadPool& pool,
-                                                       F8Products f8_products) {
+                                                       F8Products f8_products, WeightFormat plain) {
   if (parts.empty()) return invalid_argument("a weight matrix needs at least one part");
   std::unique_ptr<CudaMatrix> matrix(new CudaMatrix);
   matrix->cols_ = parts[0].cols;
   for (size_t i = 0; i < parts.size(); ++i) {
     const HostMatrix& part = parts[i];
     RETURN_IF_ERROR(check_host_matrix(part, matrix->cols_, "CUDA"));
-    const WeightFormat format = format_of(part, matrix->rows_, f8_products);
+    const WeightFormat format = format_of(part, matrix->rows_, f8_products, plain);
     if (part.cols % kernels::cuda::column_multiple(format) != 0 || part.cols > kMaxCols || part.rows > INT32_MAX) {
       return unsupported("the CUDA backend does not compute with a matrix of " + std::to_string(part.rows) +
                          " rows and " + std::to_string(part.cols) + " columns: the columns must be a multiple of " +
@@ -217,7 +230,7 @@ Result<std::unique_ptr<CudaMatrix>> CudaMatrix::create(std::span<const HostMatri
   for (size_t i = 0; i < matrix->runs_.size(); ++i) {
     Run& run = matrix->runs_[i];
     run.weights = base + offsets[2 * i];
-    if (run.format != WeightFormat::kBFloat16) run.scales = base + offsets[2 * i + 1];
+    if (!kernels::cuda::is_plain(run.format)) run.scales = base + offsets[2 * i + 1];
   }
   RETURN_IF_ERROR(matrix->upload(parts, pool));
   return matrix;
@@ -226,7 +239,7 @@ Result<std::unique_ptr<CudaMatrix>> CudaMatrix::create(std::span<const HostMatri
 uint64_t CudaMatrix::bytes_of(WeightType type, int64_t rows, int64_t cols) {
   if (!is_computable(type))
     return encoded_bytes(type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols)).value_or(0);
-  const WeightFormat format = format_of(type);
+  const WeightFormat format = format_of(type, WeightFormat::kBFloat16);  // kFloat16 takes as much
   return static_cast<uint64_t>(aligned(kernels::cuda::weight_bytes(format, rows, cols)) +
                                aligned(kernels::cuda::scale_bytes(format, rows, cols)));
 }
@@ -237,8 +250,8 @@ Status CudaMatrix::upload(std::span<const HostMatrix> parts, ThreadPool& pool) {
   for (const Run& run : runs_) {
     const size_t first_part = next_part;
     for (int64_t rows = 0; rows < run.rows; rows += parts[next_part++].rows) {
-      if (run.format != WeightFormat::kBFloat16) continue;
-      RETURN_IF_ERROR(upload_plain(parts[next_part], run.weights + rows * cols_ * 2, staging, pool));
+      if (!kernels::cuda::is_plain(run.format)) continue;
+      RETURN_IF_ERROR(upload_plain(parts[next_part], run, run.weights + rows * cols_ * 2, staging, pool));
     }
     const std::span<const HostMatrix> of_run = parts.subspan(first_part, next_part - first_part);
     if (run.format == WeightFormat::kF8Tiles) {

@@ -1,6 +1,6 @@
 // CudaMatrix: a weight matrix in device memory, in the layout of kernels/cuda/weight_layout.h, made of parts stacked by rows.
-// Neighbouring parts of one format share tiles: there is one run of rows per change of format. F32 and F16 parts are rounded
-// to bf16 once; quantised parts and F8_E4M3 keep their bits. Included by cuda_* sources only.
+// Neighbouring parts of one format share tiles: there is one run of rows per change of format. Plain parts are kept in the type of
+// the activations, to which others are rounded once; quantised parts and F8_E4M3 keep their bits. Included by cuda_* sources only.
 #pragma once
 
 #include <memory>
@@ -26,16 +26,17 @@ class CudaMatrix final : public WeightMatrix {
     int64_t first_row;
     int64_t rows;
     const uint8_t* weights;  // or quants; device memory, aligned to 256 bytes
-    const uint8_t* scales;   // nullptr for bf16
+    const uint8_t* scales;   // nullptr for plain formats
     bool one_scale = false;  // kF8Rows: all are equal
   };
 
   // Packs on the pool's threads and copies piece by piece: beside the matrix itself, at most kStagingBytes of host memory (or
   // one tile of 32 rows, where that is more). Refuses types, sizes and lengths that do not fit, plain types whose columns
-  // are no multiple of 8.
+  // are no multiple of 8, finite weights that `plain` (kBFloat16 or kFloat16, the activations' type) cannot hold.
   static constexpr int64_t kStagingBytes = 16 << 20;
-  static Result<std::unique_ptr<CudaMatrix>> create(std::span<const HostMatrix> parts, ThreadPool& pool,
-                                                    F8Products f8_products = F8Products::kNone);
+  static Result<std::unique_ptr<CudaMatrix>> create(
+      std::span<const HostMatrix> parts, ThreadPool& pool, F8Products f8_products = F8Products::kNone,
+      kernels::cuda::WeightFormat plain = kernels::cuda::WeightFormat::kBFloat16);
 
   // What size_bytes() of a matrix of one part will be; of F8_E4M3 in tiles, which take 3% more than its other layouts.
   static uint64_t bytes_of(WeightType type, int64_t rows, int64_t cols);

@@ -61,7 +61,7 @@ Status take_place(const DeviceConfig& config, int rank, int size, DeviceConfig& 
 
 Result<std::unique_ptr<Backend>> make_backend(const DeviceConfig& config) { return make_rank_backend(config, 0, 1); }
 
-Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, int rank, int size) {
+Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, int rank, int size, DType activation) {
   ASSIGN_OR_RETURN(const bool is_cuda, means_cuda(config));
   DeviceConfig of_rank = config;
   if (size > 1) {
@@ -70,7 +70,7 @@ Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, i
     of_rank.num_threads = std::max(1, of_process / size + (rank < of_process % size ? 1 : 0));
   }
   if (!is_cuda) RETURN_IF_ERROR(take_place(config, rank, size, of_rank));
-  return is_cuda ? make_cuda_backend(of_rank, rank) : make_cpu_backend(of_rank);
+  return is_cuda ? make_cuda_backend(of_rank, rank, activation) : make_cpu_backend(of_rank);
 }
 
 Result<RankMeeting> make_rank_meeting(const DeviceConfig& config, int size, double timeout_s) {

@@ -19,8 +19,10 @@ namespace sextant {
 Result<std::unique_ptr<Backend>> make_backend(const DeviceConfig& config);
 
 // The same for rank `rank` of `size` of this process, on the rank's thread, which it may bind to CPUs. CUDA: device number `rank`.
-// CPU: an equal share of the threads, placed as config.cpu_bind says (numa.h).
-Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, int rank, int size);
+// CPU: an equal share of the threads, placed as config.cpu_bind says (numa.h). `activation` is CUDA's: bfloat16 or float16, others
+// are refused; the CPU's are fp32.
+Result<std::unique_ptr<Backend>> make_rank_backend(const DeviceConfig& config, int rank, int size,
+                                                   DType activation = DType::kBFloat16);
 
 // Makes the communicators of a new group, each on its rank's thread after its backend was made; all ranks call.
 using RankMeeting = std::function<Result<std::unique_ptr<Communicator>>(int rank)>;

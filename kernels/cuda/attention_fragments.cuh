@@ -5,6 +5,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/ptx.h"
+#include "kernels/cuda/tensor_core.h"
 #include "kernels/cuda/warp.h"
 
 namespace sextant::kernels::cuda {
@@ -15,13 +16,6 @@ inline constexpr int kTileStride = kDim + 8;
 
 // Two blocks on a multiprocessor of compute capability 8.0: 164 KB, of which each block takes 1 KB beside its own.
 constexpr bool fits_twice(size_t shared_bytes) { return 2 * (shared_bytes + 1024) <= 164 * 1024; }
-
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bf16) {
-  mma_m16n8k16_bf16(d, a, b);
-}
-__device__ __forceinline__ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], fp16) {
-  mma_m16n8k16_f16(d, a, b);
-}
 
 template <typename T>
 __device__ __forceinline__ uint32_t pack(float low, float high);
@@ -63,8 +57,8 @@ __device__ __forceinline__ void mma_pair(float (&first)[4], float (&second)[4], 
                                          const uint32_t (&b)[4]) {
   const uint32_t low[2] = {b[0], b[1]};
   const uint32_t high[2] = {b[2], b[3]};
-  mma(first, a, low, T{});
-  mma(second, a, high, T{});
+  mma_m16n8k16<T>(first, a, low);
+  mma_m16n8k16<T>(second, a, high);
 }
 
 // A warp begins the copy of kRows keys or values from position `first` on, all of one block, to `to`. `from` is the

@@ -13,8 +13,9 @@ constexpr int kThreads = 128;
 // Columns 8 i .. 8 i + 7 of a row.
 template <WeightFormat kFormat>
 __device__ __forceinline__ void read_8(const EmbedArgs& args, int64_t row, int64_t i, float (&values)[8]) {
-  if constexpr (kFormat == WeightFormat::kBFloat16) {
-    unpack_8_bf16(static_cast<const uint4*>(args.weights)[row * (args.cols / 8) + i], values);
+  if constexpr (kIsPlain<kFormat>) {
+    using Weight = std::conditional_t<kFormat == WeightFormat::kFloat16, fp16, bf16>;
+    unpack_8<Weight>(static_cast<const uint4*>(args.weights)[row * (args.cols / 8) + i], values);
   } else if constexpr (kIsF8RowMajor<kFormat>) {
     const uint2 q = static_cast<const uint2*>(args.weights)[row * (args.cols / 8) + i];
     unpack_8_e4m3(q.x, q.y, values);
@@ -80,6 +81,7 @@ int embed(const EmbedArgs& args, Stream stream) {
       .grid = dim3(static_cast<unsigned>(args.num_tokens)), .block = dim3(kThreads), .overlaps_previous = true};
   switch (args.format) {
     case WeightFormat::kBFloat16: return launch(shape, stream, embed_kernel<WeightFormat::kBFloat16>, args);
+    case WeightFormat::kFloat16: return launch(shape, stream, embed_kernel<WeightFormat::kFloat16>, args);
     case WeightFormat::kQ8_0: return launch(shape, stream, embed_kernel<WeightFormat::kQ8_0>, args);
     case WeightFormat::kQ4_0: return launch(shape, stream, embed_kernel<WeightFormat::kQ4_0>, args);
     case WeightFormat::kQ4_1: return launch(shape, stream, embed_kernel<WeightFormat::kQ4_1>, args);

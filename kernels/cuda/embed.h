@@ -17,7 +17,7 @@ namespace sextant::kernels::cuda {
 struct EmbedArgs {
   WeightFormat format;
   const void* weights;  // or quants
-  const void* scales;   // null for kBFloat16
+  const void* scales;   // null for plain formats
   int64_t first_row;    // the id of the first row of `weights`
   int64_t rows;
   int64_t cols;

@@ -4,6 +4,7 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.h"
 #include "kernels/cuda/shared_memory.h"
+#include "kernels/cuda/tensor_core.h"
 #include "kernels/cuda/weight_tile.h"
 
 namespace sextant::kernels::cuda {
@@ -14,8 +15,10 @@ constexpr int kGroupedTokenTiles = 8;  // blocks of this many runs of tokens fol
 constexpr int64_t kFillingBlocks = 128;
 
 // The shape of a block: kTokens8 x 8 tokens, 32 kWarpsN rows, kStageBlocks blocks of 32 columns in each of kStages stages.
-template <WeightFormat kFormatOf, int kTokens8Of, int kWarpsNOf, int kWarpsKOf, int kStageBlocksOf, int kStagesOf>
+template <WeightFormat kFormatOf, typename XOf, int kTokens8Of, int kWarpsNOf, int kWarpsKOf, int kStageBlocksOf,
+          int kStagesOf>
 struct Shape {
+  using X = XOf;  // activations
   static constexpr WeightFormat kFormat = kFormatOf;
   static constexpr int kTokens8 = kTokens8Of, kTokens = 8 * kTokens8Of;
   static constexpr int kWarpsN = kWarpsNOf, kWarpsK = kWarpsKOf, kThreads = 32 * kWarpsNOf * kWarpsKOf;
@@ -91,8 +94,8 @@ struct StageLoader {
     const int first = static_cast<int>(threadIdx.x) / S::kXVectors;
     const int v = swizzled(first, static_cast<int>(threadIdx.x) % S::kXVectors);  // its own inverse
     const bool in_row = first_block + v / 4 < num_blocks;
-    const bf16* from =
-        static_cast<const bf16*>(args.x) + (first_token + first) * args.x_stride + first_block * kTileCols + v * 8;
+    const auto* from = static_cast<const typename S::X*>(args.x) + (first_token + first) * args.x_stride +
+                       first_block * kTileCols + v * 8;
     uint8_t* to = stage + threadIdx.x * 16;
     SEXTANT_ROLLED
     for (int t = first; t < S::kTokens; t += kRowsPerPass) {
@@ -133,7 +136,8 @@ __device__ __forceinline__ void multiply_block(const uint8_t* stage, int warp_n,
     SEXTANT_UNROLL
     for (int s = 0; s < 2; ++s) {
       SEXTANT_UNROLL
-      for (int r = 0; r < 4; ++r) a[half][s][r] = quants.to_bf16_pair(2 * half + r % 2, 2 * s + r / 2);
+      for (int r = 0; r < 4; ++r)
+        a[half][s][r] = quants.template to_pair<typename S::X>(2 * half + r % 2, 2 * s + r / 2);
     }
   }
   SEXTANT_UNROLL
@@ -151,8 +155,8 @@ __device__ __forceinline__ void multiply_block(const uint8_t* stage, int warp_n,
     SEXTANT_UNROLL
     for (int half = 0; half < 2; ++half) {
       float s[4] = {};
-      mma_m16n8k16_bf16(s, a[half][0], b[0]);
-      mma_m16n8k16_bf16(s, a[half][1], b[1]);
+      mma_m16n8k16<typename S::X>(s, a[half][0], b[0]);
+      mma_m16n8k16<typename S::X>(s, a[half][1], b[1]);
       SEXTANT_UNROLL
       for (int i = 0; i < 4; ++i) {
         float& sum = sums[half][tokens][i];
@@ -238,13 +242,14 @@ __global__ void __launch_bounds__(S::kThreads, S::kTokens == 64 ? 2 : 3)
     if (args.out_type == ElementType::kFloat32) {
       static_cast<float*>(args.out)[token * args.out_stride + row] = sum;
     } else {
-      static_cast<bf16*>(args.out)[token * args.out_stride + row] = from_float<bf16>(sum);
+      static_cast<typename S::X*>(args.out)[token * args.out_stride + row] = from_float<typename S::X>(sum);
     }
   }
 }
 
 // sums[b, t] = the sum of token t's 32 columns of block b, in order; 0 for t past the last token. One thread each.
 constexpr int kSumThreads = 128;
+template <typename T>
 __global__ void __launch_bounds__(kSumThreads) block_sums_kernel(GemmWeightOnlyArgs args) {
   grid_dependency_wait();
   grid_dependency_launch();
@@ -254,12 +259,11 @@ __global__ void __launch_bounds__(kSumThreads) block_sums_kernel(GemmWeightOnlyA
   if (t >= stride) return;
   float sum = 0;
   if (t < args.num_tokens) {
-    const uint4* x =
-        reinterpret_cast<const uint4*>(static_cast<const bf16*>(args.x) + t * args.x_stride + b * kTileCols);
+    const uint4* x = reinterpret_cast<const uint4*>(static_cast<const T*>(args.x) + t * args.x_stride + b * kTileCols);
     SEXTANT_UNROLL
     for (int v = 0; v < 4; ++v) {
       float values[8];
-      unpack_8_bf16(x[v], values);
+      unpack_8<T>(x[v], values);
       SEXTANT_UNROLL
       for (int k = 0; k < 8; ++k) sum += values[k];
     }
@@ -285,23 +289,35 @@ int launch_shape(const GemmWeightOnlyArgs& args, Stream stream) {
   return launch(shape, stream, gemm_weight_only_kernel<S>, args);
 }
 
-template <WeightFormat kFormat>
+template <WeightFormat kFormat, typename T>
 int launch_format(const GemmWeightOnlyArgs& args, Stream stream) {
   if (kFormat == WeightFormat::kQ4_1) {
     const int64_t sums = padded_tokens(args.num_tokens) * (args.cols / kTileCols);
     const LaunchShape shape{.grid = dim3(static_cast<unsigned>((sums + kSumThreads - 1) / kSumThreads)),
                             .block = dim3(kSumThreads),
                             .overlaps_previous = true};
-    const cudaError_t error = launch(shape, stream, block_sums_kernel, args);
+    const cudaError_t error = launch(shape, stream, block_sums_kernel<T>, args);
     if (error != cudaSuccess) return error;
   }
-  if (args.num_tokens <= 8) return launch_shape<Shape<kFormat, 1, 1, 8, 8, 4>>(args, stream);
-  if (args.num_tokens <= 16) return launch_shape<Shape<kFormat, 2, 1, 8, 8, 4>>(args, stream);
-  if (args.num_tokens <= 32) return launch_shape<Shape<kFormat, 4, 2, 2, 4, 4>>(args, stream);
+  if (args.num_tokens <= 8) return launch_shape<Shape<kFormat, T, 1, 1, 8, 8, 4>>(args, stream);
+  if (args.num_tokens <= 16) return launch_shape<Shape<kFormat, T, 2, 1, 8, 8, 4>>(args, stream);
+  if (args.num_tokens <= 32) return launch_shape<Shape<kFormat, T, 4, 2, 2, 4, 4>>(args, stream);
   if ((args.rows + 127) / 128 * ((args.num_tokens + 63) / 64) < kFillingBlocks) {
-    return launch_shape<Shape<kFormat, 8, 2, 2, 4, 3>>(args, stream);
+    return launch_shape<Shape<kFormat, T, 8, 2, 2, 4, 3>>(args, stream);
   }
-  return launch_shape<Shape<kFormat, 8, 4, 1, 4, 3>>(args, stream);
+  return launch_shape<Shape<kFormat, T, 8, 4, 1, 4, 3>>(args, stream);
+}
+
+// Of x_type T.
+template <typename T>
+int launch_type(const GemmWeightOnlyArgs& args, Stream stream) {
+  switch (args.format) {
+    case WeightFormat::kQ8_0: return launch_format<WeightFormat::kQ8_0, T>(args, stream);
+    case WeightFormat::kQ4_0: return launch_format<WeightFormat::kQ4_0, T>(args, stream);
+    case WeightFormat::kQ4_1: return launch_format<WeightFormat::kQ4_1, T>(args, stream);
+    case WeightFormat::kF8Tiles: return launch_format<WeightFormat::kF8Tiles, T>(args, stream);
+    default: return cudaErrorInvalidValue;  // cuBLASLt's
+  }
 }
 
 }  // namespace
@@ -312,19 +328,11 @@ int gemm_weight_only(const GemmWeightOnlyArgs& args, Stream stream) {
   if (args.num_tokens < 0 || args.rows < 1 || args.rows > 0x7fffffff || args.cols < 1 || args.cols > kMaxCols ||
       args.cols % kTileCols != 0 || args.x_stride % 8 != 0 || args.out_stride < args.rows || !is_aligned(args.x) ||
       !is_aligned(args.quants) || !is_aligned(args.scales) || !is_aligned(args.workspace) ||
-      (args.workspace == nullptr && args.format == WeightFormat::kQ4_1) || args.out_type == ElementType::kFloat16) {
+      (args.workspace == nullptr && args.format == WeightFormat::kQ4_1) ||
+      !takes_types(args.format, args.x_type, args.out_type)) {
     return cudaErrorInvalidValue;
   }
-  switch (args.format) {
-    case WeightFormat::kBFloat16:
-    case WeightFormat::kF8Rows:
-    case WeightFormat::kF8Blocks: return cudaErrorInvalidValue;  // cuBLASLt's
-    case WeightFormat::kQ8_0: return launch_format<WeightFormat::kQ8_0>(args, stream);
-    case WeightFormat::kQ4_0: return launch_format<WeightFormat::kQ4_0>(args, stream);
-    case WeightFormat::kQ4_1: return launch_format<WeightFormat::kQ4_1>(args, stream);
-    case WeightFormat::kF8Tiles: return launch_format<WeightFormat::kF8Tiles>(args, stream);
-  }
-  return cudaErrorInvalidValue;
+  return args.x_type == ElementType::kBFloat16 ? launch_type<bf16>(args, stream) : launch_type<fp16>(args, stream);
 }
 
 }  // namespace sextant::kernels::cuda

@@ -1,14 +1,14 @@
-// Matrix product of bf16 activations with block-quantised weights (W4A16, W8A16) on tensor cores:
+// Matrix product of bf16 or fp16 activations with block-quantised weights (W4A16, W8A16) on tensor cores:
 // out[t, n] = sum over k of x[t, k] w[n, k].
 //
-// x [T, K] bf16, row stride a multiple of 8, 16-byte aligned. w in weight_layout.h's kQ8_0, kQ4_0, kQ4_1 or
-// kF8Tiles, planes 16-byte aligned, K a
-// multiple of 32. out [T, N] bf16 or fp32, row stride out_stride >= N, aligned to its element; overlaps nothing. Any T, any N
+// x [T, K] of x_type, bf16 or fp16, row stride a multiple of 8, 16-byte aligned. w in weight_layout.h's kQ8_0, kQ4_0, kQ4_1 or
+// kF8Tiles, planes 16-byte aligned, K a multiple of 32. out [T, N] fp32 or of x's type (fp16: infinity beyond 65504), row stride
+// out_stride >= N, aligned to its element; overlaps nothing. Any T, any N
 // below 2^31, K <= 2^20. workspace: gemm_weight_only_workspace_bytes (none but for kQ4_1), 16-byte aligned, of no other use
 // while the stream runs this. Dynamic shared memory up to 100 KB, opted into at each launch.
 //
-// The weights are mma.m16n8k16's left side (their rows are M), 8 tokens its right side; quants become bf16 numbers in
-// registers, exactly, two or three instructions a pair. One block computes 32 kWarpsN rows x up to 64 tokens; a warp 32 rows x
+// The weights are mma.m16n8k16's left side (their rows are M), 8 tokens its right side; quants become numbers of x's type
+// in registers, exactly, two or three instructions a pair. One block computes 32 kWarpsN rows x up to 64 tokens; a warp 32 rows x
 // all tokens of the block, the kWarpsK warps of the same rows sharing K block by block (few tokens: 1 x 8 warps, so that small N
 // fill the device; 64: 4 x 1, or 2 x 2 where 4 x 1 would be fewer than 128 blocks). Weights, scales and x come through a ring
 // of 3 or 4 stages of 128 or 256 columns in shared memory by cp.async; weights of the first ones before the kernel waits for
@@ -38,10 +38,11 @@ struct GemmWeightOnlyArgs {
   int64_t cols;  // K
   const void* x;
   int64_t x_stride;  // elements
+  ElementType x_type;
   int32_t num_tokens;
   void* out;
   int64_t out_stride;    // elements
-  ElementType out_type;  // kBFloat16 or kFloat32
+  ElementType out_type;  // x_type or kFloat32
   void* workspace;
 };
 int gemm_weight_only(const GemmWeightOnlyArgs& args, Stream stream);

@@ -11,16 +11,17 @@ namespace {
 
 constexpr int64_t kMaxCols = int64_t{1} << 20;
 
+template <typename T>
 __device__ __forceinline__ void store_output(const GemvArgs& args, int token, int64_t row, float value) {
   const int64_t at = token * args.out_stride + row;
   if (args.out_type == ElementType::kFloat32) {
     static_cast<float*>(args.out)[at] = value;
   } else {
-    static_cast<bf16*>(args.out)[at] = from_float<bf16>(value);
+    static_cast<T*>(args.out)[at] = from_float<T>(value);
   }
 }
 
-// --- bf16 -------------------------------------------------------------------------------------------------------------
+// --- bf16, fp16 -------------------------------------------------------------------------------------------------------
 
 constexpr int kPlainWarps = 4;
 constexpr int kRowsPerGroup = 2;
@@ -43,7 +44,7 @@ struct PlainBatch {
   }
 };
 
-template <int kLanes, int kTokens>
+template <typename T, int kLanes, int kTokens>
 __global__ void __launch_bounds__(kPlainWarps * 32) gemv_plain_kernel(GemvArgs args) {
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int64_t group = (int64_t{blockIdx.x} * kPlainWarps * 32 + threadIdx.x) / kLanes;
@@ -67,13 +68,13 @@ __global__ void __launch_bounds__(kPlainWarps * 32) gemv_plain_kernel(GemvArgs a
       const int v = first + u * kLanes;
       float w[kRowsPerGroup][8];
       SEXTANT_UNROLL
-      for (int r = 0; r < kRowsPerGroup; ++r) unpack_8_bf16(batch.w[u][r], w[r]);
+      for (int r = 0; r < kRowsPerGroup; ++r) unpack_8<T>(batch.w[u][r], w[r]);
       SEXTANT_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         // Zeros times zeros past the end: a branch would keep the loads of one vector behind the sums of the one before.
-        const bf16* from = static_cast<const bf16*>(args.x) + t * args.x_stride + v * 8;
+        const T* from = static_cast<const T*>(args.x) + t * args.x_stride + v * 8;
         float x[8];
-        unpack_8_bf16(v < num_vectors ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0), x);
+        unpack_8<T>(v < num_vectors ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0), x);
         SEXTANT_UNROLL
         for (int r = 0; r < kRowsPerGroup; ++r) {
           SEXTANT_UNROLL
@@ -94,7 +95,7 @@ __global__ void __launch_bounds__(kPlainWarps * 32) gemv_plain_kernel(GemvArgs a
     float sum = (second ? sums[t][1] : sums[t][0]) + __shfl_xor_sync(kFullWarp, second ? sums[t][0] : sums[t][1], 1);
     SEXTANT_UNROLL
     for (int distance = 2; distance < kLanes; distance *= 2) sum += __shfl_xor_sync(kFullWarp, sum, distance);
-    if (lane < kRowsPerGroup && first_row + lane < args.rows) store_output(args, t, first_row + lane, sum);
+    if (lane < kRowsPerGroup && first_row + lane < args.rows) store_output<T>(args, t, first_row + lane, sum);
   }
 }
 
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kPlainWarps * 32) gemv_plain_kernel(GemvArgs a
 
 constexpr int kF8Vector = 16;  // weights of a load
 
-template <WeightFormat kFormat, int kTokens>
+template <WeightFormat kFormat, typename T, int kTokens>
 __global__ void __launch_bounds__(kPlainWarps * 32) gemv_f8_kernel(GemvArgs args) {
   constexpr bool kBlocks = kFormat == WeightFormat::kF8Blocks;
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -138,9 +139,9 @@ __global__ void __launch_bounds__(kPlainWarps * 32) gemv_f8_kernel(GemvArgs args
         }
         SEXTANT_UNROLL
         for (int t = 0; t < kTokens; ++t) {
-          const bf16* from = static_cast<const bf16*>(args.x) + t * args.x_stride + v * kF8Vector + half * 8;
+          const T* from = static_cast<const T*>(args.x) + t * args.x_stride + v * kF8Vector + half * 8;
           float x[8];
-          unpack_8_bf16(v < num_vectors ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0), x);
+          unpack_8<T>(v < num_vectors ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0), x);
           SEXTANT_UNROLL
           for (int r = 0; r < kRowsPerGroup; ++r) {
             float& sum = kBlocks ? of_block[t][r] : sums[t][r];
@@ -170,7 +171,7 @@ __global__ void __launch_bounds__(kPlainWarps * 32) gemv_f8_kernel(GemvArgs args
     SEXTANT_UNROLL
     for (int distance = 2; distance < 32; distance *= 2) sum += __shfl_xor_sync(kFullWarp, sum, distance);
     if (lane < kRowsPerGroup && first_row + lane < args.rows) {
-      store_output(args, t, first_row + lane, kBlocks ? sum : sum * (second ? scales[1] : scales[0])[0]);
+      store_output<T>(args, t, first_row + lane, kBlocks ? sum : sum * (second ? scales[1] : scales[0])[0]);
     }
   }
 }
@@ -200,7 +201,7 @@ struct TileBatch {
   }
 };
 
-template <WeightFormat kFormat, int kTokens>
+template <WeightFormat kFormat, typename T, int kTokens>
 __global__ void __launch_bounds__(kMaxTileWarps * 32, 3 - kTokens) gemv_tile_kernel(GemvArgs args) {
   using Tile = LaneTile<kFormat>;
   using Batch = TileBatch<kFormat>;
@@ -227,8 +228,8 @@ __global__ void __launch_bounds__(kMaxTileWarps * 32, 3 - kTokens) gemv_tile_ker
       float x[kTokens][8], total[kTokens], offset[kTokens];
       SEXTANT_UNROLL
       for (int t = 0; t < kTokens; ++t) {
-        const bf16* from = static_cast<const bf16*>(args.x) + t * args.x_stride + b * kTileCols + member * 8;
-        unpack_8_bf16(*reinterpret_cast<const uint4*>(from), x[t]);
+        const T* from = static_cast<const T*>(args.x) + t * args.x_stride + b * kTileCols + member * 8;
+        unpack_8<T>(*reinterpret_cast<const uint4*>(from), x[t]);
         total[t] = 0;
         offset[t] = 0;
         SEXTANT_UNROLL
@@ -272,46 +273,72 @@ __global__ void __launch_bounds__(kMaxTileWarps * 32, 3 - kTokens) gemv_tile_ker
     const int64_t row = int64_t{blockIdx.x} * kTileRows + lane;
     float sum = of_warp[0][t][lane];
     for (int w = 1; w < num_warps; ++w) sum += of_warp[w][t][lane];
-    if (row < args.rows) store_output(args, t, row, sum);
+    if (row < args.rows) store_output<T>(args, t, row, sum);
   }
 }
 
 // --- launches ---------------------------------------------------------------------------------------------------------
 
-template <int kTokens>
+template <typename T, int kTokens>
 int launch_plain(const GemvArgs& args, Stream stream) {
   const int lanes = args.cols >= 1024 ? 32 : 8;
   const int64_t rows_per_block = kPlainWarps * 32 / lanes * kRowsPerGroup;
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>((args.rows + rows_per_block - 1) / rows_per_block)),
                           .block = dim3(kPlainWarps * 32),
                           .overlaps_previous = true};
-  return lanes == 32 ? launch(shape, stream, gemv_plain_kernel<32, kTokens>, args)
-                     : launch(shape, stream, gemv_plain_kernel<8, kTokens>, args);
+  return lanes == 32 ? launch(shape, stream, gemv_plain_kernel<T, 32, kTokens>, args)
+                     : launch(shape, stream, gemv_plain_kernel<T, 8, kTokens>, args);
 }
 
-template <WeightFormat kFormat>
+template <WeightFormat kFormat, typename T>
 int launch_f8(const GemvArgs& args, Stream stream) {
   constexpr int64_t kRowsPerBlock = kPlainWarps * kRowsPerGroup;
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>((args.rows + kRowsPerBlock - 1) / kRowsPerBlock)),
                           .block = dim3(kPlainWarps * 32),
                           .overlaps_previous = true};
   switch (args.num_tokens) {
-    case 1: return launch(shape, stream, gemv_f8_kernel<kFormat, 1>, args);
-    case 2: return launch(shape, stream, gemv_f8_kernel<kFormat, 2>, args);
-    case 3: return launch(shape, stream, gemv_f8_kernel<kFormat, 3>, args);
-    default: return launch(shape, stream, gemv_f8_kernel<kFormat, 4>, args);
+    case 1: return launch(shape, stream, gemv_f8_kernel<kFormat, T, 1>, args);
+    case 2: return launch(shape, stream, gemv_f8_kernel<kFormat, T, 2>, args);
+    case 3: return launch(shape, stream, gemv_f8_kernel<kFormat, T, 3>, args);
+    default: return launch(shape, stream, gemv_f8_kernel<kFormat, T, 4>, args);
   }
 }
 
-template <WeightFormat kFormat>
+template <WeightFormat kFormat, typename T>
 int launch_tiles(const GemvArgs& args, Stream stream) {
   const int64_t wanted = args.cols / kTileCols / 8;
   const auto warps = static_cast<unsigned>(wanted < 1 ? 1 : wanted > kMaxTileWarps ? kMaxTileWarps : wanted);
   const LaunchShape shape{.grid = dim3(static_cast<unsigned>(num_row_tiles(args.rows))),
                           .block = dim3(warps * 32),
                           .overlaps_previous = true};
-  return args.num_tokens == 1 ? launch(shape, stream, gemv_tile_kernel<kFormat, 1>, args)
-                              : launch(shape, stream, gemv_tile_kernel<kFormat, 2>, args);
+  return args.num_tokens == 1 ? launch(shape, stream, gemv_tile_kernel<kFormat, T, 1>, args)
+                              : launch(shape, stream, gemv_tile_kernel<kFormat, T, 2>, args);
+}
+
+template <typename T>
+int launch_plain(const GemvArgs& args, Stream stream) {
+  switch (args.num_tokens) {
+    case 1: return launch_plain<T, 1>(args, stream);
+    case 2: return launch_plain<T, 2>(args, stream);
+    case 3: return launch_plain<T, 3>(args, stream);
+    default: return launch_plain<T, 4>(args, stream);
+  }
+}
+
+// Of x_type T.
+template <typename T>
+int launch_format(const GemvArgs& args, Stream stream) {
+  switch (args.format) {
+    case WeightFormat::kBFloat16:
+    case WeightFormat::kFloat16: return launch_plain<T>(args, stream);
+    case WeightFormat::kQ8_0: return launch_tiles<WeightFormat::kQ8_0, T>(args, stream);
+    case WeightFormat::kQ4_0: return launch_tiles<WeightFormat::kQ4_0, T>(args, stream);
+    case WeightFormat::kQ4_1: return launch_tiles<WeightFormat::kQ4_1, T>(args, stream);
+    case WeightFormat::kF8Tiles: return launch_tiles<WeightFormat::kF8Tiles, T>(args, stream);
+    case WeightFormat::kF8Rows: return launch_f8<WeightFormat::kF8Rows, T>(args, stream);
+    case WeightFormat::kF8Blocks: return launch_f8<WeightFormat::kF8Blocks, T>(args, stream);
+  }
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace
@@ -323,25 +350,10 @@ int gemv(const GemvArgs& args, Stream stream) {
       args.rows > 0x7fffffff || args.cols < 1 || args.cols > kMaxCols ||
       args.cols % column_multiple(args.format) != 0 || args.x_stride % 8 != 0 || args.out_stride < args.rows ||
       !is_aligned(args.x) || !is_aligned(args.weights) || !is_aligned(args.scales) ||
-      args.out_type == ElementType::kFloat16) {
+      !takes_types(args.format, args.x_type, args.out_type)) {
     return cudaErrorInvalidValue;
   }
-  switch (args.format) {
-    case WeightFormat::kBFloat16:
-      switch (args.num_tokens) {
-        case 1: return launch_plain<1>(args, stream);
-        case 2: return launch_plain<2>(args, stream);
-        case 3: return launch_plain<3>(args, stream);
-        default: return launch_plain<4>(args, stream);
-      }
-    case WeightFormat::kQ8_0: return launch_tiles<WeightFormat::kQ8_0>(args, stream);
-    case WeightFormat::kQ4_0: return launch_tiles<WeightFormat::kQ4_0>(args, stream);
-    case WeightFormat::kQ4_1: return launch_tiles<WeightFormat::kQ4_1>(args, stream);
-    case WeightFormat::kF8Tiles: return launch_tiles<WeightFormat::kF8Tiles>(args, stream);
-    case WeightFormat::kF8Rows: return launch_f8<WeightFormat::kF8Rows>(args, stream);
-    case WeightFormat::kF8Blocks: return launch_f8<WeightFormat::kF8Blocks>(args, stream);
-  }
-  return cudaErrorInvalidValue;
+  return args.x_type == ElementType::kBFloat16 ? launch_format<bf16>(args, stream) : launch_format<fp16>(args, stream);
 }
 
 }  // namespace sextant::kernels::cuda

@@ -57,6 +57,20 @@ uint16_t round_to_bf16(float x) {
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+uint16_t round_to_f16(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x);
+  const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+  uint32_t half = 0x7c00u;        // from 65520 on, and infinity
+  if (magnitude > 0x7f800000u) {  // NaN
+    half = 0x7e00u;
+  } else if (magnitude < 0x38800000u) {  // below 2^-14: a sum with 1/2 rounds to the subnormals' unit, 2^-24
+    half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - std::bit_cast<uint32_t>(0.5f);
+  } else if (magnitude < 0x47800000u) {  // a carry out of 65504's significand is infinity
+    half = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - (112u << 23)) >> 13;
+  }
+  return static_cast<uint16_t>(sign | half);
+}
+
 float f32_of_f16(uint16_t h) {
   const uint32_t sign = (h & 0x8000u) << 16, magnitude = h & 0x7fffu;
   if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
@@ -66,16 +80,16 @@ float f32_of_f16(uint16_t h) {
 
 }  // namespace
 
-WeightFormat weight_format_of(PanelType type) {
+WeightFormat weight_format_of(PanelType type, WeightFormat plain) {
   switch (type) {
     case PanelType::kF32:
     case PanelType::kF16:
-    case PanelType::kBF16: return WeightFormat::kBFloat16;
+    case PanelType::kBF16: return plain;
     case PanelType::kQ8_0: return WeightFormat::kQ8_0;
     case PanelType::kQ4_0: return WeightFormat::kQ4_0;
     case PanelType::kQ4_1: return WeightFormat::kQ4_1;
   }
-  return WeightFormat::kBFloat16;
+  return plain;
 }
 
 void pack_row_tile(PanelType type, const uint8_t* const rows[kTileRows], int64_t cols, uint8_t* quants,
@@ -120,22 +134,28 @@ bool pack_f8_row_tile(const F8Row rows[kTileRows], int64_t cols, uint8_t* quants
   return !has_nan;
 }
 
-void pack_plain_row(PanelType type, const uint8_t* row, int64_t cols, uint16_t* out) {
-  if (type == PanelType::kBF16) {
+bool pack_plain_row(PanelType type, WeightFormat to, const uint8_t* row, int64_t cols, uint16_t* out) {
+  const bool to_f16 = to == WeightFormat::kFloat16;
+  if (type == (to_f16 ? PanelType::kF16 : PanelType::kBF16)) {
     std::memcpy(out, row, static_cast<size_t>(cols) * 2);
-    return;
+    return true;
   }
+  bool overflows = false;
   for (int64_t k = 0; k < cols; ++k) {
     float x;
     if (type == PanelType::kF32) {
       std::memcpy(&x, row + k * 4, 4);
     } else {
-      uint16_t h;
-      std::memcpy(&h, row + k * 2, 2);
-      x = f32_of_f16(h);
+      uint16_t half;
+      std::memcpy(&half, row + k * 2, 2);
+      x = type == PanelType::kF16 ? f32_of_f16(half) : std::bit_cast<float>(static_cast<uint32_t>(half) << 16);
     }
-    out[k] = round_to_bf16(x);
+    out[k] = to_f16 ? round_to_f16(x) : round_to_bf16(x);
+    const uint16_t infinity = to_f16 ? 0x7c00 : 0x7f80;
+    const bool was_infinite = (std::bit_cast<uint32_t>(x) & 0x7fffffffu) == 0x7f800000u;
+    overflows = overflows || ((out[k] & 0x7fffu) == infinity && !was_infinite);
   }
+  return !overflows;
 }
 
 }  // namespace sextant::kernels::cuda

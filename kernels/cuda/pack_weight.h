@@ -8,8 +8,8 @@
 
 namespace sextant::kernels::cuda {
 
-// The format that a file's type is kept in.
-WeightFormat weight_format_of(PanelType type);
+// The format that a file's type is kept in; `plain`, kBFloat16 or kFloat16, is what plain types become.
+WeightFormat weight_format_of(PanelType type, WeightFormat plain = WeightFormat::kBFloat16);
 
 // Packs one row tile of a quantised type: rows[i] is row i of the tile in the file's encoding, any alignment; nullptr is a row
 // of zeros. `quants` takes cols / 32 tiles of quant_tile_bytes, `scales` as many of scale_tile_bytes. Nothing overlaps.
@@ -28,7 +28,8 @@ struct F8Row {
 // which the kernels do not know.
 [[nodiscard]] bool pack_f8_row_tile(const F8Row rows[kTileRows], int64_t cols, uint8_t* quants, uint8_t* scales);
 
-// out[0..cols) = a row of F32, F16 or BF16 as bf16, rounded once to nearest even (fp32's and fp16's NaN stay NaN).
-void pack_plain_row(PanelType type, const uint8_t* row, int64_t cols, uint16_t* out);
+// out[0..cols) = a row of F32, F16 or BF16 in the plain format `to`, rounded once to nearest even (NaN stays NaN). False when a
+// finite number became infinity: fp16 ends at 65504.
+[[nodiscard]] bool pack_plain_row(PanelType type, WeightFormat to, const uint8_t* row, int64_t cols, uint16_t* out);
 
 }  // namespace sextant::kernels::cuda

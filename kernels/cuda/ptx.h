@@ -37,6 +37,13 @@ __device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t 
   return d;
 }
 
+// The same on two fp16 each; subnormal numbers are kept.
+__device__ __forceinline__ uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;\n" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
 // Loads 8x8 matrices of 16-bit elements from shared memory, whole warp. Matrix i's row r is at the address that lane 8 i + r
 // gives (x2: lanes 0..15), 16-byte aligned. Lane l gets of matrix i row l / 4, elements 2 (l % 4) + {0, 1}; with _trans
 // column l / 4 instead.

@@ -1,6 +1,6 @@
-// Rows of bf16 activations to e4m3 and the scales that make them it: x[t, k] ~ out[t, k] * scale of (t, k).
+// Rows of bf16 or fp16 activations to e4m3 and the scales that make them it: x[t, k] ~ out[t, k] * scale of (t, k).
 //
-// x [T, K] bf16, row stride x_stride a multiple of 8, 16-byte aligned. out [T, K] e4m3, packed, 16-byte aligned. K a multiple of 16,
+// x [T, K] of x_type, bf16 or fp16, row stride x_stride a multiple of 8, 16-byte aligned. out [T, K] e4m3, packed, 16-byte aligned. K a multiple of 16,
 // K <= 2^20, T < 2^31. Nothing overlaps. Where the largest magnitude of those that share a scale is a, the scale is a / 448 (1
 // where a = 0), and out = x * (448 / a) rounded to nearest even; both quotients rounded to fp32. Hence every |out| <= 448, and
 //   |x - out * scale| <= (2^-4 + 2^-22) |x| + 2^-10 scale   (four bits of significand; half of the least subnormal number).
@@ -25,6 +25,7 @@ struct QuantizeF8Args {
   F8Scaling scaling;
   const void* x;
   int64_t x_stride;  // elements
+  ElementType x_type;
   int32_t num_tokens;
   int64_t cols;  // K
   void* out;

@@ -1,6 +1,7 @@
 // The layout in which CUDA kernels read a weight matrix [N, K]; made once at load by pack_weight.h. No CUDA header.
 //
-// kBFloat16    row-major [N, K], K a multiple of 8: what cuBLASLt and the GEMV both read. F32 and F16 files round once.
+// kBFloat16, kFloat16   row-major [N, K], K a multiple of 8: what cuBLASLt and the GEMV both read, in the type of the activations.
+//              Files of another plain type round once.
 // kQ8_0, kQ4_0, kQ4_1   the file's bits (kernels/panel.h), K a multiple of 32, in two planes:
 //   quants  [ceil(N / 32)][K / 32] tiles of 32 rows x 32 columns, 1024 bytes (kQ8_0) or 512
 //   scales  [ceil(N / 32)][K / 32][group 8][4] of fp16 d (64 bytes), kQ4_1: of fp16 pairs d, m (128 bytes)
@@ -26,15 +27,18 @@
 
 namespace sextant::kernels::cuda {
 
-enum class WeightFormat : uint8_t { kBFloat16, kQ8_0, kQ4_0, kQ4_1, kF8Tiles, kF8Rows, kF8Blocks };
+enum class WeightFormat : uint8_t { kBFloat16, kFloat16, kQ8_0, kQ4_0, kQ4_1, kF8Tiles, kF8Rows, kF8Blocks };
 
 inline constexpr int kTileRows = 32;
 inline constexpr int kTileCols = 32;
 
+constexpr bool is_plain(WeightFormat format) {
+  return format == WeightFormat::kBFloat16 || format == WeightFormat::kFloat16;
+}
 constexpr bool is_f8_row_major(WeightFormat format) {
   return format == WeightFormat::kF8Rows || format == WeightFormat::kF8Blocks;
 }
-constexpr bool is_tiled(WeightFormat format) { return format != WeightFormat::kBFloat16 && !is_f8_row_major(format); }
+constexpr bool is_tiled(WeightFormat format) { return !is_plain(format) && !is_f8_row_major(format); }
 // K is a multiple of this.
 constexpr int64_t column_multiple(WeightFormat format) {
   return is_tiled(format) ? kTileCols : is_f8_row_major(format) ? 16 : 8;

@@ -1,17 +1,31 @@
-// What one lane does with the words of a tile of quantised weights (weight_layout.h): to fp32 for scalar code, to bf16 pairs for
-// tensor cores. Both are exact; scales are applied to sums by the caller.
+// What one lane does with the words of a tile of quantised weights (weight_layout.h): to fp32 for scalar code, to pairs of the
+// activations' 16-bit type for tensor cores. All are exact; scales are applied to sums by the caller.
 #pragma once
+
+#include <type_traits>
 
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/ptx.h"
+#include "kernels/cuda/types.h"
 #include "kernels/cuda/weight_layout.h"
 
 namespace sextant::kernels::cuda {
 
+// Host side: whether a product takes these. Activations of 16 bits, plain weights in their type; sums go out in it or in fp32.
+inline bool takes_types(WeightFormat format, ElementType x, ElementType out) {
+  if (x != ElementType::kBFloat16 && x != ElementType::kFloat16) return false;
+  if (is_plain(format) && (format == WeightFormat::kFloat16) != (x == ElementType::kFloat16)) return false;
+  return out == x || out == ElementType::kFloat32;
+}
+
 // Two bf16 of a register, the first in the low half.
 __device__ __forceinline__ float low_bf16(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high_bf16(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
-__device__ __forceinline__ void unpack_8_bf16(const uint4& v, float (&x)[8]) {
+// Eight numbers of T in the order of memory.
+template <typename T>
+__device__ __forceinline__ void unpack_8(const uint4& v, float (&x)[8]);
+template <>
+__device__ __forceinline__ void unpack_8<bf16>(const uint4& v, float (&x)[8]) {
   const uint32_t pairs[4] = {v.x, v.y, v.z, v.w};
   SEXTANT_UNROLL
   for (int p = 0; p < 4; ++p) {
@@ -19,7 +33,21 @@ __device__ __forceinline__ void unpack_8_bf16(const uint4& v, float (&x)[8]) {
     x[2 * p + 1] = high_bf16(pairs[p]);
   }
 }
+template <>
+__device__ __forceinline__ void unpack_8<fp16>(const uint4& v, float (&x)[8]) {
+  const uint32_t pairs[4] = {v.x, v.y, v.z, v.w};
+  SEXTANT_UNROLL
+  for (int p = 0; p < 4; ++p) {
+    __half2 pair;
+    __builtin_memcpy(&pair, &pairs[p], sizeof(pair));
+    const float2 both = __half22float2(pair);
+    x[2 * p] = both.x;
+    x[2 * p + 1] = both.y;
+  }
+}
 
+template <WeightFormat kFormat>
+inline constexpr bool kIsPlain = is_plain(kFormat);
 template <WeightFormat kFormat>
 inline constexpr bool kIsF8RowMajor = is_f8_row_major(kFormat);
 template <WeightFormat kFormat>
@@ -40,6 +68,12 @@ __device__ __forceinline__ int num_scale_entries(int num_tiles) {
 __device__ __forceinline__ uint32_t bf16_pair_of_e4m3(uint32_t pair) {
   constexpr uint32_t kTwoTo120 = 0x7b807b80u, kMinusZero = 0x80008000u;
   return fma_bf16x2((pair & 0x80008000u) | (pair >> 4 & 0x07f007f0u), kTwoTo120, kMinusZero);
+}
+
+// The same as two fp16: one place to the right, and 2^8.
+__device__ __forceinline__ uint32_t fp16_pair_of_e4m3(uint32_t pair) {
+  constexpr uint32_t kTwoTo8 = 0x5c005c00u, kMinusZero = 0x80008000u;
+  return fma_f16x2((pair & 0x80008000u) | (pair >> 1 & 0x3f803f80u), kTwoTo8, kMinusZero);
 }
 
 // Eight e4m3 in the order of memory, exactly.
@@ -79,7 +113,7 @@ struct LaneTile {
     if constexpr (kFormat == WeightFormat::kF8Tiles) {
       SEXTANT_UNROLL
       for (int p = 0; p < 4; ++p) {
-        const uint32_t pair = to_bf16_pair(j, p);
+        const uint32_t pair = to_pair<bf16>(j, p);
         e[2 * p] = low_bf16(pair);
         e[2 * p + 1] = high_bf16(pair);
       }
@@ -110,7 +144,26 @@ struct LaneTile {
     return static_cast<float>((k % 4 < 2 ? 256 : 16) + (kFormat == WeightFormat::kQ4_0 ? 8 : 0));
   }
 
-  // Columns 8 member + 2 p, + 1 of row j as a bf16 pair, the integers that d is multiplied with.
+  // Columns 8 member + 2 p, + 1 of row j as a pair of T, the numbers that d is multiplied with. Integers are put below a
+  // power of two that gives the last bit of a significand the weight 1; fp16 has room for eight bits there, bf16 for seven.
+  template <typename T>
+  __device__ __forceinline__ uint32_t to_pair(int j, int p) const {
+    if constexpr (std::is_same_v<T, fp16>) {
+      constexpr uint32_t kOne = 0x3c003c00u, k1024 = 0x64006400u;
+      if constexpr (kFormat == WeightFormat::kF8Tiles) {
+        return fp16_pair_of_e4m3(p % 2 == 0 ? word(p / 2, j) << 8 : word(p / 2, j));
+      } else if constexpr (kFormat == WeightFormat::kQ8_0) {
+        return fma_f16x2((word(p / 2, j) >> (8 * (p % 2)) & 0x00ff00ffu) | k1024, kOne, 0xe480e480u);  // -1152
+      } else {
+        constexpr uint32_t kMinusOffset = kFormat == WeightFormat::kQ4_0 ? 0xe408e408u : 0xe400e400u;  // -1032, -1024
+        return fma_f16x2((word(0, j) >> (4 * p) & 0x000f000fu) | k1024, kOne, kMinusOffset);
+      }
+    } else {
+      return to_bf16_pair(j, p);
+    }
+  }
+
+ private:
   __device__ __forceinline__ uint32_t to_bf16_pair(int j, int p) const {
     constexpr uint32_t kOne = 0x3f803f80u, kMinusOne = 0xbf80bf80u;
     if constexpr (kFormat == WeightFormat::kF8Tiles) {

@@ -16,18 +16,26 @@ namespace simt_ptx {
 inline float f32_of_bf16(uint32_t half) { return std::bit_cast<float>(half << 16); }
 inline float f32_of_f16(uint32_t half) { return __half2float(__half_raw{static_cast<unsigned short>(half)}); }
 
-// Rounded once: a b is exact in fp64, the sum is brought to fp32 by rounding to odd, which no second rounding can spoil.
-inline uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
-  const double sum =
-      static_cast<double>(f32_of_bf16(a)) * static_cast<double>(f32_of_bf16(b)) + static_cast<double>(f32_of_bf16(c));
-  const auto nearest = static_cast<float>(sum);
+// To fp32 by rounding to odd, which no second rounding to 16 bits can spoil.
+inline float f32_rounded_to_odd(double x) {
+  const auto nearest = static_cast<float>(x);
+  if (static_cast<double>(nearest) == x || !std::isfinite(nearest)) return nearest;
   auto bits = std::bit_cast<uint32_t>(nearest);
-  if (std::isnan(nearest)) return 0x7fffu;
-  if (static_cast<double>(nearest) != sum && std::isfinite(nearest)) {
-    if (std::abs(static_cast<double>(nearest)) > std::abs(sum)) --bits;
-    bits |= 1u;
-  }
+  if (std::abs(static_cast<double>(nearest)) > std::abs(x)) --bits;
+  return std::bit_cast<float>(bits | 1u);
+}
+// Rounded once: a b is exact in fp64, and so is the sum as far as its rounding to 16 bits can tell.
+inline uint32_t fma_bf16(uint32_t a, uint32_t b, uint32_t c) {
+  const float sum = f32_rounded_to_odd(static_cast<double>(f32_of_bf16(a)) * static_cast<double>(f32_of_bf16(b)) +
+                                       static_cast<double>(f32_of_bf16(c)));
+  if (std::isnan(sum)) return 0x7fffu;
+  const auto bits = std::bit_cast<uint32_t>(sum);
   return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+}
+inline uint32_t fma_f16(uint32_t a, uint32_t b, uint32_t c) {
+  return __float2half(f32_rounded_to_odd(static_cast<double>(f32_of_f16(a)) * static_cast<double>(f32_of_f16(b)) +
+                                         static_cast<double>(f32_of_f16(c))))
+      .bits;
 }
 
 struct MmaLane {
@@ -121,6 +129,13 @@ inline uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t d = 0;
   for (int h = 0; h < 32; h += 16) {
     d |= simt_ptx::fma_bf16(a >> h & 0xffffu, b >> h & 0xffffu, c >> h & 0xffffu) << h;
+  }
+  return d;
+}
+inline uint32_t fma_f16x2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d = 0;
+  for (int h = 0; h < 32; h += 16) {
+    d |= simt_ptx::fma_f16(a >> h & 0xffffu, b >> h & 0xffffu, c >> h & 0xffffu) << h;
   }
   return d;
 }

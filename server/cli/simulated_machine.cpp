@@ -57,7 +57,7 @@ Status fill_in_lengths(const std::optional<ModelConfig>& model, EngineConfig& co
 Status plan_gpu_memory(const sim::SimGpu& gpu, int64_t tensor_parallel, WeightType weights, const EngineConfig& config,
                        SimulatedMachine& machine) {
   const ModelConfig& model = *machine.model;
-  const DType kv_dtype = config.cache.kv_cache_dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
+  const DType kv_dtype = parse_dtype(config.cache.kv_cache_dtype).value_or(DType::kBFloat16);
   const auto tp = static_cast<uint64_t>(tensor_parallel);
   MemoryPlanInputs inputs;
   inputs.model = config.model.model + " on " + std::to_string(tp) + " x " + gpu.name;

@@ -134,7 +134,7 @@ FileMatrix file_matrix(size_t type, int64_t rows, int64_t cols, std::mt19937_64&
 double weight_rounding(WeightType type, DType act) {
   if (type == WeightType::kF8E4M3) return act == DType::kFloat32 ? 0x1p-8 : 0;
   if (is_block_quantized(type) || act == DType::kFloat32) return 0;
-  if (type == WeightType::kBF16 && act == DType::kBFloat16) return 0;
+  if (type == (act == DType::kFloat16 ? WeightType::kF16 : WeightType::kBF16)) return 0;
   return unit_of(act);
 }
 
@@ -339,6 +339,56 @@ TEST_P(BackendConformance, GatherLogitsRowsCopiesTheRowsOfThePlan) {
   }
 }
 
+// --- what fp16 cannot hold ---
+
+// Beyond 65504 a result is infinity and its neighbours are what they would be without it; a type as wide as fp32 holds it.
+TEST_P(BackendConformance, ResultsBeyondTheTypeAreInfinities) {
+  const int64_t cols = 64, rows = 8;
+  FileMatrix w{WeightType::kF32, rows, cols, {}, std::vector<double>(rows * cols, 0.0), {}, {}, 0, 0};
+  for (int64_t n = 0; n < rows; ++n) w.values[static_cast<size_t>(n * cols + n)] = n == 3 ? 512 : 2;
+  for (const double value : w.values) {
+    const auto x = static_cast<float>(value);
+    const auto* bytes = reinterpret_cast<const uint8_t*>(&x);
+    w.bytes.insert(w.bytes.end(), bytes, bytes + 4);
+  }
+  const HostMatrix host = w.host();
+  const auto matrix = backend_->make_matrix({&host, 1});
+  ASSERT_TRUE(matrix.ok()) << matrix.status().message();
+  reserve(64, 4, kAnyAttention);
+  const auto expected_as = [&](DType type, double value) {
+    return type == DType::kFloat16 && value > 65519 ? HUGE_VALF : static_cast<float>(value);
+  };
+  for (const int64_t tokens : {1, 3, 12}) {
+    const Tensor x = on_device({tokens, cols, std::vector<float>(static_cast<size_t>(tokens * cols), 256)}, act());
+    for (const DType type : {act(), DType::kFloat32}) {
+      const Tensor out = poisoned(tokens, rows, type);
+      backend_->matmul(**matrix, x, out);
+      const HostRows got = read(out);
+      for (int64_t n = 0; n < rows; ++n) ASSERT_EQ(got.at(tokens - 1, n), expected_as(type, n == 3 ? 131072 : 512));
+    }
+  }
+  // 60000 + 40000 and 256 * 300 in 16 bits of bf16 are rounded; powers of two are not.
+  const Tensor biased = on_device({1, 8, std::vector<float>(8, 32768)}, act());
+  backend_->add_bias(biased, floats_on_device({0, 32768, 0, 0, 0, 0, 0, 98304}));
+  const HostRows sums = read(biased);
+  ASSERT_EQ(sums.row(0), (std::vector<float>{32768, expected_as(act(), 65536), 32768, 32768, 32768, 32768, 32768,
+                                             expected_as(act(), 131072)}));
+  HostRows gate_up{1, 16, std::vector<float>(16, 512)};
+  gate_up.values[1] = 64;
+  const Tensor gated = poisoned(1, 8, act());
+  backend_->silu_mul(on_device(gate_up, act()), gated);
+  const HostRows products = read(gated);
+  ASSERT_EQ(products.at(0, 0), expected_as(act(), 262144));
+  ASSERT_EQ(products.at(0, 1), 32768);
+  // The residual stream is fp32 whatever the activations are: it goes beyond, and comes back through the norm.
+  const Tensor residual = on_device({1, 8, std::vector<float>(8, 60000)}, DType::kFloat32);
+  const Tensor normed = poisoned(1, 8, act());
+  backend_->add_rms_norm(residual, on_device({1, 8, std::vector<float>(8, 32768)}, act()),
+                         floats_on_device(std::vector<float>(8, 1)), 1e-5f, normed);
+  ASSERT_EQ(read(residual).row(0), std::vector<float>(8, 92768));
+  for (const float value : read(normed).row(0)) ASSERT_NEAR(value, 1, unit_of(act()) + 16 * kUnit);
+}
+
 // --- attention -------------------------------------------------------------------------------------------------------
 
 // Steps of random chunks of several sequences: rotations are held to the reference; attention to the reference over the
@@ -414,7 +464,7 @@ class AttentionConformance : public BackendConformance {
     const int64_t num_slots = int64_t{sequences.num_blocks()} * kBlockSize;
     reserve(num_slots, 2, kinds);
     const auto cache = backend_->make_kv_cache(
-        {2, sequences.num_blocks(), kBlockSize, params.num_kv_heads, params.head_dim, DType::kBFloat16});
+        {2, sequences.num_blocks(), kBlockSize, params.num_kv_heads, params.head_dim, default_cache_type()});
     ASSERT_TRUE(cache.ok()) << cache.status().message();
     make_rope_table(params.head_dim, num_slots);
     poison(kinds, **cache, sequences.num_blocks(), width);
@@ -458,7 +508,7 @@ class AttentionConformance : public BackendConformance {
           HostRows past = history[s];
           std::copy_n(queries.values.begin() + static_cast<int64_t>(s) * width, params.num_heads * params.head_dim,
                       past.values.end() - width);
-          expect_attended(past, DType::kBFloat16, kinds[layer], got, static_cast<int64_t>(s));
+          expect_attended(past, default_cache_type(), kinds[layer], got, static_cast<int64_t>(s));
         }
         if (HasFailure()) FAIL() << "step " << i << " layer " << layer << " seed " << seed_;
       }
@@ -582,7 +632,7 @@ TEST_P(AttentionConformance, RaggedStepsOverScatteredBlocks) {
   for (const AttentionCase& attention_case : kAttentionCases) {
     SCOPED_TRACE(attention_case.what);
     int num_cache_types = 0;
-    for (const DType cache_type : {DType::kBFloat16, DType::kFloat32}) {
+    for (const DType cache_type : {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
       BackendNeeds needs;
       needs.attention = attention_case.params;
       needs.kv_cache_dtype = cache_type;
@@ -601,7 +651,7 @@ TEST_P(AttentionConformance, LayersOfTwoWindowsTakeTurns) {
   const AttentionParams global = {.num_heads = 4, .num_kv_heads = 2, .head_dim = 32, .scale = 0.2f};
   AttentionParams local = global;
   local.sliding_window = 21;
-  run(AttentionKinds({local, global}), DType::kBFloat16, {1, 17, 150, 70});
+  run(AttentionKinds({local, global}), default_cache_type(), {1, 17, 150, 70});
 }
 
 // The same while a recorded step is replayed, where there are records: what one holds does not depend on the lengths.

@@ -130,7 +130,10 @@ TEST_P(BackendSampling, OverlappedStepsReadTheTokensOfTheStepBefore) {
 // The others leave it to the host.
 std::vector<std::string> sampling_backends() {
   std::vector<std::string> names = available_backends();
-  std::erase_if(names, [](const std::string& name) { return !make_named_backend(name)->samples(); });
+  // Logits are fp32 whatever activations are.
+  std::erase_if(names, [](const std::string& name) {
+    return name.ends_with("-float16") || !make_named_backend(name)->samples();
+  });
   return names;
 }
 

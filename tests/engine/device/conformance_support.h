@@ -13,6 +13,7 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/device/backend.h"
@@ -23,14 +24,15 @@ namespace sextant {
 
 inline constexpr double kUnit = 0x1p-24;  // unit roundoff of fp32
 
-// "cuda", "cuda-emulated", or an instruction set of the CPU; null where there is none.
+// "cuda" or "cuda-emulated", both also with "-float16" behind them, or an instruction set of the CPU; null where there is none.
 inline std::unique_ptr<Backend> make_named_backend(const std::string& name) {
-  const bool is_cuda = name.starts_with("cuda");
+  const bool is_cuda = name.starts_with("cuda"), is_float16 = name.ends_with("-float16");
   DeviceConfig config;
-  config.device = is_cuda ? name : "cpu";
+  config.device = is_cuda ? name.substr(0, name.size() - (is_float16 ? 8 : 0)) : "cpu";
   config.num_threads = 2;
   if (!is_cuda) setenv("SEXTANT_CPU_ISA", name.c_str(), 1);
-  Result<std::unique_ptr<Backend>> backend = make_backend(config);
+  Result<std::unique_ptr<Backend>> backend =
+      make_rank_backend(config, 0, 1, is_float16 ? DType::kFloat16 : DType::kBFloat16);
   if (!is_cuda) unsetenv("SEXTANT_CPU_ISA");
   return backend.ok() ? std::move(backend).value() : nullptr;
 }
@@ -38,7 +40,12 @@ inline std::unique_ptr<Backend> make_named_backend(const std::string& name) {
 // Every backend that this build has and this machine can run.
 inline std::vector<std::string> available_backends() {
   std::vector<std::string> names;
-  for (const char* name : {"generic", "avx2", "avx512", "avx512_bf16", "cuda-emulated", "cuda"}) {
+  for (const char* name :
+       {"generic", "avx2", "avx512", "avx512_bf16", "cuda-emulated", "cuda-emulated-float16", "cuda", "cuda-float16"}) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    // Many times slower there, and what sanitizers look for is the same: fp16's kernels have their own tests under them.
+    if (std::string_view(name).ends_with("-float16")) continue;
+#endif
     if (make_named_backend(name) != nullptr) names.emplace_back(name);
   }
   return names;
@@ -111,6 +118,8 @@ class ConformanceTest : public testing::TestWithParam<std::string> {
     ASSERT_TRUE(status.ok()) << status.message();
   }
   DType act() const { return backend_->activation_dtype(); }
+  // What keys and values are kept in unless somebody asks for another type.
+  DType default_cache_type() const { return act() == DType::kFloat16 ? DType::kFloat16 : DType::kBFloat16; }
 
   int64_t uniform(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random_); }
   std::vector<float> normals(int64_t n) {

@@ -8,12 +8,12 @@
 namespace sextant::kernels::cuda {
 namespace {
 
-class EmbedTest : public testing::TestWithParam<FileType>, public SeededTest {};
+class EmbedTest : public testing::TestWithParam<ProductTypes>, public SeededTest {};
 
 TEST_P(EmbedTest, ReadsEveryRowExactly) {
   for (const int64_t cols : {32, 96, 1120}) {
     const int64_t rows = 71, stride = cols + 4, first_row = 1000;
-    const PackedMatrix w(GetParam(), rows, cols, *this);
+    const PackedMatrix w(std::get<0>(GetParam()), rows, cols, *this, std::get<1>(GetParam()));
     std::vector<int32_t> ids;
     for (int32_t id = 0; id < rows; ++id) ids.push_back(static_cast<int32_t>(first_row + rows - 1 - id));
     ids.push_back(999);   // of another part of the table
@@ -61,8 +61,16 @@ TEST(EmbedLimits, AreChecked) {
   EXPECT_EQ(embed(args, nullptr), cudaErrorInvalidValue);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, EmbedTest, testing::ValuesIn(all_file_types()),
-                         [](const auto& test) { return file_type_name(test.param); });
+// The activations' type matters to plain weights alone.
+std::vector<ProductTypes> tables() {
+  std::vector<ProductTypes> types;
+  for (const FileType type : all_file_types()) types.emplace_back(type, ElementType::kBFloat16);
+  for (const FileType type : {FileType::kF32, FileType::kF16, FileType::kBF16}) {
+    types.emplace_back(type, ElementType::kFloat16);
+  }
+  return types;
+}
+INSTANTIATE_TEST_SUITE_P(Types, EmbedTest, testing::ValuesIn(tables()), product_types_name);
 
 }  // namespace
 }  // namespace sextant::kernels::cuda

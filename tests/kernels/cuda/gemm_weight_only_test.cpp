@@ -4,16 +4,19 @@
 #include <cmath>
 
 #include "tests/kernels/cuda/packed_matrix.h"
+#include "tests/kernels/cuda/typed_array.h"
 
 namespace sextant::kernels::cuda {
 namespace {
 
-class GemmWeightOnlyTest : public testing::TestWithParam<FileType>, public SeededTest {
+class GemmWeightOnlyTest : public testing::TestWithParam<ProductTypes>, public SeededTest {
  protected:
+  static FileType file_type() { return std::get<0>(GetParam()); }
+  static ElementType x_type() { return std::get<1>(GetParam()); }
   std::vector<float> multiply(const PackedMatrix& w, const std::vector<float>& x, int32_t tokens, ElementType out_type,
                               int64_t out_stride) {
     const int64_t cols = w.file.cols, x_stride = cols + 8;
-    DeviceArray<uint16_t> on_device(strided_bf16(x, cols, x_stride));
+    DeviceArray<uint16_t> on_device(strided_16_bit(x_type(), x, cols, x_stride));
     const auto count = static_cast<size_t>(tokens * out_stride);
     DeviceArray<float> out32(std::vector<float>(out_type == ElementType::kFloat32 ? count : 0, NAN));
     DeviceArray<uint16_t> out16(std::vector<uint16_t>(out_type == ElementType::kFloat32 ? 0 : count, 0x7fff));
@@ -21,7 +24,7 @@ class GemmWeightOnlyTest : public testing::TestWithParam<FileType>, public Seede
         std::vector<uint8_t>(static_cast<size_t>(gemm_weight_only_workspace_bytes(w.format, tokens, cols)), 0xff));
     void* out = out_type == ElementType::kFloat32 ? static_cast<void*>(out32.data()) : out16.data();
     EXPECT_EQ(gemm_weight_only({w.format, w.weights(), w.scales(), w.file.rows, cols, on_device.data(), x_stride,
-                                tokens, out, out_stride, out_type, workspace.data()},
+                                x_type(), tokens, out, out_stride, out_type, workspace.data()},
                                nullptr),
               0);
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
@@ -29,10 +32,10 @@ class GemmWeightOnlyTest : public testing::TestWithParam<FileType>, public Seede
   }
 
   void check(int64_t rows, int64_t cols, int32_t tokens, bool in_several_orders) {
-    const PackedMatrix w(GetParam(), rows, cols, *this);
-    const std::vector<float> x = bf16_normals(tokens * cols, *this);
+    const PackedMatrix w(file_type(), rows, cols, *this, x_type());
+    const std::vector<float> x = normals_of(x_type(), tokens * cols, *this);
     const ref::MatmulResult expected = ref::matmul(x, w.values, tokens, rows, cols);
-    const ElementType out_type = (rows + tokens) % 2 == 0 ? ElementType::kFloat32 : ElementType::kBFloat16;
+    const ElementType out_type = (rows + tokens) % 2 == 0 ? ElementType::kFloat32 : x_type();
     const int64_t out_stride = rows + 5;
     const auto run = [&] {
       const std::vector<float> out = multiply(w, x, tokens, out_type, out_stride);
@@ -45,8 +48,9 @@ class GemmWeightOnlyTest : public testing::TestWithParam<FileType>, public Seede
             magnitude += 2 * std::fabs(x[static_cast<size_t>(t * cols + k)]) * w.minimum(n, k);
           }
           const double bound = kEpsilon * magnitude * (80 + static_cast<double>(cols) / 16);
-          const double rounding =
-              out_type == ElementType::kBFloat16 ? epsilon(out_type) * (std::fabs(want) + bound) : 0;
+          const double rounding = out_type != ElementType::kFloat32
+                                      ? epsilon(out_type) * (std::fabs(want) + bound) + subnormal_half(out_type)
+                                      : 0;
           ASSERT_NEAR(out[static_cast<size_t>(t * out_stride + n)], want, bound + rounding)
               << "token " << t << " row " << n << " of T " << tokens << " N " << rows << " K " << cols;
         }
@@ -86,11 +90,12 @@ TEST_P(GemmWeightOnlyTest, ManyBlocks) {
 }
 
 TEST_P(GemmWeightOnlyTest, LimitsAreChecked) {
-  const PackedMatrix w(GetParam(), 4, 64, *this);
+  const PackedMatrix w(file_type(), 4, 64, *this, x_type());
   DeviceArray<uint16_t> x(512);
   DeviceArray<float> out(32), workspace(1024);
-  const GemmWeightOnlyArgs good{w.format, w.weights(),           w.scales(),      4, 64, x.data(), 64, 4, out.data(),
-                                4,        ElementType::kFloat32, workspace.data()};
+  const GemmWeightOnlyArgs good{
+      w.format, w.weights(),           w.scales(),      4, 64, x.data(), 64, x_type(), 4, out.data(),
+      4,        ElementType::kFloat32, workspace.data()};
   const auto refused = [&](void (*change)(GemmWeightOnlyArgs&)) {
     GemmWeightOnlyArgs args = good;
     change(args);
@@ -102,11 +107,16 @@ TEST_P(GemmWeightOnlyTest, LimitsAreChecked) {
   EXPECT_TRUE(refused([](GemmWeightOnlyArgs& a) { a.x_stride = 68; }));
   EXPECT_TRUE(refused([](GemmWeightOnlyArgs& a) { a.out_stride = 3; }));
   EXPECT_TRUE(refused([](GemmWeightOnlyArgs& a) { a.num_tokens = -1; }));
+  EXPECT_TRUE(refused([](GemmWeightOnlyArgs& a) { a.x_type = ElementType::kFloat32; }));
+  EXPECT_EQ(refused([](GemmWeightOnlyArgs& a) { a.out_type = ElementType::kFloat16; }),
+            x_type() == ElementType::kBFloat16);
   EXPECT_EQ(refused([](GemmWeightOnlyArgs& a) { a.workspace = nullptr; }), w.format == WeightFormat::kQ4_1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, GemmWeightOnlyTest, testing::ValuesIn(quantised_file_types()),
-                         [](const auto& test) { return file_type_name(test.param); });
+INSTANTIATE_TEST_SUITE_P(Types, GemmWeightOnlyTest,
+                         testing::Combine(testing::ValuesIn(quantised_file_types()),
+                                          testing::Values(ElementType::kBFloat16, ElementType::kFloat16)),
+                         product_types_name);
 
 }  // namespace
 }  // namespace sextant::kernels::cuda

@@ -4,23 +4,26 @@
 #include <cmath>
 
 #include "tests/kernels/cuda/packed_matrix.h"
+#include "tests/kernels/cuda/typed_array.h"
 
 namespace sextant::kernels::cuda {
 namespace {
 
-class GemvTest : public testing::TestWithParam<FileType>, public SeededTest {
+class GemvTest : public testing::TestWithParam<ProductTypes>, public SeededTest {
  protected:
+  static FileType file_type() { return std::get<0>(GetParam()); }
+  static ElementType x_type() { return std::get<1>(GetParam()); }
   // Out poisoned: what is not written is seen.
   std::vector<float> multiply(const PackedMatrix& w, const std::vector<float>& x, int32_t tokens, ElementType out_type,
                               int64_t out_stride) {
     const int64_t cols = w.file.cols, x_stride = cols + 16;
-    DeviceArray<uint16_t> on_device(strided_bf16(x, cols, x_stride));
+    DeviceArray<uint16_t> on_device(strided_16_bit(x_type(), x, cols, x_stride));
     const auto count = static_cast<size_t>(tokens * out_stride);
     DeviceArray<float> out32(std::vector<float>(out_type == ElementType::kFloat32 ? count : 0, NAN));
     DeviceArray<uint16_t> out16(std::vector<uint16_t>(out_type == ElementType::kFloat32 ? 0 : count, 0x7fff));
     void* out = out_type == ElementType::kFloat32 ? static_cast<void*>(out32.data()) : out16.data();
-    EXPECT_EQ(gemv({w.format, w.weights(), w.scales(), w.file.rows, cols, on_device.data(), x_stride, tokens, out,
-                    out_stride, out_type},
+    EXPECT_EQ(gemv({w.format, w.weights(), w.scales(), w.file.rows, cols, on_device.data(), x_stride, x_type(), tokens,
+                    out, out_stride, out_type},
                    nullptr),
               0);
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
@@ -58,10 +61,10 @@ TEST_P(GemvTest, AgreesWithReference) {
   for (const int64_t cols : {32, 96, 576, 1536, 2048}) {
     for (const int64_t rows : {1, 7, 33, 130}) {
       if (rows > 33 && cols > 600) continue;
-      const PackedMatrix w(GetParam(), rows, cols, *this);
+      const PackedMatrix w(file_type(), rows, cols, *this, x_type());
       for (int32_t tokens = 1; tokens <= max_gemv_tokens(w.format); ++tokens) {
-        const ElementType out_type = (rows + tokens) % 2 == 0 ? ElementType::kFloat32 : ElementType::kBFloat16;
-        const std::vector<float> x = bf16_normals(tokens * cols, *this);
+        const ElementType out_type = (rows + tokens) % 2 == 0 ? ElementType::kFloat32 : x_type();
+        const std::vector<float> x = normals_of(x_type(), tokens * cols, *this);
         const ref::MatmulResult expected = ref::matmul(x, w.values, tokens, rows, cols);
         const int64_t out_stride = rows + 3;
         const auto check = [&] {
@@ -70,8 +73,9 @@ TEST_P(GemvTest, AgreesWithReference) {
             for (int64_t n = 0; n < rows; ++n) {
               const double want = expected.out[static_cast<size_t>(t * rows + n)];
               const double before = bound(w, x.data() + t * cols, n);
-              const double rounding =
-                  out_type == ElementType::kBFloat16 ? epsilon(out_type) * (std::fabs(want) + before) : 0;
+              const double rounding = out_type != ElementType::kFloat32
+                                          ? epsilon(out_type) * (std::fabs(want) + before) + subnormal_half(out_type)
+                                          : 0;
               ASSERT_NEAR(out[static_cast<size_t>(t * out_stride + n)], want, before + rounding)
                   << "token " << t << " row " << n << " of T " << tokens << " N " << rows << " K " << cols;
             }
@@ -93,12 +97,12 @@ TEST_P(GemvTest, AgreesWithReference) {
 TEST_P(GemvTest, RowIsTheSameAloneAndInABatch) {
   for (const int64_t cols : {96, 1056}) {
     const int64_t rows = 45;
-    const PackedMatrix w(GetParam(), rows, cols, *this);
-    const std::vector<float> row = bf16_normals(cols, *this);
+    const PackedMatrix w(file_type(), rows, cols, *this, x_type());
+    const std::vector<float> row = normals_of(x_type(), cols, *this);
     const std::vector<float> alone = multiply(w, row, 1, ElementType::kFloat32, rows);
     for (int32_t tokens = 2; tokens <= max_gemv_tokens(w.format); ++tokens) {
       for (int64_t place = 0; place < tokens; ++place) {
-        std::vector<float> x = bf16_normals(tokens * cols, *this);
+        std::vector<float> x = normals_of(x_type(), tokens * cols, *this);
         x[static_cast<size_t>((place + 1) % tokens * cols + 5)] = NAN;  // a neighbour that is not a number
         std::copy(row.begin(), row.end(), x.begin() + place * cols);
         const std::vector<float> out = multiply(w, x, tokens, ElementType::kFloat32, rows);
@@ -110,10 +114,11 @@ TEST_P(GemvTest, RowIsTheSameAloneAndInABatch) {
 }
 
 TEST_P(GemvTest, LimitsAreChecked) {
-  const PackedMatrix w(GetParam(), 4, 64, *this);
+  const PackedMatrix w(file_type(), 4, 64, *this, x_type());
   DeviceArray<uint16_t> x(512);
   DeviceArray<float> out(32);
-  const GemvArgs good{w.format, w.weights(), w.scales(), 4, 64, x.data(), 64, 1, out.data(), 4, ElementType::kFloat32};
+  const GemvArgs good{w.format, w.weights(), w.scales(), 4,          64, x.data(),
+                      64,       x_type(),    1,          out.data(), 4,  ElementType::kFloat32};
   const auto refused = [&](void (*change)(GemvArgs&)) {
     GemvArgs args = good;
     change(args);
@@ -126,11 +131,20 @@ TEST_P(GemvTest, LimitsAreChecked) {
   EXPECT_TRUE(refused([](GemvArgs& a) { a.x_stride = 65; }));
   EXPECT_TRUE(refused([](GemvArgs& a) { a.out_stride = 3; }));
   EXPECT_TRUE(refused([](GemvArgs& a) { a.x = static_cast<const uint16_t*>(a.x) + 1; }));
-  EXPECT_TRUE(refused([](GemvArgs& a) { a.out_type = ElementType::kFloat16; }));
+  // Types: x of 16 bits, out of x's type or fp32, plain weights of x's type.
+  EXPECT_TRUE(refused([](GemvArgs& a) { a.x_type = ElementType::kFloat32; }));
+  const ElementType other = x_type() == ElementType::kFloat16 ? ElementType::kBFloat16 : ElementType::kFloat16;
+  GemvArgs mixed = good;
+  mixed.out_type = other;
+  EXPECT_EQ(gemv(mixed, nullptr), cudaErrorInvalidValue);
+  mixed.x_type = other;
+  EXPECT_EQ(gemv(mixed, nullptr) == cudaErrorInvalidValue, is_plain(w.format));
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, GemvTest, testing::ValuesIn(all_file_types()),
-                         [](const auto& test) { return file_type_name(test.param); });
+INSTANTIATE_TEST_SUITE_P(Types, GemvTest,
+                         testing::Combine(testing::ValuesIn(all_file_types()),
+                                          testing::Values(ElementType::kBFloat16, ElementType::kFloat16)),
+                         product_types_name);
 
 }  // namespace
 }  // namespace sextant::kernels::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <tuple>
 
 #include "kernels/cuda/pack_weight.h"
 #include "tests/kernels/cuda/cuda_test_support.h"
@@ -34,16 +35,30 @@ inline std::vector<FileType> all_file_types() {
                {FileType::kF32, FileType::kF16, FileType::kBF16, FileType::kF8RowMajor, FileType::kF8RowMajorBlocks});
   return types;
 }
-inline WeightFormat format_of(FileType type) {
-  if (!is_f8(type)) return weight_format_of(static_cast<PanelType>(type));
+// `plain`: what plain types become, the format of the activations' type.
+inline WeightFormat format_of(FileType type, WeightFormat plain) {
+  if (!is_f8(type)) return weight_format_of(static_cast<PanelType>(type), plain);
   return type == FileType::kF8RowMajor         ? WeightFormat::kF8Rows
          : type == FileType::kF8RowMajorBlocks ? WeightFormat::kF8Blocks
                                                : WeightFormat::kF8Tiles;
+}
+inline WeightFormat plain_format(ElementType activations) {
+  return activations == ElementType::kFloat16 ? WeightFormat::kFloat16 : WeightFormat::kBFloat16;
+}
+inline float rounded_to(ElementType type, float x) {
+  return type == ElementType::kFloat16 ? ref::f32_of_f16(ref::f16_of_f32(x)) : ref::f32_of_bf16(ref::bf16_of_f32(x));
 }
 inline std::string file_type_name(FileType type) {
   if (!is_f8(type)) return type_name(static_cast<PanelType>(type));
   constexpr const char* kNames[] = {"f8_tensor", "f8_rows", "f8_blocks", "f8_row_major", "f8_row_major_blocks"};
   return kNames[static_cast<int>(type) - static_cast<int>(FileType::kF8Tensor)];
+}
+
+// A weight type and the type of the activations that it meets.
+using ProductTypes = std::tuple<FileType, ElementType>;
+inline std::string product_types_name(const testing::TestParamInfo<ProductTypes>& test) {
+  return file_type_name(std::get<0>(test.param)) +
+         (std::get<1>(test.param) == ElementType::kFloat16 ? "_fp16" : "_bf16");
 }
 
 // Random e4m3 of every exponent with scales of its kind.
@@ -74,9 +89,11 @@ struct F8Matrix {
 
 class PackedMatrix {
  public:
-  PackedMatrix(FileType type, int64_t rows, int64_t cols, SeededTest& random)
-      : PackedMatrix(type, is_f8(type) ? RandomMatrix{PanelType::kF32, rows, cols, {}, {}, {}}
-                                       : random_matrix(static_cast<PanelType>(type), rows, cols, random)) {
+  PackedMatrix(FileType type, int64_t rows, int64_t cols, SeededTest& random,
+               ElementType activations = ElementType::kBFloat16)
+      : PackedMatrix(format_of(type, plain_format(activations)),
+                     is_f8(type) ? RandomMatrix{PanelType::kF32, rows, cols, {}, {}, {}}
+                                 : random_matrix(static_cast<PanelType>(type), rows, cols, random)) {
     if (is_f8(type)) {
       pack_f8(F8Matrix(type, rows, cols, random));
     } else {
@@ -103,24 +120,25 @@ class PackedMatrix {
 
   const WeightFormat format;
   const RandomMatrix file;     // of e4m3: rows and cols alone
-  std::vector<double> values;  // what the device computes with: plain types rounded to bf16
+  std::vector<double> values;  // what the device computes with: plain types rounded to the activations'
 
  private:
-  PackedMatrix(FileType type, RandomMatrix random)
-      : format(format_of(type)), file(std::move(random)), values(file.values) {}
+  PackedMatrix(WeightFormat packed_as, RandomMatrix random)
+      : format(packed_as), file(std::move(random)), values(file.values) {}
 
   void pack(PanelType type) {
     const int64_t rows = file.rows, cols = file.cols, row_bytes = file_row_bytes(type, cols);
     std::vector<uint8_t> packed(static_cast<size_t>(weight_bytes(format, rows, cols)));
     std::vector<uint8_t> scales(static_cast<size_t>(scale_bytes(format, rows, cols)));
-    if (format == WeightFormat::kBFloat16) {
+    if (is_plain(format)) {
       std::vector<uint16_t> row(static_cast<size_t>(cols));
       for (int64_t r = 0; r < rows; ++r) {
-        pack_plain_row(type, file.file.data() + r * row_bytes, cols, row.data());
+        EXPECT_TRUE(pack_plain_row(type, format, file.file.data() + r * row_bytes, cols, row.data()));
         std::memcpy(packed.data() + r * cols * 2, row.data(), row.size() * 2);
         for (int64_t k = 0; k < cols; ++k) {
           double& value = values[static_cast<size_t>(r * cols + k)];
-          value = ref::f32_of_bf16(ref::bf16_of_f32(static_cast<float>(value)));
+          value = rounded_to(format == WeightFormat::kFloat16 ? ElementType::kFloat16 : ElementType::kBFloat16,
+                             static_cast<float>(value));
         }
       }
     }
@@ -173,19 +191,22 @@ class PackedMatrix {
   std::unique_ptr<DeviceArray<uint8_t>> scales_;
 };
 
-// x as bf16 numbers.
-inline std::vector<float> bf16_normals(int64_t n, SeededTest& random) {
+// Numbers that `type` holds exactly.
+inline std::vector<float> normals_of(ElementType type, int64_t n, SeededTest& random) {
   std::vector<float> x = random.normals(n);
-  for (float& v : x) v = ref::f32_of_bf16(ref::bf16_of_f32(v));
+  for (float& v : x) v = rounded_to(type, v);
   return x;
 }
 
-// Rows of `cols` numbers as bf16, `stride` apart, what is between them NaN.
-inline std::vector<uint16_t> strided_bf16(const std::vector<float>& x, int64_t cols, int64_t stride) {
+// Rows of `cols` numbers of 16 bits, `stride` apart, what is between them NaN.
+inline std::vector<uint16_t> strided_16_bit(ElementType type, const std::vector<float>& x, int64_t cols,
+                                            int64_t stride) {
   const int64_t rows = static_cast<int64_t>(x.size()) / cols;
   std::vector<uint16_t> out(static_cast<size_t>(rows * stride), 0x7fff);
   for (int64_t i = 0; i < static_cast<int64_t>(x.size()); ++i) {
-    out[static_cast<size_t>(i / cols * stride + i % cols)] = ref::bf16_of_f32(x[static_cast<size_t>(i)]);
+    const float value = x[static_cast<size_t>(i)];
+    out[static_cast<size_t>(i / cols * stride + i % cols)] =
+        type == ElementType::kFloat16 ? ref::f16_of_f32(value) : ref::bf16_of_f32(value);
   }
   return out;
 }

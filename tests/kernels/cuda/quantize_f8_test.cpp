@@ -8,12 +8,16 @@
 namespace sextant::kernels::cuda {
 namespace {
 
-class QuantizeF8Test : public testing::TestWithParam<F8Scaling>, public SeededTest {};
+class QuantizeF8Test : public testing::TestWithParam<std::tuple<F8Scaling, ElementType>>, public SeededTest {
+ protected:
+  static F8Scaling scaling() { return std::get<0>(GetParam()); }
+  static ElementType x_type() { return std::get<1>(GetParam()); }
+};
 
 TEST_P(QuantizeF8Test, AgreesWithReference) {
   for (const int64_t cols : {16, 128, 272, 1184}) {
     for (const int32_t tokens : {1, 3, 20}) {
-      std::vector<float> x = bf16_normals(tokens * cols, *this);
+      std::vector<float> x = normals_of(x_type(), tokens * cols, *this);
       for (int64_t k = 0; k < cols; ++k) x[static_cast<size_t>(k)] *= 1024;  // rows of very different sizes
       if (tokens > 1) {
         for (int64_t k = 0; k < cols; ++k) x[static_cast<size_t>(cols + k)] = 0;  // and one of zeros
@@ -25,20 +29,20 @@ TEST_P(QuantizeF8Test, AgreesWithReference) {
       };
       std::vector<Shared> groups;
       for (int64_t t = 0; t < tokens; ++t) {
-        if (GetParam() == F8Scaling::kPerRow) groups.push_back({t, t, 0, cols - 1, t});
-        for (int64_t b = 0; GetParam() == F8Scaling::kPerBlock && b < blocks; ++b) {
+        if (scaling() == F8Scaling::kPerRow) groups.push_back({t, t, 0, cols - 1, t});
+        for (int64_t b = 0; scaling() == F8Scaling::kPerBlock && b < blocks; ++b) {
           groups.push_back({t, t, b * 128, std::min(b * 128 + 127, cols - 1), b * stride + t});
         }
       }
-      if (GetParam() == F8Scaling::kPerTensor) groups.push_back({0, tokens - 1, 0, cols - 1, 0});
+      if (scaling() == F8Scaling::kPerTensor) groups.push_back({0, tokens - 1, 0, cols - 1, 0});
       under_thread_orders(seed(), [&] {
-        DeviceArray<uint16_t> in(strided_bf16(x, cols, cols + 8));
+        DeviceArray<uint16_t> in(strided_16_bit(x_type(), x, cols, cols + 8));
         DeviceArray<uint8_t> out(std::vector<uint8_t>(static_cast<size_t>(tokens * cols), 0x7f));
         DeviceArray<float> scales(std::vector<float>(static_cast<size_t>(stride * blocks), NAN));
         DeviceArray<float> maxima(static_cast<size_t>(tokens));
-        ASSERT_EQ(quantize_f8(
-                      {GetParam(), in.data(), cols + 8, tokens, cols, out.data(), scales.data(), stride, maxima.data()},
-                      nullptr),
+        ASSERT_EQ(quantize_f8({scaling(), in.data(), cols + 8, x_type(), tokens, cols, out.data(), scales.data(),
+                               stride, maxima.data()},
+                              nullptr),
                   0);
         ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
         const std::vector<uint8_t> got = out.download();
@@ -73,7 +77,7 @@ TEST_P(QuantizeF8Test, LimitsAreChecked) {
   DeviceArray<uint16_t> x(256);
   DeviceArray<uint8_t> out(256);
   DeviceArray<float> scales(16), maxima(16);
-  const QuantizeF8Args good{GetParam(), x.data(), 64, 2, 64, out.data(), scales.data(), 2, maxima.data()};
+  const QuantizeF8Args good{scaling(), x.data(), 64, x_type(), 2, 64, out.data(), scales.data(), 2, maxima.data()};
   const auto refused = [&](void (*change)(QuantizeF8Args&)) {
     QuantizeF8Args args = good;
     change(args);
@@ -84,17 +88,24 @@ TEST_P(QuantizeF8Test, LimitsAreChecked) {
   EXPECT_TRUE(refused([](QuantizeF8Args& a) { a.x_stride = 65; }));
   EXPECT_TRUE(refused([](QuantizeF8Args& a) { a.num_tokens = -1; }));
   EXPECT_TRUE(refused([](QuantizeF8Args& a) { a.scales = nullptr; }));
+  EXPECT_TRUE(refused([](QuantizeF8Args& a) { a.x_type = ElementType::kFloat32; }));
   EXPECT_TRUE(refused([](QuantizeF8Args& a) { a.x = static_cast<const uint16_t*>(a.x) + 1; }));
-  EXPECT_EQ(refused([](QuantizeF8Args& a) { a.row_maxima = nullptr; }), GetParam() == F8Scaling::kPerTensor);
-  EXPECT_EQ(refused([](QuantizeF8Args& a) { a.scale_stride = 1; }), GetParam() == F8Scaling::kPerBlock);
+  EXPECT_EQ(refused([](QuantizeF8Args& a) { a.row_maxima = nullptr; }), scaling() == F8Scaling::kPerTensor);
+  EXPECT_EQ(refused([](QuantizeF8Args& a) { a.scale_stride = 1; }), scaling() == F8Scaling::kPerBlock);
 }
 
-std::string scaling_name(const testing::TestParamInfo<F8Scaling>& test) {
-  return test.param == F8Scaling::kPerRow ? "rows" : test.param == F8Scaling::kPerBlock ? "blocks" : "tensor";
+std::string test_name(const testing::TestParamInfo<std::tuple<F8Scaling, ElementType>>& test) {
+  const auto [scaling, type] = test.param;
+  return std::string(scaling == F8Scaling::kPerRow     ? "rows"
+                     : scaling == F8Scaling::kPerBlock ? "blocks"
+                                                       : "tensor") +
+         (type == ElementType::kFloat16 ? "_fp16" : "_bf16");
 }
 INSTANTIATE_TEST_SUITE_P(Scalings, QuantizeF8Test,
-                         testing::Values(F8Scaling::kPerRow, F8Scaling::kPerBlock, F8Scaling::kPerTensor),
-                         scaling_name);
+                         testing::Combine(testing::Values(F8Scaling::kPerRow, F8Scaling::kPerBlock,
+                                                          F8Scaling::kPerTensor),
+                                          testing::Values(ElementType::kBFloat16, ElementType::kFloat16)),
+                         test_name);
 
 }  // namespace
 }  // namespace sextant::kernels::cuda
