@@ -34,6 +34,7 @@ class LoadedModel {
     int64_t max_num_batched_tokens = 1100;
     int64_t num_threads = 0;
     std::string device = "cpu";
+    DType activation = DType::kBFloat16;  // CUDA's
     // One part of a cut model, on its rank's thread; logits come on rank 0 alone.
     int rank = 0;
     int num_ranks = 1;
@@ -69,7 +70,8 @@ class LoadedModel {
     DeviceConfig device;
     device.num_threads = options.num_threads;
     device.device = options.device;
-    Result<std::unique_ptr<Backend>> backend = make_rank_backend(device, options.rank, options.num_ranks);
+    Result<std::unique_ptr<Backend>> backend =
+        make_rank_backend(device, options.rank, options.num_ranks, options.activation);
     EXPECT_TRUE(backend.ok()) << backend.status().message();
     loaded->backend = std::move(*backend);
     if (options.meeting) {
