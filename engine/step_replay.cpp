@@ -41,8 +41,8 @@ class Replay {
     ASSIGN_OR_RETURN(const OpenedModel opened, open_engine_model(config_));
     RETURN_IF_ERROR(check_fit(opened));
     // As many blocks as the dump names, and the null block.
-    const int64_t block_bytes =
-        config_.cache.block_size * static_cast<int64_t>(kv_bytes_per_token(opened.config, kv_cache_dtype(config_, opened.dtype)));
+    const int64_t block_bytes = config_.cache.block_size * static_cast<int64_t>(kv_bytes_per_token(
+                                                               opened.config, kv_cache_dtype(config_, opened.dtype)));
     const int64_t for_context = (opened.max_model_len - 1) / config_.cache.block_size + 2;
     config_.cache.kv_cache_memory_bytes =
         std::max({config_.cache.kv_cache_memory_bytes, (max_block_ + 1) * block_bytes, for_context * block_bytes});
