@@ -151,6 +151,7 @@ class Server {
     api_options.model_root = options_.engine.model.model;
     api_options.system_fingerprint = system_fingerprint(engine_->info());
     api_options.num_text_threads = static_cast<size_t>(options_.server.num_text_threads);
+    api_options.num_event_sinks = static_cast<size_t>(options_.server.num_io_threads);
     api_.emplace(std::move(api_options), *engine_, *tokenizer_, chat_template_ ? &*chat_template_ : nullptr, &metrics_);
     auto routes = std::make_shared<http::Router>();
     api_->register_routes(*routes);

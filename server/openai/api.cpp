@@ -61,8 +61,8 @@ struct Api::Impl {
               {engine.info().vocab_size, engine.info().max_model_len},
               options.served_model_names},
         services{engine, tokenizer, metrics, seeds, options.system_fingerprint, options.pause_above_buffered_bytes},
-        sinks(engine),
-        text_pool(options.num_text_threads, options.max_queued_texts) {
+        sinks(engine, options.num_event_sinks),
+        text_pool(options.num_text_threads, options.max_queued_texts, options.max_queued_text_bytes) {
     CHECK(!options.served_model_names.empty());
     if (!options.unix_now_s) options.unix_now_s = system_unix_s;
     listing = {options.model_root, options.unix_now_s()};
@@ -97,11 +97,12 @@ void Api::Impl::generate(std::shared_ptr<http::Exchange> exchange, Prepare prepa
     asio::post(executor, [exchange = std::move(exchange), generation = std::move(generation),
                           spec = std::move(spec)]() mutable { generation->run(std::move(spec)); });
   };
-  if (!text_pool.try_submit(std::move(job))) generation->run(text_queue_full());
+  if (!text_pool.try_submit(std::move(job), request->body.size())) generation->run(text_queue_full());
 }
 
 void Api::Impl::translate(std::shared_ptr<http::Exchange> exchange, Translate function) {
   const asio::any_io_executor executor = exchange->executor();
+  const size_t num_bytes = exchange->request().body.size();
   auto job = [this, function, executor, exchange, request = &exchange->request()]() mutable {
     Result<std::string> body =
         guarded<std::string>([&] { return function(request->body, model, options.unix_now_s()); });
@@ -109,7 +110,7 @@ void Api::Impl::translate(std::shared_ptr<http::Exchange> exchange, Translate fu
       answer(*exchange, std::move(body));
     });
   };
-  if (!text_pool.try_submit(std::move(job))) answer(*exchange, text_queue_full());
+  if (!text_pool.try_submit(std::move(job), num_bytes)) answer(*exchange, text_queue_full());
 }
 
 Api::Api(ApiOptions options, Engine& engine, const Tokenizer& tokenizer, const ChatTemplate* chat_template,

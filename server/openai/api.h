@@ -28,7 +28,11 @@ struct ApiOptions {
   std::string model_root;          // `root` in /v1/models: what --model named
   std::string system_fingerprint;  // the same for equal weights and numerics; empty: null in answers
   size_t num_text_threads = 2;     // JSON, templates and tokenisation run here, not on I/O threads
-  size_t max_queued_texts = 256;   // requests waiting for those threads; more get 503
+  // Requests waiting for those threads; more get 503. As many as there may be connections (http::Limits), each with one
+  // request at a time, so that a burst of short ones is never refused here; of long ones the bodies' bytes are bounded.
+  size_t max_queued_texts = 4096;
+  size_t max_queued_text_bytes = 256 * 1024 * 1024;
+  size_t num_event_sinks = 2;  // threads that run the io_context; the engine wakes each once per step
   size_t pause_above_buffered_bytes = 256 * 1024;  // unread bytes of one client after which its sequences pause
   std::function<int64_t()> unix_now_s;             // wall clock for `created` and strftime_now; empty: the system's
 };

@@ -1,11 +1,14 @@
-// EngineSink: where the engine's events enter the I/O side: one message per step and io_context, fanned out
-// to the receivers by request id. One sink per io_context (SinkRegistry finds it). Threads: deliver() on the
-// engine thread; submit() and forget() on any; the map lives on the sink's own strand. Must not know text.
+// EngineSink: where the engine's events enter the I/O side: at most one message per step and sink, whose receivers
+// then run one after another in that same turn of an I/O thread. Steps that end before their turn comes join it, so
+// that a client that fell behind gets their tokens in one write. As many sinks per io_context as threads run it
+// (SinkRegistry deals them out). Threads: deliver() on the engine thread; submit() and forget() on any; the
+// receivers live on the sink's own strand. Must not know text.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/execution_context.hpp>
 #include <boost/asio/strand.hpp>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -17,7 +20,8 @@
 
 namespace sextant::openai {
 
-// Gets the events of its requests, in order, each call posted to executor().
+// Gets the events of its requests, in order, each call on executor(): at once from the sink's turn when nothing else
+// runs there, after what does otherwise.
 class EventReceiver {
  public:
   virtual ~EventReceiver() = default;
@@ -40,24 +44,37 @@ class EngineSink final : public OutputSink, public std::enable_shared_from_this<
   void forget(std::vector<RequestId> ids);
 
  private:
+  struct Receiver {
+    std::shared_ptr<EventReceiver> receiver;
+    std::vector<OutputEvent> share;  // of the turn under way
+  };
   void submit_here(std::vector<Request> requests, std::shared_ptr<EventReceiver> receiver);
-  void fan_out(std::vector<OutputEvent> events);
+  void fan_out();
 
   Engine& engine_;
   boost::asio::strand<boost::asio::any_io_executor> strand_;
-  std::unordered_map<RequestId, std::shared_ptr<EventReceiver>> receivers_;
+  std::unordered_map<RequestId, std::shared_ptr<Receiver>> receivers_;
+  std::mutex mutex_;                // of what follows
+  std::vector<OutputEvent> inbox_;  // delivered, and not fanned out
+  bool has_turn_ = false;           // fan_out() is posted and has not begun
 };
 
 class SinkRegistry {
  public:
-  explicit SinkRegistry(Engine& engine) : engine_(engine) {}
-  // The sink of the io_context behind `executor`, which may be a strand on it.
+  // `sinks_per_context`: the threads that run an io_context.
+  SinkRegistry(Engine& engine, size_t sinks_per_context);
+  // One of the sinks of the io_context behind `executor`, which may be a strand on it: each in turn.
   std::shared_ptr<EngineSink> of(const boost::asio::any_io_executor& executor);
 
  private:
+  struct Sinks {
+    std::vector<std::shared_ptr<EngineSink>> all;
+    size_t next = 0;
+  };
   Engine& engine_;
+  const size_t sinks_per_context_;
   std::mutex mutex_;
-  std::map<const boost::asio::execution_context*, std::shared_ptr<EngineSink>> sinks_;
+  std::map<const boost::asio::execution_context*, Sinks> sinks_;
 };
 
 }  // namespace sextant::openai

@@ -34,10 +34,17 @@ class FakeEngine final : public Engine {
   EngineInfo& mutable_info() { return info_; }
   ManualClock& manual_clock() { return clock_; }
 
-  // One step's events of one sink.
+  // One step's events, to each sink its own.
   void deliver(std::vector<OutputEvent> events) {
     CHECK(!events.empty());
-    sinks_.at(events.front().request_id)->deliver(std::move(events));
+    std::vector<std::pair<OutputSink*, std::vector<OutputEvent>>> deliveries;
+    for (OutputEvent& event : events) {
+      OutputSink* sink = sinks_.at(event.request_id).get();
+      auto found = std::find_if(deliveries.begin(), deliveries.end(), [&](const auto& d) { return d.first == sink; });
+      if (found == deliveries.end()) found = deliveries.insert(found, {sink, {}});
+      found->second.push_back(std::move(event));
+    }
+    for (auto& [sink, share] : deliveries) sink->deliver(std::move(share));
   }
   // An event with plausible times.
   OutputEvent event(RequestId id, int32_t choice_idx, std::vector<int32_t> token_ids,
