@@ -5,6 +5,7 @@
 #include "server/cli/advise.h"
 #include "server/cli/bench_compare.h"
 #include "server/cli/bench_engine.h"
+#include "server/cli/bench_kernels.h"
 #include "server/cli/bench_matrix.h"
 #include "server/cli/bench_serve.h"
 #include "server/cli/chat.h"
@@ -25,6 +26,7 @@ int main(int argc, char** argv) {
   verbs.push_back(make_bench_compare_verb());
   verbs.push_back(make_bench_matrix_verb());
   verbs.push_back(make_bench_engine_verb());
+  verbs.push_back(make_bench_kernels_verb());
   verbs.push_back(make_pull_verb());
   verbs.push_back(make_chat_verb());
   verbs.push_back(make_models_verb());

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <istream>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,13 @@ struct TraceEntry {
 
 inline constexpr int64_t kTraceBlockTokens = 512;
 
+// Each also from an open stream; `path` then only names it in messages. A line of more than 16 MiB, a time beyond 10^11 s and a
+// trace of more than 30 years are refused.
 // Mooncake: JSON lines {"timestamp": ms, "input_length", "output_length", "hash_ids"}.
 Result<std::vector<TraceEntry>> read_mooncake(const std::string& path);
+Result<std::vector<TraceEntry>> read_mooncake(std::istream& file, const std::string& path);
 // BurstGPT: CSV with the columns Timestamp (s), Request tokens, Response tokens; rows without an answer are left out.
 Result<std::vector<TraceEntry>> read_burstgpt(const std::string& path);
+Result<std::vector<TraceEntry>> read_burstgpt(std::istream& file, const std::string& path);
 
 }  // namespace sextant::bench

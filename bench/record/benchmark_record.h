@@ -50,7 +50,7 @@ struct LengthSummary {
 };
 
 struct TestConditions {
-  // constant, poisson, gamma, concurrency, all_at_once, ramp, stages, trace, diurnal; batch (no server, `bench engine`)
+  // constant, poisson, gamma, concurrency, all_at_once, ramp, stages, trace, diurnal; batch (`bench engine`); kernel (`bench kernels`)
   std::string load;
   std::optional<int64_t> concurrency;   // the most requests at once; absent for an open loop
   std::optional<double> request_rate;   // requests/s asked for; absent for a closed loop

@@ -50,7 +50,7 @@ void visit_fields(Visitor& visit, T& x, const LengthSummary*) {
 template <typename Visitor, typename T>
 void visit_fields(Visitor& visit, T& x, const TestConditions*) {
   visit("load", x.load, FieldRule::kNonEmpty,
-        "constant, poisson, gamma, concurrency, all_at_once, ramp, stages, trace, diurnal, batch");
+        "constant, poisson, gamma, concurrency, all_at_once, ramp, stages, trace, diurnal, batch, kernel");
   visit("concurrency", x.concurrency, FieldRule::kPositive, "the most requests at once; null: an open loop");
   visit("request_rate", x.request_rate, FieldRule::kPositive, "requests/s asked for; null: a closed loop");
   visit("burstiness_cv", x.burstiness_cv, FieldRule::kNonNegative,

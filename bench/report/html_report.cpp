@@ -27,7 +27,7 @@ font-variant-numeric:tabular-nums;line-height:1.25}.tile>span{color:var(--soft);
 width:100%;font-variant-numeric:tabular-nums}th,td{padding:7px 12px;text-align:right;white-space:nowrap;border-bottom:1px solid
 var(--line)}tr:last-child td{border-bottom:0}th{color:var(--soft);font-weight:600;font-size:.82rem}th:first-child,td:first-child
 {text-align:left}td small{color:var(--soft);display:block;font-size:.74rem}.charts{display:grid;grid-template-columns:
-repeat(auto-fit,minmax(min(420px,100%),1fr));gap:14px}figure{margin:0;background:var(--card);border:1px solid var(--line);
+repeat(auto-fit,minmax(min(420px,100%),1fr));gap:14px;margin:0 0 14px}figure{margin:0;background:var(--card);border:1px solid var(--line);
 border-radius:10px;padding:12px 12px 8px}figcaption{font-weight:600;margin:0 0 4px 4px}svg{display:block;width:100%;height:auto}
 svg text{fill:var(--soft);font-size:11px;font-family:inherit}svg text.label{font-size:12px}.grid{stroke:var(--line);stroke-width:1}
 .limit{stroke:var(--bad);stroke-width:1.5;stroke-dasharray:6 4}path{fill:none;stroke-width:2;stroke-linejoin:round}

@@ -10,7 +10,7 @@
 namespace sextant::bench {
 namespace {
 
-constexpr double kWidth = 560, kHeight = 300, kLeft = 62, kRight = 14, kTop = 12, kBottom = 44;
+constexpr double kWidth = 560, kHeight = 300, kLeft = 76, kRight = 14, kTop = 12, kBottom = 44;
 constexpr size_t kMostPoints = 800;
 
 // 1, 2, 2.5 or 5 times a power of ten: about `wanted` steps to `top`.

@@ -8,7 +8,6 @@
 #include "bench/run/serve_bench.h"
 
 namespace sextant::bench {
-namespace {
 
 RecordHost this_host() {
   RecordHost host;
@@ -27,6 +26,8 @@ RecordHost this_host() {
   if (uname(&name) == 0) host.os = std::string(name.sysname) + " " + name.release;
   return host;
 }
+
+namespace {
 
 std::optional<MetricSummary> summary_of(const LatencyResult& latency) {
   if (latency.empty()) return std::nullopt;

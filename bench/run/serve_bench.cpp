@@ -367,8 +367,8 @@ class ServeBench {
     const double full_rate = full->measurement.request_rps;
     if (full_rate <= 0) return unavailable("no request finished at full load: there is no rate to sweep to");
     const double low = std::min(idle_rate, full_rate / 2);
-    for (size_t i = 1; i + 2 <= points - 1; ++i) {
-      const double part = static_cast<double>(i) / static_cast<double>(points - 2);
+    for (size_t i = 1; i + 2 <= points; ++i) {
+      const double part = static_cast<double>(i) / static_cast<double>(points - 1);
       ASSIGN_OR_RETURN([[maybe_unused]] BenchPoint * point, run_point(poisson(low + part * (full_rate - low)), points));
     }
     return ok_status();

@@ -102,6 +102,8 @@ LoadKind load_kind(const LoadOptions& load, const PromptOptions& prompts);
 Result<BenchResult> run_serve_bench(const ServeBenchOptions& options, const BenchHooks& hooks);
 
 // The record of a point, with what the deployment and the machine say.
+// This machine, as far as it says.
+RecordHost this_host();
 BenchmarkRecord make_record(const BenchResult& result, const BenchPoint& point);
 
 }  // namespace sextant::bench
