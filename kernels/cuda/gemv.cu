@@ -104,7 +104,8 @@ __global__ void __launch_bounds__(kPlainWarps * 32) gemv_plain_kernel(GemvArgs a
 constexpr int kF8Vector = 16;  // weights of a load
 
 template <WeightFormat kFormat, typename T, int kTokens>
-__global__ void __launch_bounds__(kPlainWarps * 32) gemv_f8_kernel(GemvArgs args) {
+__global__ void __launch_bounds__(kPlainWarps * 32, kFormat == WeightFormat::kF8Blocks && kTokens > 2 ? 4 : 5)
+    gemv_f8_kernel(GemvArgs args) {
   constexpr bool kBlocks = kFormat == WeightFormat::kF8Blocks;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t group = (int64_t{blockIdx.x} * kPlainWarps * 32 + threadIdx.x) / 32;

@@ -11,7 +11,9 @@
 //   plain: a group of 32 lanes (K >= 1024) or 8 computes two rows; 4 warps a block, no shared memory. A thread has 8 loads
 //     under way and 56 registers at T = 1: with N = 4096 an SM of 132 holds 15 warps, 62 KB under way; 25 KB cover
 //     700 ns at 4.8 TB/s.
-//   kF8Rows, kF8Blocks: the same with 16 weights a load, groups of 32 lanes; x stays as it is (W8A16).
+//   kF8Rows, kF8Blocks: the same with 16 weights a load, groups of 32 lanes; x stays as it is (W8A16). At most 96 registers, so that
+//     5 blocks of 128 threads are resident, 640 threads with 8 loads of 16 bytes each: 80 KB under way. kF8Blocks from T = 3 on holds
+//     its sums twice (of the block, and of all): at most 128 registers, 4 blocks, 64 KB. Both are well over the 25 KB above.
 //   tiles: a block computes a tile of 32 rows; its warps (one per 8 tiles along K, at most 16) take turns along K. A thread
 //     has 48 to 64 bytes under way. About 3.5 instructions a weight at T = 1, near what an SM can issue at the full rate of
 //     memory, which is why 3 tokens go to the tensor cores (gemm_weight_only.h).
