@@ -133,7 +133,7 @@ void order_by_load(std::vector<Prediction>& predictions) {
 }
 
 Result<Predictor> Predictor::train(const std::vector<ServingPoint>& rows, const FactsTable& facts,
-                                   const GpuTable& gpus) {
+                                   const GpuTable& gpus, TrainedCache* cache) {
   Predictor out;
   out.facts_ = &facts;
   out.gpus_ = &gpus;
@@ -160,17 +160,78 @@ Result<Predictor> Predictor::train(const std::vector<ServingPoint>& rows, const 
     return invalid_argument(
         "only " + std::to_string(out.points_.size()) + " usable measured rows; at least 20 are needed" +
         (out.report_.skipped.empty() ? "" : " (first skipped: " + out.report_.skipped.front() + ")"));
+  std::string key;
+  if (cache != nullptr) {
+    key = cache->key(out.points_, features);
+    if (const auto learned = cache->read(key); learned && out.restore(*learned, features, physics)) return out;
+    cache->missed();
+  }
   for (const Metric metric : {Metric::kTpot, Metric::kTtft}) out.roofline_.fit(metric, out.points_, physics);
   for (const Metric metric : {Metric::kTpot, Metric::kTtft}) out.fit_surface(metric, features, physics);
+  if (cache != nullptr) cache->write(key, out.learned());
   return out;
+}
+
+std::vector<double> Predictor::residuals(Metric metric, const std::vector<PointPhysics>& physics) const {
+  std::vector<double> y(points_.size());
+  for (size_t i = 0; i < y.size(); ++i)
+    y[i] = std::log(measured(points_[i], metric) / roofline_.milliseconds(metric, points_[i], physics[i]));
+  return y;
+}
+
+std::string Predictor::learned() const {
+  NumberWriter out;
+  out.put(roofline_.tpot);
+  out.put(roofline_.ttft);
+  for (const Surface& surface : surfaces_) {
+    out.put(surface.process.weights());
+    out.put(surface.process.noise());
+    for (const Calibration& c : surface.calibrations) {
+      out.put(std::array<double, 5>{c.mean_standardised, c.quantile, c.power, c.size_power, c.widest_shape});
+      std::vector<double> samples;
+      for (const auto& s : c.samples)
+        for (const double x : {static_cast<double>(s.row), static_cast<double>(s.block), s.deviation, s.standardised, s.error})
+          samples.push_back(x);
+      out.put(samples);
+    }
+  }
+  return out.bytes();
+}
+
+bool Predictor::restore(std::string_view learned, const std::vector<PointFeatures>& features,
+                        const std::vector<PointPhysics>& physics) {
+  NumberReader in(learned);
+  if (!in.get(roofline_.tpot) || !in.get(roofline_.ttft)) return false;
+  for (const Metric metric : {Metric::kTpot, Metric::kTtft}) {
+    Surface& surface = surfaces_[static_cast<size_t>(metric)];
+    std::vector<double> weights, noise;
+    if (!in.get(weights) || !in.get(noise) || weights.size() != points_.size() || noise.size() != points_.size())
+      return false;
+    surface.process.restore(kernel_of(metric), features, residuals(metric, physics), weights, noise);
+    for (Calibration& c : surface.calibrations) {
+      c = {};
+      std::array<double, 5> scalars{};
+      std::vector<double> samples;
+      if (!in.get(scalars) || !in.get(samples) || samples.size() % 5 != 0) return false;
+      c.mean_standardised = scalars[0];
+      c.quantile = scalars[1];
+      c.power = scalars[2];
+      c.size_power = scalars[3];
+      c.widest_shape = scalars[4];
+      for (size_t i = 0; i < samples.size(); i += 5) {
+        if (!(samples[i] >= 0 && samples[i] < static_cast<double>(points_.size()) && samples[i + 1] >= 0)) return false;
+        c.samples.push_back({static_cast<size_t>(samples[i]), static_cast<size_t>(samples[i + 1]), samples[i + 2],
+                             samples[i + 3], samples[i + 4]});
+      }
+    }
+  }
+  return in.done();
 }
 
 void Predictor::fit_surface(Metric metric, const std::vector<PointFeatures>& features,
                             const std::vector<PointPhysics>& physics) {
   Surface& surface = surfaces_[static_cast<size_t>(metric)];
-  std::vector<double> y(points_.size());
-  for (size_t i = 0; i < y.size(); ++i)
-    y[i] = std::log(measured(points_[i], metric) / roofline_.milliseconds(metric, points_[i], physics[i]));
+  const std::vector<double> y = residuals(metric, physics);
   surface.process.fit(kernel_of(metric), features, y);
 
   using Block = ResidualProcess::Block;

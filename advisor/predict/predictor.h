@@ -13,6 +13,7 @@
 
 #include "advisor/predict/residual_process.h"
 #include "advisor/predict/roofline.h"
+#include "advisor/predict/trained_cache.h"
 
 namespace sextant::advisor {
 
@@ -47,8 +48,10 @@ struct TrainingReport {
 
 class Predictor {
  public:
-  // The tables must outlive the predictor. Fails when fewer than 20 rows can be used.
-  static Result<Predictor> train(const std::vector<ServingPoint>& rows, const FactsTable& facts, const GpuTable& gpus);
+  // The tables must outlive the predictor. Fails when fewer than 20 rows can be used. With a cache, what the very same rows
+  // taught before is read from it, and what is learned now is left there.
+  static Result<Predictor> train(const std::vector<ServingPoint>& rows, const FactsTable& facts, const GpuTable& gpus,
+                                 TrainedCache* cache = nullptr);
 
   Result<Prediction> predict(Metric metric, const ServingPoint& point) const;
   // What the calibrated roofline alone says.
@@ -80,6 +83,11 @@ class Predictor {
     std::array<Calibration, 3> calibrations;  // by Nearness
   };
 
+  // What training found out, beyond what the rows say: to bytes, and back onto the same rows.
+  std::string learned() const;
+  bool restore(std::string_view learned, const std::vector<PointFeatures>& features,
+               const std::vector<PointPhysics>& physics);
+  std::vector<double> residuals(Metric metric, const std::vector<PointPhysics>& physics) const;
   void fit_surface(Metric metric, const std::vector<PointFeatures>& features, const std::vector<PointPhysics>& physics);
   void calibrate(Surface& surface, Calibration& calibration, const std::vector<ResidualProcess::Block>& blocks,
                  const std::vector<PointFeatures>& features, const std::vector<double>& y);

@@ -153,8 +153,8 @@ SquareMatrix ResidualProcess::covariance_matrix() const {
   return matrix;
 }
 
-void ResidualProcess::fit(const Kernel& kernel, const std::vector<PointFeatures>& rows, const std::vector<double>& y,
-                          int noise_rounds) {
+void ResidualProcess::set_rows(const Kernel& kernel, const std::vector<PointFeatures>& rows,
+                               const std::vector<double>& y) {
   CHECK_EQ(rows.size(), y.size());
   kernel_ = kernel;
   y_ = y;
@@ -169,6 +169,20 @@ void ResidualProcess::fit(const Kernel& kernel, const std::vector<PointFeatures>
     for (size_t i = 0; i < n; ++i)
       names_[f][i] = ids_[f].try_emplace(rows[i].names[f], static_cast<int32_t>(ids_[f].size())).first->second;
   }
+}
+
+void ResidualProcess::restore(const Kernel& kernel, const std::vector<PointFeatures>& rows, const std::vector<double>& y,
+                              std::vector<double> weights, std::vector<double> noise) {
+  CHECK(weights.size() == y.size() && noise.size() == y.size());
+  set_rows(kernel, rows, y);
+  alpha_ = std::move(weights);
+  noise_ = std::move(noise);
+}
+
+void ResidualProcess::fit(const Kernel& kernel, const std::vector<PointFeatures>& rows, const std::vector<double>& y,
+                          int noise_rounds) {
+  set_rows(kernel, rows, y);
+  const size_t n = y.size();
   noise_.assign(n, kernel.noise + kJitter);
   const SquareMatrix covariance = covariance_matrix();
   for (int round = 0; round <= noise_rounds; ++round) {

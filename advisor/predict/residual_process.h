@@ -48,6 +48,11 @@ class ResidualProcess {
   // `noise_rounds` 0 leaves every row the kernel's noise.
   void fit(const Kernel& kernel, const std::vector<PointFeatures>& rows, const std::vector<double>& y,
            int noise_rounds = 1);
+  // As fit left it, without fitting: `weights` and `noise` of the same rows and kernel. No leave_out after it.
+  void restore(const Kernel& kernel, const std::vector<PointFeatures>& rows, const std::vector<double>& y,
+               std::vector<double> weights, std::vector<double> noise);
+  const std::vector<double>& weights() const { return alpha_; }
+  const std::vector<double>& noise() const { return noise_; }
   // What the process, its noise weights as they stand, says of each row of `block` from all other rows. Exact. Only before
   // release_factor.
   std::vector<LeftOut> leave_out(const Block& block) const;
@@ -69,6 +74,7 @@ class ResidualProcess {
   int32_t name_id(size_t feature, const std::string& name) const;
 
  private:
+  void set_rows(const Kernel& kernel, const std::vector<PointFeatures>& rows, const std::vector<double>& y);
   std::vector<double> covariances(const PointFeatures& point) const;
   SquareMatrix covariance_matrix() const;
   double variance_at_zero() const;

@@ -7,10 +7,10 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
-#include "advisor/kb/health.h"
 #include "advisor/kb/knowledge_base.h"
 #include "advisor/memory_fit.h"
 #include "advisor/predict/predictor.h"
+#include "advisor/world.h"
 #include "server/cli/advise.h"
 #include "server/cli/advise_forecast.h"
 
@@ -111,8 +111,10 @@ class PredictVerb final : public Verb {
 
     auto kb = advisor::KnowledgeBase::open(location_.empty() ? advisor::default_kb_location() : location_);
     if (!kb.ok()) return failed(kb.status());
-    const auto snapshot = advisor::read_snapshot(*kb);
-    if (!snapshot.ok()) return failed(snapshot.status());
+    // Ages of prices do not matter here.
+    const auto world = advisor::load_world(*kb, {.as_of = "2026-01-01", .version = version_text()});
+    if (!world.ok()) return failed(world.status());
+    const advisor::KbSnapshot* snapshot = &(*world)->snapshot;
     advisor::FitInputs inputs;
     inputs.model_id = point_.model_id;
     inputs.gpu = point_.gpu;
@@ -145,13 +147,7 @@ class PredictVerb final : public Verb {
       return kExitLimitMissed;
     }
 
-    // What physics forbids trains nothing; ages of prices do not matter here.
-    const advisor::HealthReport health = advisor::check_health(*snapshot, "2026-01-01");
-    std::vector<advisor::ServingPoint> rows;
-    for (size_t i = 0; i < snapshot->points.size(); ++i)
-      if (health.quarantined.count(snapshot->point_ids[i]) == 0) rows.push_back(snapshot->points[i]);
-    const auto predictor = advisor::Predictor::train(rows, snapshot->facts, snapshot->gpus);
-    if (!predictor.ok()) return failed(predictor.status());
+    const advisor::Predictor* predictor = &(*world)->predictor();
     ordered_json loads = ordered_json::array();
     double best = 0;
     bool passing = true;
