@@ -30,6 +30,9 @@ int main(int argc, char** argv) {
   verbs.push_back(make_pull_verb());
   verbs.push_back(make_chat_verb());
   verbs.push_back(make_models_verb());
+  verbs.push_back(make_advise_plan_verb());
+  verbs.push_back(make_advise_compare_verb());
+  verbs.push_back(make_advisor_verb());
   verbs.push_back(make_advise_predict_verb());
   verbs.push_back(make_advise_fit_verb());
   verbs.push_back(make_advise_accuracy_verb());

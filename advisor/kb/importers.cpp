@@ -12,6 +12,10 @@ namespace {
 
 using nlohmann::json;
 
+// Without these nothing can be said of a model.
+constexpr const char* kNeededFacts[] = {"hidden_size",         "num_hidden_layers", "num_attention_heads",
+                                        "num_key_value_heads", "head_dim",          "vocab_size"};
+constexpr double kLargestFact = 1e8;
 constexpr const char* kMeasuredAttribution = "NVIDIA aiconfigurator 0.12.0, Apache-2.0";
 
 enum class Type { kText, kNumber, kFlag, kDate, kTexts, kObject };
@@ -139,7 +143,8 @@ Status check_field(const Field& field, const json& value) {
       break;
     case Type::kDate:
       if (!value.is_string() || !is_date(value.get_ref<const std::string&>()))
-        return wrong(name, "must be a date like 2026-01-31");
+        return Status(StatusCode::kInvalidArgument, name + " must be a date like 2026-01-31", name,
+                      value.is_string() && value.get_ref<const std::string&>().size() == 10 ? "no_such_day" : "");
       break;
     case Type::kTexts:
       if (!value.is_array() || value.size() > 100) return wrong(name, "must be a list of at most 100 texts");
@@ -263,6 +268,45 @@ Result<std::vector<KbDocument>> documents_from_lines(std::string_view text, cons
 
 }  // namespace
 
+nlohmann::ordered_json kb_document_schema(KbKind kind) {
+  using nlohmann::ordered_json;
+  ordered_json properties = ordered_json::object();
+  std::vector<std::string> needed;
+  for (const Field& field : fields_of(kind)) {
+    ordered_json s;
+    // Bytes are what is limited; a character has at most four.
+    if (field.type == Type::kText)
+      s = {{"type", "string"}, {"minLength", field.needed ? 1 : 0}, {"maxLength", 100}, {"pattern", "^[^\\u0000]*$"}};
+    if (field.type == Type::kNumber) s = {{"type", "number"}, {"minimum", field.low}, {"maximum", field.high}};
+    if (field.type == Type::kFlag) s = {{"type", "boolean"}};
+    if (field.type == Type::kDate) s = {{"type", "string"}, {"pattern", kDatePattern}};
+    if (field.type == Type::kTexts)
+      s = {{"type", "array"}, {"maxItems", 100}, {"items", {{"type", "string"}, {"maxLength", 50}}}};
+    if (field.type == Type::kObject)
+      s = {{"type", "object"},
+           {"maxProperties", 100},
+           {"additionalProperties",
+            {{"anyOf",
+              {{{"type", "number"}, {"minimum", -1e18}, {"maximum", 1e18}},
+               {{"type", "string"}, {"maxLength", 500}},
+               {{"type", "boolean"}},
+               {{"type", "null"}}}}}}};
+    if (kind == KbKind::kModel && std::string_view(field.name) == "facts") {
+      s["required"] = std::vector<std::string>();
+      for (const char* fact : kNeededFacts) {
+        s["required"].push_back(fact);
+        s["properties"][fact] = {{"type", "number"}, {"minimum", 1}, {"maximum", kLargestFact}};
+      }
+    }
+    if (field.needed)
+      needed.emplace_back(field.name);
+    else if (s["type"].is_string())
+      s["type"] = {s["type"], "null"};
+    properties[field.name] = std::move(s);
+  }
+  return {{"type", "object"}, {"properties", properties}, {"required", needed}, {"additionalProperties", false}};
+}
+
 bool is_date(std::string_view text) {
   if (text.size() != 10 || text[4] != '-' || text[7] != '-') return false;
   const auto digits = [&](size_t at, size_t n) -> int {
@@ -298,6 +342,14 @@ Result<KbDocument> checked_document(KbKind kind, const nlohmann::json& body) {
     bool known = false;
     for (const Field& field : fields) known = known || key == field.name;
     if (!known) return wrong(key.substr(0, 60), "is no field of " + std::string(kb_kind_name(kind)));
+  }
+  if (kind == KbKind::kModel) {
+    for (const char* fact : kNeededFacts) {
+      const json value = checked["facts"].value(fact, json());
+      const double number = value.is_number() ? value.get<double>() : 0;
+      if (!(number >= 1 && number <= kLargestFact))
+        return wrong(std::string("facts.") + fact, "is needed, a number from 1 to 1e8");
+    }
   }
   std::string id;
   switch (kind) {

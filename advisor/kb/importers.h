@@ -24,7 +24,12 @@ KbDocument document_of(const GpuProfile& profile, const std::vector<std::string>
 // Of one document as users send it; the message names the field. Fills the id where it follows from the body.
 Result<KbDocument> checked_document(KbKind kind, const nlohmann::json& body);
 
+// The closed form of a kind's documents, as JSON Schema (2020-12).
+nlohmann::ordered_json kb_document_schema(KbKind kind);
+
 // "2026-01-19": a day that exists.
 bool is_date(std::string_view text);
+// Of a date, but for how many days its month has.
+inline constexpr const char* kDatePattern = "^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$";
 
 }  // namespace sextant::advisor

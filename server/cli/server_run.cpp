@@ -18,6 +18,7 @@
 #include "engine/engine.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
+#include "server/cli/advisor_routes.h"
 #include "server/cli/serve.h"
 #include "server/cli/stop_signals.h"
 #include "server/gateway/gate.h"
@@ -107,7 +108,9 @@ class Server {
                       {.version = version_text(),
                        .render_metrics = [this] { return metrics_.render(); },
                        .metrics_content_type = ServerMetrics::content_type()});
-    gate_.add_routes(*front, kApiRoutes);
+    std::vector<Gate::RouteName> routes(std::begin(kApiRoutes), std::end(kApiRoutes));
+    for (const advisor::Faces::Route& route : advisor::Faces::routes()) routes.push_back({route.method, route.path});
+    gate_.add_routes(*front, routes);
     http::HttpServer::Options http_options;
     http_options.host = options_.server.host;
     http_options.port = static_cast<uint16_t>(options_.server.port);
@@ -155,6 +158,9 @@ class Server {
     api_.emplace(std::move(api_options), *engine_, *tokenizer_, chat_template_ ? &*chat_template_ : nullptr, &metrics_);
     auto routes = std::make_shared<http::Router>();
     api_->register_routes(*routes);
+    // Opens the knowledge base when it is first asked something.
+    advisor_.emplace(default_faces(""), 1);
+    advisor_->add_to(*routes);
     gate_.open(std::move(routes));
     signals_.set_nothing_to_drain(false);
     health_.set_ready();
@@ -229,6 +235,7 @@ class Server {
   std::optional<ChatTemplate> chat_template_;
   std::unique_ptr<Engine> engine_;
   std::optional<openai::Api> api_;
+  std::optional<AdvisorRoutes> advisor_;
   Gate gate_;
   std::optional<http::HttpServer> http_;
 };

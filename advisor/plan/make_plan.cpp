@@ -1,0 +1,201 @@
+// The document: the search's outcome with its id, questions answered, sensitivities and what was left out.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <set>
+
+#include "advisor/plan/plan.h"
+#include "advisor/report/plan_json.h"
+
+namespace sextant::advisor {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+constexpr size_t kRejectedShown = 60;
+
+std::string plan_id_of(const World& world, const PlanRequest& request) {
+  json id = {{"kb_revision", world.kb_revision},
+             {"as_of", world.as_of},
+             {"version", world.version},
+             {"spec", request.spec.as_given()},
+             {"solve_for", request.solve_for}};
+  return sha256_hex(id.dump(-1, ' ', false, json::error_handler_t::replace)).substr(0, 20);
+}
+
+// What the spec says and the search has no use for. A field is either used or here.
+std::vector<std::string> not_considered(const Spec& spec) {
+  std::vector<std::string> out = {
+      "pipeline parallelism, and prefill and decode on different GPUs: not searched",
+      "one model on GPUs of several types, or several models on one GPU: not searched",
+      "weights of 4 and 8 bit integers: searched only when quantizations names them (they cost quality)"};
+  if (spec.given("use_case_description")) out.emplace_back("use_case_description: kept, not read by the search");
+  if (spec.has("compliance")) {
+    for (const std::string& name : spec.texts("compliance"))
+      out.push_back(
+          "compliance " + name +
+          (name == "gdpr"
+               ? ": regions are kept to the EU; audit, retention and encryption are settings of the deployment"
+               : ": audit, retention and encryption are settings of the deployment, not of the plan"));
+  }
+  if (spec.text("deployment_model") != "cloud_rental") {
+    for (const char* field : {"budget.max_monthly_cost_usd", "budget.max_hourly_cost_usd", "budget.cost_per_1k_tokens"})
+      if (spec.has(field))
+        out.push_back(std::string(field) + ": compared with the other cost lines only, not with what is owned");
+  }
+  return out;
+}
+
+ordered_json rejected_json(std::vector<Rejection> rejected) {
+  // The most telling first: those of a GPU, then whole models.
+  std::stable_sort(rejected.begin(), rejected.end(),
+                   [](const Rejection& a, const Rejection& b) { return !a.gpu.empty() && b.gpu.empty(); });
+  ordered_json out = ordered_json::array();
+  // No more than three of one model, so that the list shows the width of the search.
+  std::map<std::string, int> per_model;
+  for (const Rejection& r : rejected) {
+    if (out.size() == kRejectedShown) break;
+    if (++per_model[r.model_id] > 3 && rejected.size() > kRejectedShown) continue;
+    out.push_back(
+        {{"model_id", r.model_id},
+         {"gpu", r.gpu.empty() ? ordered_json(nullptr) : ordered_json(r.gpu)},
+         {"reason", r.reason},
+         {"nearest_change", r.nearest_change.empty() ? ordered_json(nullptr) : ordered_json(r.nearest_change)}});
+  }
+  return out;
+}
+
+std::string verdict_of_plan(const ordered_json& options) {
+  if (options.empty()) return "infeasible";
+  return options[0]["verdict"] == "pass" ? "feasible" : "uncertain";
+}
+
+ordered_json decisions_json(const Spec& spec, const Option& o, const PlanOutcome& outcome) {
+  ordered_json out = ordered_json::array();
+  const auto add = [&](const std::string& what, const std::string& choice, const std::string& why,
+                       std::vector<std::string> others) {
+    out.push_back({{"decision", what}, {"choice", choice}, {"because", why}, {"alternatives", std::move(others)}});
+  };
+  std::vector<std::string> models, gpus;
+  std::set<std::string> seen = {o.model_id, o.gpu};
+  for (const Option& other : outcome.options) {
+    if (seen.insert(other.model_id).second) models.push_back(other.model_id);
+    if (seen.insert(other.gpu).second) gpus.push_back(other.gpu);
+  }
+  add("model", o.model_id, "best of the options for priority " + spec.text("priority"), models);
+  add("GPU", std::to_string(o.tensor_parallel) + " x " + o.gpu + " per replica", o.rationale, gpus);
+  add("weights", o.quantization, "what the GPU computes in and the model's own files allow", {});
+  add("batch limit", std::to_string(static_cast<int>(o.limit.operation.concurrency_p99)),
+      "99% of the moments at the highest load that keeps the targets have fewer requests in flight", {});
+  add("replicas", std::to_string(o.replicas()),
+      "peak x headroom over the rate of one replica, and spares for reliability_target and survive_loss_of", {});
+  return out;
+}
+
+}  // namespace
+
+Result<ordered_json> make_plan(const World& world, const PlanRequest& request) {
+  const Spec& spec = request.spec;
+  const std::string id = plan_id_of(world, request);
+  ordered_json plan = {{"schema", kPlanSchema},
+                       {"plan_id", id},
+                       {"name", "sextant-" + id.substr(0, 10)},
+                       {"title", spec.has("name") ? spec.text("name") : spec.text("task_type")},
+                       {"as_of", world.as_of},
+                       {"version", world.version},
+                       {"kb_revision", world.kb_revision}};
+  if (spec.has("models")) {
+    // Each model has its own replicas; money is that of all.
+    ordered_json parts = ordered_json::array();
+    double month = 0;
+    double hour = 0;
+    int gpus = 0;
+    bool all = true;
+    bool sure = true;
+    for (const json& model : spec.value("models")) {
+      json given = spec.as_given();
+      for (const char* field : {"models", "users", "concurrent_users", "daily_requests", "target_throughput_rps",
+                                "budget", "hourly_multipliers", "quality_threshold"})
+        given.erase(field);
+      const double share = model["share"].get<double>();
+      given["preferred_models"] = json::array({model["name"]});
+      given["peak_rps"] = sized_rps(spec) * share;
+      given["average_rps"] = spec.number("average_rps") * share;
+      PlanRequest part;
+      const auto errors = read_spec_object(given, world.use_cases, part.spec);
+      if (!errors.empty()) return Status(errors[0].code(), "models: " + errors[0].message(), "models");
+      ASSIGN_OR_RETURN(ordered_json document, make_plan(world, part));
+      if (document["options"].empty()) {
+        all = false;
+      } else {
+        const ordered_json& best = document["options"][0];
+        month += best["cost"]["usd_per_month"].get<double>();
+        hour += best["cost"]["usd_per_hour"].get<double>();
+        gpus += best["gpus"].get<int>();
+        sure = sure && best["verdict"] == "pass";
+      }
+      parts.push_back({{"model_id", model["name"]}, {"share", share}, {"plan", std::move(document)}});
+    }
+    plan["specification"] = spec.completed();
+    const auto budget = spec.maybe("budget.max_monthly_cost_usd");
+    const auto hourly = spec.maybe("budget.max_hourly_cost_usd");
+    const bool paid = (!budget || month <= *budget) && (!hourly || hour <= *hourly);
+    plan["verdict"] = !all || !paid ? "infeasible" : sure ? "feasible" : "uncertain";
+    plan["total"] = {{"usd_per_month", shown(month)}, {"usd_per_hour", shown(hour)}, {"gpus", gpus}};
+    if (budget) plan["total"]["budget_used_pct"] = shown(100 * month / *budget);
+    plan["parts"] = std::move(parts);
+    plan["options"] = ordered_json::array();
+    std::vector<std::string> unused = not_considered(spec);
+    if (!request.solve_for.empty()) unused.emplace_back("solve_for: answered for one model at a time, not for several");
+    if (spec.has("budget.cost_per_1k_tokens"))
+      unused.emplace_back("budget.cost_per_1k_tokens: not with several models");
+    if (spec.given("quality_threshold")) unused.emplace_back("quality_threshold: the models are named");
+    plan["not_considered"] = unused;
+    return plan;
+  }
+  ASSIGN_OR_RETURN(PlanOutcome outcome, search(world, spec));
+  ordered_json options = ordered_json::array();
+  for (const Option& option : outcome.options) options.push_back(option_json(world, spec, option));
+  plan["verdict"] = verdict_of_plan(options);
+  plan["summary"] = outcome.options.empty() ? "Nothing searched meets the spec; `rejected` says why and what would."
+                                            : outcome.options[0].model_id + " (" + outcome.options[0].quantization +
+                                                  "): " + outcome.options[0].rationale;
+  plan["specification"] = spec.completed();
+  plan["options"] = std::move(options);
+  ordered_json frontier = ordered_json::array();
+  for (const Option& option : outcome.frontier) frontier.push_back(brief_json(option));
+  plan["frontier"] = std::move(frontier);
+  if (!outcome.options.empty()) {
+    const Option& best = outcome.options[0];
+    plan["sensitivity"] = sensitivities(world, spec, best);
+    plan["architecture"] = architecture_json(spec, best);
+    plan["stack"] = {
+        {{"layer", "gateway"}, {"choice", "one address, API keys, rate limits"}},
+        {{"layer", "serving"}, {"choice", spec.text("engine") + " with " + best.model_id}},
+        {{"layer", "GPUs"}, {"choice", std::to_string(best.gpus()) + " x " + best.gpu}},
+        {{"layer", "scaling"},
+         {"choice", spec.value("autoscaling.enabled").get<bool>() ? "replicas follow the load" : "fixed replicas"}}};
+    plan["decisions"] = decisions_json(spec, best, outcome);
+  }
+  plan["answers"] = answer_questions(world, spec, outcome, request.solve_for);
+  plan["search"] = {
+      {"combinations", outcome.searched}, {"predicted", outcome.predicted}, {"feasible", outcome.feasible}};
+  plan["rejected"] = rejected_json(outcome.rejected);
+  plan["num_rejected"] = outcome.rejected.size();
+  std::vector<std::string> assumptions = {
+      "latencies are means of measured or estimated points carried to percentiles by a queueing model (gaps between "
+      "requests "
+      "with the spec's CV, lognormal lengths, waits of exponential shape); sizes keep a target with 70% probability",
+      "activations and overhead are what vLLM was seen to take; 90% of a GPU's memory is used"};
+  assumptions.insert(assumptions.end(), outcome.assumptions.begin(), outcome.assumptions.end());
+  for (const auto& [path, filled] : spec.fields())
+    if (filled.source == SpecSource::kDefault && filled.rule.find("assumption") != std::string::npos)
+      assumptions.push_back(path + " = " + filled.value.dump() + ": " + filled.rule);
+  plan["assumptions"] = assumptions;
+  plan["left_out"] = outcome.left_out;
+  plan["not_considered"] = not_considered(spec);
+  return plan;
+}
+
+}  // namespace sextant::advisor

@@ -1,0 +1,152 @@
+// A plan: options that meet a spec, sized and priced, ranked by its priority; and what was left out, with the reason and the
+// nearest change that would let it in. Deterministic: the same world and spec give the same plan, byte for byte. Pure.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "advisor/memory_fit.h"
+#include "advisor/ownership_cost.h"
+#include "advisor/plan/load_curve.h"
+#include "advisor/spec/spec.h"
+#include "advisor/world.h"
+
+namespace sextant::advisor {
+
+inline constexpr const char* kPlanSchema = "sextant.plan/1";
+inline constexpr double kSecondsPerMonth = kHoursPerMonth * 3600;
+
+// What an instance costs by the hour, mixed as the spec's pricing says.
+struct Offer {
+  std::string provider, instance, region, gpu;
+  int gpu_count = 1;
+  double usd_per_hour = 0;  // the mix
+  std::optional<double> on_demand, spot, reserved;
+  std::string effective_date, source;
+  bool assumed = false;  // a figure of the user's is in it
+};
+
+// One region's part of an option.
+struct Site {
+  std::string region;  // as the spec names it; "any" when it names none
+  double share = 1;
+  double peak_rps = 0;
+  int replicas_needed = 0;  // for the peak and the headroom
+  int spares = 0;
+  int instances = 0;
+  Offer offer;
+  double usd_per_hour = 0;
+
+  int replicas() const { return replicas_needed + spares; }
+};
+
+struct Verdicts {
+  LatencyTarget target;
+  double predicted_ms = 0, low_ms = 0, high_ms = 0;  // 90% interval
+  double probability = 0;
+  Verdict verdict = Verdict::kUncertain;
+};
+
+// Twenty-four hours with replicas that follow the load.
+struct Day {
+  struct Hour {
+    double requests_per_s = 0;
+    int replicas = 0;
+    double utilization = 0;  // load / what the replicas can carry within the targets
+    double usd = 0;
+    double attainment = 1;  // share of the requests within capacity
+  };
+  std::vector<Hour> hours;
+  double usd_per_month = 0;
+  double attainment = 1;
+};
+
+struct Option {
+  std::string model_id, gpu, quantization;
+  int tensor_parallel = 1, expert_parallel = 1;
+  double parameters = 0;
+  std::string quality;  // tier of the catalogue, or what the parameters suggest
+  MemoryFit memory;
+  LoadCurve curve;
+  LimitedRate limit;  // of one replica
+  Operation at_peak;  // of one replica, with the peak spread over those needed
+  std::vector<Verdicts> verdicts;
+  std::vector<Site> sites;
+  double usd_per_hour = 0;   // of the instances, all running
+  double usd_per_month = 0;  // with the other cost lines
+  Day day;
+  double score = 0;
+  std::vector<std::string> best_at;  // "cost", "latency", "accuracy"
+  bool on_frontier = false;
+  std::string rationale;
+
+  int replicas() const;
+  int gpus() const;  // of the instances
+  int instances() const;
+  std::string id() const;  // "model|gpu|quantization|tp2|ep1"
+};
+
+struct Rejection {
+  std::string model_id, gpu;  // empty gpu: on all
+  std::string reason;
+  std::string nearest_change;
+};
+
+struct PlanOutcome {
+  std::vector<Option> options;   // best first, at most five
+  std::vector<Option> frontier;  // by cost, none beaten by another in cost, latency and accuracy at once
+  std::vector<Rejection> rejected;
+  size_t searched = 0;   // combinations of model, GPU, quantisation and parallelism
+  size_t predicted = 0;  // of them, by the trained predictor
+  size_t feasible = 0;
+  std::vector<std::string> left_out;        // prices, regions and GPUs without what is needed to use them
+  std::vector<std::string> not_considered;  // fields of the spec that the search did not use, and axes it has not
+  std::vector<std::string> assumptions;
+};
+
+// The search. Errors: an unknown model, GPU or engine of the spec, with the nearest name.
+Result<PlanOutcome> search(const World& world, const Spec& spec);
+// One configuration only: for sensitivities and questions about a plan. Nothing when it is not feasible.
+struct Configuration {
+  std::string model_id, gpu, quantization;
+  int tensor_parallel = 1, expert_parallel = 1;
+};
+std::optional<Option> plan_configuration(const World& world, const Spec& spec, const Configuration& configuration,
+                                         std::string* reason = nullptr);
+
+// The parts of the search, for the files of this folder.
+struct Offers {
+  std::vector<std::vector<Offer>> by_site;  // per region of the spec
+  std::vector<std::pair<std::string, double>> sites;
+  std::vector<std::string> left_out;
+};
+Offers find_offers(const World& world, const Spec& spec);
+std::vector<LatencyTarget> targets_of(const Spec& spec);
+RequestShape shape_of(const Spec& spec);
+double sized_rps(const Spec& spec);
+// Spares so that `needed` of all are up with the wanted probability; 0 when one alone always is.
+int spares_for(int needed, double availability, double wanted);
+// Replicas, instances and money; false with a reason when there is no way to buy it.
+bool size_option(const Spec& spec, const Offers& offers, Option& option, std::string& reason);
+Day simulate_day(const Spec& spec, const Option& option);
+void rank(const Spec& spec, std::vector<Option>& options, PlanOutcome& outcome);
+
+// sextant.plan/1: the whole document, from which markdown and HTML are made. `revision` may be given to plan with an earlier
+// state of the knowledge base.
+struct PlanRequest {
+  Spec spec;
+  std::vector<std::string> solve_for;  // gpus, max_rate, max_users, max_context, cheapest_slo_relaxation
+};
+const std::vector<std::string>& known_questions();
+Result<nlohmann::ordered_json> make_plan(const World& world, const PlanRequest& request);
+nlohmann::ordered_json answer_questions(const World& world, const Spec& spec, const PlanOutcome& outcome,
+                                        const std::vector<std::string>& questions);
+nlohmann::ordered_json sensitivities(const World& world, const Spec& spec, const Option& option);
+
+}  // namespace sextant::advisor

@@ -1,0 +1,52 @@
+#include "server/cli/advisor_routes.h"
+
+#include <boost/asio/post.hpp>
+#include <chrono>
+#include <cstdio>
+
+#include "server/cli/command_line.h"
+#include "server/http/error_body.h"
+
+namespace sextant::cli {
+
+void AdvisorRoutes::add_to(http::Router& router) {
+  for (const advisor::Faces::Route& route : advisor::Faces::routes())
+    router.add(route.method, route.path,
+               [this](std::shared_ptr<http::Exchange> exchange) { handle(std::move(exchange)); });
+}
+
+void AdvisorRoutes::handle(std::shared_ptr<http::Exchange> exchange) {
+  const boost::asio::any_io_executor executor = exchange->executor();
+  // The exchange is released on its own executor, never on a pool thread.
+  auto job = [this, executor, exchange]() mutable {
+    const http::HttpRequest& request = exchange->request();
+    advisor::FaceAnswer answer = faces_.answer({request.method, request.path, request.query, request.body});
+    boost::asio::post(executor, [exchange = std::move(exchange), answer = std::move(answer)]() mutable {
+      http::HttpResponse response;
+      response.status = answer.status;
+      response.body = std::move(answer.body);
+      if (answer.status == 503) response.headers.push_back({"Retry-After", "1"});
+      exchange->respond(std::move(response));
+    });
+  };
+  if (!pool_.try_submit(std::move(job)))
+    exchange->respond(
+        http::error_response(503, "The advisor has too many requests waiting. Try again later.", {}, "queue_full"));
+}
+
+std::string today_text() {
+  const auto day = std::chrono::year_month_day(std::chrono::floor<std::chrono::days>(std::chrono::system_clock::now()));
+  char text[32];
+  std::snprintf(text, sizeof text, "%04d-%02u-%02u", static_cast<int>(day.year()), static_cast<unsigned>(day.month()),
+                static_cast<unsigned>(day.day()));
+  return text;
+}
+
+advisor::Faces::Options default_faces(const std::string& kb_location) {
+  return {.kb_location = kb_location.empty() ? advisor::default_kb_location() : kb_location,
+          .version = version_text(),
+          .cache_directory = std::nullopt,
+          .today = today_text};
+}
+
+}  // namespace sextant::cli

@@ -1,0 +1,33 @@
+// The advisor's transport-free face behind HTTP routes: work goes to a small pool, answers come back on their exchange.
+// Construct before the I/O threads start handling, destroy after they have been joined.
+#pragma once
+
+#include <memory>
+
+#include "advisor/faces/faces.h"
+#include "server/http/router.h"
+#include "server/openai/text_pool.h"
+
+namespace sextant::cli {
+
+class AdvisorRoutes {
+ public:
+  explicit AdvisorRoutes(advisor::Faces::Options options, size_t num_threads = 2, size_t max_queued = 128)
+      : faces_(std::move(options)), pool_(num_threads, max_queued) {}
+
+  // The handlers point at this object.
+  void add_to(http::Router& router);
+  advisor::Faces& faces() { return faces_; }
+
+ private:
+  void handle(std::shared_ptr<http::Exchange> exchange);
+
+  advisor::Faces faces_;
+  openai::TextPool pool_;  // last: its jobs use the faces
+};
+
+// The knowledge base of SEXTANT_KB or the user's own, today's date, this version.
+advisor::Faces::Options default_faces(const std::string& kb_location);
+std::string today_text();
+
+}  // namespace sextant::cli
