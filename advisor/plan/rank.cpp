@@ -85,7 +85,7 @@ void rank(const Spec& spec, std::vector<Option>& options, PlanOutcome& outcome) 
       char compared[80];
       std::snprintf(compared, sizeof compared, "; %.0f%% %s than the first", std::abs(more) * 100,
                     more < 0 ? "cheaper" : "dearer");
-      text += compared;
+      text += std::abs(more) < 0.005 ? "; the same price as the first" : compared;
     }
     o.rationale = text + ".";
     outcome.options.push_back(o);

@@ -132,8 +132,8 @@ void order_by_load(std::vector<Prediction>& predictions) {
   }
 }
 
-Result<Predictor> Predictor::train(const std::vector<ServingPoint>& rows, const FactsTable& facts,
-                                   const GpuTable& gpus, TrainedCache* cache) {
+Result<Predictor> Predictor::train(const std::vector<ServingPoint>& rows, const FactsTable& facts, const GpuTable& gpus,
+                                   TrainedCache* cache) {
   Predictor out;
   out.facts_ = &facts;
   out.gpus_ = &gpus;
@@ -190,7 +190,8 @@ std::string Predictor::learned() const {
       out.put(std::array<double, 5>{c.mean_standardised, c.quantile, c.power, c.size_power, c.widest_shape});
       std::vector<double> samples;
       for (const auto& s : c.samples)
-        for (const double x : {static_cast<double>(s.row), static_cast<double>(s.block), s.deviation, s.standardised, s.error})
+        for (const double x :
+             {static_cast<double>(s.row), static_cast<double>(s.block), s.deviation, s.standardised, s.error})
           samples.push_back(x);
       out.put(samples);
     }

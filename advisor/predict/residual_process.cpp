@@ -171,8 +171,8 @@ void ResidualProcess::set_rows(const Kernel& kernel, const std::vector<PointFeat
   }
 }
 
-void ResidualProcess::restore(const Kernel& kernel, const std::vector<PointFeatures>& rows, const std::vector<double>& y,
-                              std::vector<double> weights, std::vector<double> noise) {
+void ResidualProcess::restore(const Kernel& kernel, const std::vector<PointFeatures>& rows,
+                              const std::vector<double>& y, std::vector<double> weights, std::vector<double> noise) {
   CHECK(weights.size() == y.size() && noise.size() == y.size());
   set_rows(kernel, rows, y);
   alpha_ = std::move(weights);

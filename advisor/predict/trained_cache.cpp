@@ -29,8 +29,8 @@ std::string TrainedCache::key(const std::vector<ServingPoint>& rows, const std::
   std::string all = std::string(kMethod) + '\0' + version_ + '\0' + std::string(embedded_file("kernel.json"));
   NumberWriter numbers;
   for (size_t i = 0; i < rows.size(); ++i) {
-    numbers.put(std::array<double, 6>{rows[i].concurrency, rows[i].prompt_tokens, rows[i].output_tokens, rows[i].ttft_mean_ms,
-                                      rows[i].tpot_mean_ms, rows[i].tensor_parallel});
+    numbers.put(std::array<double, 6>{rows[i].concurrency, rows[i].prompt_tokens, rows[i].output_tokens,
+                                      rows[i].ttft_mean_ms, rows[i].tpot_mean_ms, rows[i].tensor_parallel});
     numbers.put(features[i].numbers);
     for (const std::string& name : features[i].names) all += name + '\0';
     all += rows[i].model_id + '\0';

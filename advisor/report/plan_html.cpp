@@ -206,7 +206,7 @@ std::string first_option(const ordered_json& o) {
   std::string sites;
   for (const ordered_json& s : o["sites"])
     sites += "<li>" + number(s["instances"]) + " &times; " + text(s["provider"]) + " " + text(s["instance"]) + " in " +
-             text(s["region"]) + " at $" + number(s["usd_per_instance_hour"], 2) + "/h, price of " +
+             text(s["region"]) + " at $" + number(s["usd_per_instance_hour"], 2) + "/h, price of date " +
              text(s["price_date"]) + (s["price_assumed"] == true ? " <span class=uncertain>(assumed)</span>" : "") +
              "</li>";
   out += "<h2>Cost</h2><div class=two>" + table({"line", "#a month"}, rows) + "<div class=card><ul>" + sites +

@@ -33,7 +33,7 @@ int batch_limit(const Option& o) {
   return static_cast<int>(std::clamp(o.limit.operation.concurrency_p99, 1.0, o.curve.max_sequences));
 }
 
-std::vector<std::string> engine_flags(const Spec& spec, const Option& o) {
+std::vector<std::string> engine_flags(const Spec& spec, const Option& o, bool stored_so) {
   const std::string context = whole(spec.number("max_context_tokens"));
   const std::string batch = std::to_string(batch_limit(o));
   const std::string tensor = std::to_string(o.tensor_parallel);
@@ -52,6 +52,9 @@ std::vector<std::string> engine_flags(const Spec& spec, const Option& o) {
              "--max-model-len " + context, "--gpu-memory-utilization 0.9"};
     if (engine == "vllm" && o.expert_parallel > 1) flags.emplace_back("--enable-expert-parallel");
   }
+  // Weights that are stored in 16 bits are made smaller at load where the engine can.
+  if (!stored_so && o.quantization == "fp8" && (engine == "vllm" || engine == "sglang"))
+    flags.emplace_back("--quantization fp8");
   return flags;
 }
 
@@ -196,7 +199,7 @@ ordered_json option_json(const World& world, const Spec& spec, const Option& o) 
       {"cost", cost_json(spec, o)},
       {"day",
        {{"hours", hours}, {"attainment", shown(o.day.attainment)}, {"usd_per_month", shown(o.day.usd_per_month)}}},
-      {"engine_flags", engine_flags(spec, o)},
+      {"engine_flags", engine_flags(spec, o, body.contains("quantization") && body["quantization"] == o.quantization)},
       {"score", shown(o.score)},
       {"best_at", o.best_at},
       {"rationale", o.rationale}};

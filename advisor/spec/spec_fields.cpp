@@ -19,8 +19,14 @@ ordered_json schema_of(const SpecField& f) {
     case T::kWhole: s = {{"type", "integer"}, {"minimum", f.low}, {"maximum", f.high}}; break;
     case T::kText: s = {{"type", "string"}, {"minLength", 1}, {"maxLength", 2000}, {"pattern", "^[^\\u0000]+$"}}; break;
     case T::kChoice: s = {{"type", "string"}, {"enum", f.choices}}; break;
-    case T::kTexts: list(name, 100); break;
-    case T::kChoices: list({{"type", "string"}, {"enum", f.choices}}, static_cast<int>(f.choices.size())); break;
+    case T::kTexts:
+      list(name, 100);
+      s["uniqueItems"] = true;
+      break;
+    case T::kChoices:
+      list({{"type", "string"}, {"enum", f.choices}}, static_cast<int>(f.choices.size()));
+      s["uniqueItems"] = true;
+      break;
     case T::kHours:
       s = {{"type", "array"},
            {"items", {{"type", "number"}, {"minimum", f.low}, {"maximum", f.high}}},

@@ -95,7 +95,8 @@ Status check_items(const SpecField& f, const json& value, size_t most) {
       RETURN_IF_ERROR(check_number(at + "." + figure, item.value(figure, json()), 0.0001, share ? 1 : 10000, false));
       name = item[key].get<std::string>();
     }
-    if (!seen.insert(name).second) return wrong(at, "repeats '" + name.substr(0, 60) + "'");
+    if (!seen.insert(name).second)
+      return invalid_argument(at + " repeats '" + name.substr(0, 60) + "'", at, "semantic");
   }
   return ok_status();
 }

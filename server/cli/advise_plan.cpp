@@ -84,9 +84,14 @@ class PlanVerb final : public Verb {
     advisor::PlanRequest request;
     request.solve_for = questions_;
     errors = advisor::read_spec(text, (*world)->use_cases, request.spec);
+    // Fields of a file, not flags.
+    const auto in_file = [&](const Status& e) {
+      return Status(e.code(), (path_ == "-" ? "spec" : path_) + ": " + e.message());
+    };
+    for (Status& error : errors) error = in_file(error);
     if (!errors.empty()) return report_bad_input(name(), errors);
     const Result<ordered_json> plan = advisor::make_plan(**world, request);
-    if (!plan.ok()) return report_bad_input(name(), {plan.status()});
+    if (!plan.ok()) return report_bad_input(name(), {in_file(plan.status())});
 
     if (!output_.empty()) {
       std::ofstream file(output_, std::ios::binary);

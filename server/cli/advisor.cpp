@@ -148,7 +148,8 @@ class CompareVerb final : public Verb {
         for (Status& error : errors) error = Status(error.code(), paths_[i] + ": " + error.message());
         if (!errors.empty()) return report_bad_input(name(), errors);
         auto plan = advisor::make_plan(**world, request);
-        if (!plan.ok()) return report_bad_input(name(), {plan.status()});
+        if (!plan.ok())
+          return report_bad_input(name(), {Status(plan.status().code(), paths_[i] + ": " + plan.status().message())});
         const std::string named = revision_ > 0 ? "knowledge base " + (*world)->kb_revision.substr(0, 12) : paths_[i];
         plans.emplace_back(named, *std::move(plan));
       }

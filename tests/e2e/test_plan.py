@@ -180,7 +180,7 @@ def test_the_face_keeps_its_openapi_document(face, tmp_path):
     (tmp_path / "schemathesis.toml").write_text('[checks.positive_data_acceptance]\nexpected-statuses = ["2xx", "401", "403", "404", "409", "422"]\n')
     begun = time.monotonic()
     run = subprocess.run([program, "--config-file", tmp_path / "schemathesis.toml", "run", f"http://127.0.0.1:{face}/advisor/v1/openapi.json", "--checks", "all",
-                          "--phases", "examples,fuzzing", "--max-examples", "6", "--generation-deterministic", "--max-time", "20", "--workers", "1",
+                          "--phases", "examples,fuzzing", "--max-examples", "5", "--generation-deterministic", "--max-time", "14", "--workers", "1",
                           "--request-timeout", "60", "--no-color", "--warnings", "off"], capture_output=True, text=True, timeout=200, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     print(f"{time.monotonic() - begun:.1f} s")
