@@ -111,8 +111,10 @@ Offers find_offers(const World& world, const Spec& spec) {
     bool used = false;
     for (size_t i = 0; i < out.sites.size(); ++i) {
       const std::string& region = out.sites[i].first;
-      if (region != "any" && offered.region != "any" && offered.region != region) continue;
-      const std::string where = region == "any" ? offered.region : region;
+      // A row without a region of its own is in none that a spec names; the user's own price is where the user says.
+      const bool own_price = offered.assumed;
+      if (region != "any" && !own_price && offered.region != region) continue;
+      const std::string where = region != "any" ? region : offered.region;
       if (gdpr && !in_the_eu(where)) continue;
       if (us_only && region == "any" && where != "any" && !in_the_us(where) && !in_the_eu(where)) continue;
       Offer offer = offered;

@@ -144,6 +144,7 @@ void read_object(const json& object, const std::string& prefix, Spec& spec, std:
       if (name == path) field = &f;
       group = group || name.starts_with(path + ".");
       known.push_back(name);
+      known.push_back(name.substr(0, name.find('.')));
     }
     if (field != nullptr) {
       if (value.is_null()) continue;  // as if left out
