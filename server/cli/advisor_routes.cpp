@@ -29,7 +29,8 @@ void AdvisorRoutes::handle(std::shared_ptr<http::Exchange> exchange) {
       exchange->respond(std::move(response));
     });
   };
-  if (!pool_.try_submit(std::move(job)))
+  const size_t num_bytes = exchange->request().body.size();
+  if (!pool_.try_submit(std::move(job), num_bytes))
     exchange->respond(
         http::error_response(503, "The advisor has too many requests waiting. Try again later.", {}, "queue_full"));
 }

@@ -13,13 +13,14 @@ namespace sextant::cli {
 class AdvisorRoutes {
  public:
   explicit AdvisorRoutes(advisor::Faces::Options options, size_t num_threads = 2, size_t max_queued = 128)
-      : faces_(std::move(options)), pool_(num_threads, max_queued) {}
+      : faces_(std::move(options)), pool_(num_threads, max_queued, kMaxQueuedBytes) {}
 
   // The handlers point at this object.
   void add_to(http::Router& router);
   advisor::Faces& faces() { return faces_; }
 
  private:
+  static constexpr size_t kMaxQueuedBytes = 64u << 20;  // of bodies that wait
   void handle(std::shared_ptr<http::Exchange> exchange);
 
   advisor::Faces faces_;
