@@ -46,9 +46,11 @@ bool is_semantic(const Status& status) {
 
 Status closed(const json& body, std::initializer_list<const char*> names) {
   if (!body.is_object()) return invalid_argument("the body must be a JSON object");
-  for (const auto& [key, ignored] : body.items())
+  for (const auto& entry : body.items()) {
+    const std::string& key = entry.key();
     if (std::find_if(names.begin(), names.end(), [&](const char* n) { return key == n; }) == names.end())
       return invalid_argument(key.substr(0, 80) + " is not a field of this request", key.substr(0, 80));
+  }
   return ok_status();
 }
 

@@ -185,9 +185,10 @@ class Search {
     double best = 0;
     for (const auto& site : offers_.by_site)
       for (const Offer& offer : site)
-        if (offer.gpu == gpu && offer.gpu_count >= at_least)
-          if (const double usd = offer.usd_per_hour / (offer.gpu_count / at_least * at_least); best == 0 || usd < best)
-            best = usd;
+        if (offer.gpu == gpu && offer.gpu_count >= at_least) {
+          const int used = offer.gpu_count / at_least * at_least;  // those of an instance that whole replicas take
+          if (const double usd = offer.usd_per_hour / used; best == 0 || usd < best) best = usd;
+        }
     return best;
   }
 

@@ -344,7 +344,8 @@ Day simulate_day(const Spec& spec, const Option& option) {
       hour.replicas += now;
       capacity += now * rate;
       const int per_instance = std::max(1, site.offer.gpu_count / option.tensor_parallel);
-      hour.usd += (now + per_instance - 1) / per_instance * site.offer.usd_per_hour;
+      const int instances = (now + per_instance - 1) / per_instance;
+      hour.usd += instances * site.offer.usd_per_hour;
     }
     hour.attainment = hour.requests_per_s > 0 ? within / hour.requests_per_s : 1;
     hour.utilization = capacity > 0 ? hour.requests_per_s / capacity : 0;

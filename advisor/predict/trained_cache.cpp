@@ -100,7 +100,8 @@ std::optional<double> NumberReader::next() {
 
 bool NumberReader::get(std::vector<double>& list) {
   const auto size = next();
-  if (!size || !(*size >= 0 && *size <= static_cast<double>(bytes_.size() / sizeof(double)))) return false;
+  const size_t left = bytes_.size() / sizeof(double);
+  if (!size || !(*size >= 0 && *size <= static_cast<double>(left))) return false;
   list.resize(static_cast<size_t>(*size));
   for (double& x : list) {
     const auto value = next();

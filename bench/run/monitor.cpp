@@ -86,6 +86,37 @@ std::optional<int64_t> whole_label(std::string_view text, std::string_view name,
   return std::nullopt;
 }
 
+size_t num_series(std::string_view text, std::string_view name) {
+  size_t count = 0;
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    if (line.starts_with(name) && line.size() > name.size() && (line[name.size()] == '{' || line[name.size()] == ' '))
+      ++count;
+  }
+  return count;
+}
+
+// What a server says of its own GPUs; nothing when it has none. `metrics` are those of `text`.
+std::optional<GpuSample> served_gpus(const Metrics& metrics, std::string_view text) {
+  const auto value = [&](const char* name) {
+    const auto found = metrics.find(name);
+    return found == metrics.end() ? std::nullopt : std::optional(found->second);
+  };
+  const std::optional<double> utilization = value("sextant_gpu_utilization_ratio");
+  const std::optional<double> memory = value("sextant_gpu_memory_used_bytes");
+  GpuSample sample;
+  sample.power_w = value("sextant_gpu_power_watts");
+  if (!utilization && !memory && !sample.power_w) return std::nullopt;
+  if (utilization) {
+    sample.utilization_pct =
+        100 * *utilization / static_cast<double>(num_series(text, "sextant_gpu_utilization_ratio"));
+  }
+  if (memory) sample.memory_used_gib = *memory / (1 << 30);
+  return sample;
+}
+
 struct Monitor::Sources {
   std::unique_ptr<Nvml> nvml;
   int failures = 0;  // of the metrics URL, in a row
@@ -150,6 +181,14 @@ void Monitor::sample() {
       sample.kv_usage = first_of(last_, {"vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage",
                                          "trtllm_kv_cache_utilization"});
       if (sample.running || sample.waiting || sample.kv_usage) result_.server.push_back(sample);
+      // Of another machine, or one whose driver this process does not see.
+      if (sources_->nvml == nullptr) {
+        if (std::optional<GpuSample> gpus = served_gpus(last_, answer->body)) {
+          gpus->time_ns = now;
+          result_.num_gpus = static_cast<int>(num_series(answer->body, "sextant_gpu_memory_used_bytes"));
+          result_.gpu.push_back(*gpus);
+        }
+      }
     }
   }
   if (sources_->nvml) {

@@ -45,6 +45,8 @@ struct MonitorResult {
 
 // name{labels} -> value, summed over labels; comments and what cannot be read are left out.
 std::map<std::string, double> parse_metrics(std::string_view text);
+// Of this name, whatever their labels.
+size_t num_series(std::string_view text, std::string_view name);
 // The value of a label of the first series of this name that has it, when that is a whole number above 0.
 std::optional<int64_t> whole_label(std::string_view text, std::string_view name, std::string_view label);
 

@@ -34,6 +34,7 @@ BlockRun::BlockRun() : main_(std::make_unique<Fibre>()) {
     std::abort();
   }
   shared_ = static_cast<std::byte*>(mapping);
+  allow_access(shared_, kSharedCapacity);  // a thread's stack may have lain there, and its marks with it
   mprotect(shared_ + kSharedCapacity, page, PROT_NONE);
   std::memset(shared_, static_cast<int>(kPoison), kSharedCapacity);
   dynamic_ = shared_ + kSharedCapacity;

@@ -43,7 +43,9 @@ Fibre::~Fibre() {
 #if defined(__SANITIZE_THREAD__)
   if (stack_ != nullptr && sanitizer_ != nullptr) __tsan_destroy_fiber(sanitizer_);
 #endif
-  if (mapping_ != nullptr) munmap(mapping_, static_cast<size_t>(stack_ - mapping_) + stack_bytes_);
+  if (mapping_ == nullptr) return;
+  allow_access(stack_, stack_bytes_);  // whoever gets these addresses next
+  munmap(mapping_, static_cast<size_t>(stack_ - mapping_) + stack_bytes_);
 }
 
 void Fibre::reset() {
