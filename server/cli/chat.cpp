@@ -54,7 +54,7 @@ class ChatVerb final : public Verb {
   std::string description() const override { return "talk to a model in the terminal, on any OpenAI-style server"; }
   std::string examples() const override {
     return "  sextant chat\n"
-           "  sextant chat \"What is the capital of France?\"\n"
+           "  sextant chat \"Please name the capital of France.\"\n"
            "  echo \"Summarise: ...\" | sextant chat --temperature 0\n"
            "  OPENAI_API_KEY=sk-... sextant chat --url https://api.openai.com --model gpt-4o-mini\n"
            "In a conversation: /reset forgets it, /exit or Ctrl-D ends it, /help lists these; Ctrl-C stops an "

@@ -97,11 +97,11 @@ def test_models_of_a_server_that_is_not_there():
 
 
 def test_chat_one_question_three_ways(server):
-    asked = sextant("chat", "--url", server.url, "--temperature", 0, "--max-tokens", 16, "What is the capital of France?")
+    asked = sextant("chat", "--url", server.url, "--temperature", 0, "--max-tokens", 16, "Please name the capital of France.")
     assert asked.returncode == 0, asked.stderr
     assert "Paris" in asked.stdout
     piped = sextant("chat", "--url", f"{server.url}/v1/", "--temperature", 0, "--max-tokens", 16,
-                    stdin="What is the capital of France?\n")
+                    stdin="Please name the capital of France.\n")
     assert piped.stdout == asked.stdout
     assert sextant("chat", "--url", server.url, stdin="").returncode == 2
     wrong = sextant("chat", "--url", server.url, "--model", "nope", "hi")
@@ -144,7 +144,7 @@ def test_chat_conversation_in_a_terminal(server):
     terminal = Terminal("chat", "--url", server.url, "--temperature", "0", "--max-tokens", "3000")
     try:
         terminal.wait_for("> ")
-        terminal.type("What is the capital of France?\n")
+        terminal.type("Please name the capital of France.\n")
         terminal.wait_for("Paris")
         terminal.wait_for("\n> ")
         start = len(terminal.text)

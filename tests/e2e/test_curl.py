@@ -4,7 +4,7 @@ import json
 import subprocess
 
 MODEL = "smollm2"
-BODY = {"model": MODEL, "messages": [{"role": "user", "content": "What is the capital of France?"}],
+BODY = {"model": MODEL, "messages": [{"role": "user", "content": "Please name the capital of France."}],
         "temperature": 0, "max_tokens": 16}
 
 
