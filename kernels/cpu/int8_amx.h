@@ -26,12 +26,16 @@ struct alignas(64) TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
+// What GCC 12's tile instructions read it does not know of: stores to that memory must not be left out or done later.
+SEXTANT_INLINE void finish_stores(const void* read) { __asm__ volatile("" : : "r"(read) : "memory"); }
+
 // Between the two a thread's tiles are as block_dots wants them.
 template <int kTokens>
 SEXTANT_INLINE void begin_tiles() {
   if constexpr (takes_tiles(kTokens)) {
     TileConfig config;
     for (int i = 0; i < 3; ++i) config.rows[i] = kTokens;
+    finish_stores(&config);
     _tile_loadconfig(&config);
   }
 }
@@ -54,6 +58,7 @@ SEXTANT_INLINE const void* signed_weights(const uint8_t* block, uint8_t* room) {
       _mm512_storeu_si512(room + 64 * (4 + g),
                           _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(pair, 4), low), offset));
     }
+    finish_stores(room);
     return room;
   }
 }
