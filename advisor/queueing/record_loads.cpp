@@ -80,13 +80,14 @@ std::optional<int64_t> setting(const BenchmarkRecord& record, const char* key) {
   return value >= 1 && value <= 100'000'000 ? std::optional(value) : std::nullopt;
 }
 
+// What a server's settings are when nobody says: ours, and vLLM's.
 void read_limits(const BenchmarkRecord& record, RecordedDeployment& out) {
   const auto take = [&](const char* key, int64_t fallback, int64_t& limit) {
     limit = setting(record, key).value_or(fallback);
     if (!setting(record, key)) out.assumed.push_back(std::string(key) + " " + std::to_string(fallback));
   };
   take("max_num_seqs", 256, out.server.max_num_seqs);
-  take("max_num_batched_tokens", 8192, out.server.max_num_batched_tokens);
+  take("max_num_batched_tokens", record.engine == "sextant" ? 512 : 8192, out.server.max_num_batched_tokens);
   out.server.max_num_batched_tokens = std::max(out.server.max_num_batched_tokens, out.server.max_num_seqs);
   const auto num_blocks = setting(record, "num_gpu_blocks");
   out.server.block_size = setting(record, "block_size").value_or(16);

@@ -13,8 +13,8 @@ PROMPT, OUTPUT = 96, 32
 REQUESTS = int(os.environ.get("SEXTANT_LOOP_REQUESTS", "200"))
 
 
-def run_load(server, *load, record=None, timeout=900):
-    arguments = ["--url", server.url, "--random-input-len", PROMPT, "--random-output-len", OUTPUT, "--ignore-eos", *load]
+def run_load(server, *load, lengths=(PROMPT, OUTPUT), record=None, timeout=900):
+    arguments = ["--url", server.url, "--random-input-len", lengths[0], "--random-output-len", lengths[1], "--ignore-eos", *load]
     if record:
         arguments += ["--record", record]
     process = bench(*arguments, timeout=timeout)
@@ -36,6 +36,10 @@ def test_what_was_recorded_predicts_what_was_not(model, tmp_path):
             run_load(server, "--max-concurrency", concurrency, "--num-prompts", 20 * concurrency, "--seed", concurrency,
                      record=records)
             saturation = max(saturation, record_of(records)["request_rps"])
+        # Other lengths tell apart what a prompt's token and an answer's token cost.
+        for concurrency in (1, 4, 16):
+            run_load(server, "--max-concurrency", concurrency, "--num-prompts", 10 * concurrency, "--seed", 50 + concurrency,
+                     lengths=(16, 64), record=records)
         alone = json.loads(records.read_text().splitlines()[0])["metrics"]["tpot_ms"]["mean"]
         rates = [share * saturation for share in (0.30, 0.60, 0.85)]
         forecast = server_process.sextant(
@@ -43,16 +47,17 @@ def test_what_was_recorded_predicts_what_was_not(model, tmp_path):
             PROMPT, "--output-tokens", OUTPUT, "--num-requests", REQUESTS)
         assert forecast.returncode == 0, forecast.stderr
         errors = []
-        for rate, predicted in zip(rates, json.loads(forecast.stdout)["loads"]):
+        # Prompts of their own for each run: a prompt that was seen before is in the prefix cache.
+        for seed, (rate, predicted) in enumerate(zip(rates, json.loads(forecast.stdout)["loads"]), start=100):
             measured = tmp_path / f"{rate}.jsonl"
-            run_load(server, "--request-rate", rate, "--num-prompts", REQUESTS, "--seed", 7, record=measured)
+            run_load(server, "--request-rate", rate, "--num-prompts", REQUESTS, "--seed", seed, record=measured)
             metrics = record_of(measured)
             tpot = predicted["tpot"]["mean"]["value_ms"] / metrics["tpot_ms"]["mean"] - 1
             ttft = predicted["ttft"]["p90"]["value_ms"] / metrics["ttft_ms"]["p90"] - 1
             errors.append((tpot, ttft))
             print(f"{rate:.2f} requests/s ({rate / saturation:.0%}): mean TPOT {metrics['tpot_ms']['mean']:.2f} ms, predicted "
                   f"{tpot:+.1%}; TTFT p90 {metrics['ttft_ms']['p90']:.1f} ms, predicted {ttft:+.1%}")
-        run_load(server, "--max-concurrency", 1, "--num-prompts", 20, "--seed", 1, record=tmp_path / "after.jsonl")
+        run_load(server, "--max-concurrency", 1, "--num-prompts", 20, "--seed", 200, record=tmp_path / "after.jsonl")
         drift = record_of(tmp_path / "after.jsonl")["tpot_ms"]["mean"] / alone - 1
     print(f"the machine's own speed, one request at a time, before and after: {drift:+.1%}")
     if abs(drift) > 0.15:
