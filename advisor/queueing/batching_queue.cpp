@@ -1,11 +1,9 @@
 #include "advisor/queueing/batching_queue.h"
 
 #include <algorithm>
-#include <cmath>
 #include <deque>
 #include <limits>
 #include <queue>
-#include <random>
 
 #include "engine/base/check.h"
 
@@ -17,8 +15,8 @@ constexpr double kNever = std::numeric_limits<double>::infinity();
 class BatchingQueue {
  public:
   BatchingQueue(const QueueServer& server, const std::vector<QueueRequest>& requests, int64_t concurrency,
-                uint64_t seed, uint64_t max_steps)
-      : server_(server), requests_(requests), concurrency_(concurrency), max_steps_(max_steps), random_(seed) {
+                uint64_t max_steps)
+      : server_(server), requests_(requests), concurrency_(concurrency), max_steps_(max_steps) {
     sequences_.resize(requests.size());
     for (size_t i = 0; i < requests.size(); ++i) {
       sequences_[i].prompt = requests[i].prompt_tokens;
@@ -26,7 +24,6 @@ class BatchingQueue {
       CHECK(room_of(sequences_[i].prompt + sequences_[i].output) <= server.kv_tokens) << "request " << i;
     }
     run_.outcomes.resize(requests.size(), {kNever, kNever, kNever});
-    if (server.step_cv > 0) jitter_sigma_ = std::sqrt(std::log1p(server.step_cv * server.step_cv));
   }
 
   QueueRun run() {
@@ -81,7 +78,8 @@ class BatchingQueue {
   };
 
   double room_of(int64_t tokens) const {
-    return static_cast<double>((tokens + server_.block_size - 1) / server_.block_size * server_.block_size);
+    const int64_t blocks = (tokens + server_.block_size - 1) / server_.block_size;
+    return static_cast<double>(blocks * server_.block_size);
   }
   double half_block() const { return 0.5 * static_cast<double>(server_.block_size - 1); }
   double kv_in_use() const {
@@ -138,8 +136,7 @@ class BatchingQueue {
       free_steps_.push_back(std::move(step));
       return false;
     }
-    double seconds = server_.cost.seconds(load);
-    if (jitter_sigma_ > 0) seconds *= std::exp(jitter_sigma_ * normal_(random_) - 0.5 * jitter_sigma_ * jitter_sigma_);
+    const double seconds = server_.cost.seconds(load);
     device_free_ = std::max(now_, device_free_) + seconds;
     step.finish_s = device_free_;
     run_.busy_s += seconds;
@@ -262,9 +259,6 @@ class BatchingQueue {
   const std::vector<QueueRequest>& requests_;
   const int64_t concurrency_;
   const uint64_t max_steps_;
-  std::mt19937_64 random_;
-  std::normal_distribution<double> normal_;
-  double jitter_sigma_ = 0;
 
   std::vector<Sequence> sequences_;
   std::deque<uint32_t> waiting_;
@@ -290,8 +284,8 @@ class BatchingQueue {
 }  // namespace
 
 QueueRun run_queue(const QueueServer& server, const std::vector<QueueRequest>& requests, int64_t concurrency,
-                   uint64_t seed, uint64_t max_steps) {
-  return BatchingQueue(server, requests, concurrency, seed, max_steps).run();
+                   uint64_t max_steps) {
+  return BatchingQueue(server, requests, concurrency, max_steps).run();
 }
 
 }  // namespace sextant::advisor

@@ -20,7 +20,6 @@ struct QueueServer {
   int64_t block_size = 16;
   int64_t max_steps_in_flight = 2;
   double fixed_ttft_s = 0;  // spent outside of the steps, by every request once
-  double step_cv = 0;       // of a step's time around its cost, log-normal
 };
 
 struct QueueRequest {
@@ -51,6 +50,6 @@ struct QueueRun {
 // concurrency 0: an open loop. Else so many clients send one request after another. Requests that the cache can never hold are
 // the caller's to refuse (CHECK).
 QueueRun run_queue(const QueueServer& server, const std::vector<QueueRequest>& requests, int64_t concurrency,
-                   uint64_t seed, uint64_t max_steps = 50'000'000);
+                   uint64_t max_steps = 50'000'000);
 
 }  // namespace sextant::advisor

@@ -77,8 +77,6 @@ Status check(const Traffic& traffic, const ForecastOptions& options, const Queue
   }
   RETURN_IF_ERROR(in(static_cast<double>(options.num_requests), 1, 1e6, "num_requests"));
   RETURN_IF_ERROR(in(static_cast<double>(options.num_runs), 1, 1000, "num_runs"));
-  RETURN_IF_ERROR(
-      in(static_cast<double>(options.num_warmup), 0, static_cast<double>(options.num_requests - 1), "num_warmup"));
   RETURN_IF_ERROR(in(static_cast<double>(server.max_num_seqs), 1, 1e6, "max_num_seqs"));
   RETURN_IF_ERROR(in(static_cast<double>(server.max_num_batched_tokens), static_cast<double>(server.max_num_seqs), 1e8,
                      "max_num_batched_tokens"));
@@ -136,8 +134,8 @@ Result<Forecast> forecast(const QueueServer& server, const Traffic& traffic, con
                                 "prompt_tokens");
       }
     }
-    const QueueRun run = run_queue(server, requests, traffic.request_rate > 0 ? 0 : traffic.concurrency, seed,
-                                   options.max_steps - steps);
+    const QueueRun run =
+        run_queue(server, requests, traffic.request_rate > 0 ? 0 : traffic.concurrency, options.max_steps - steps);
     steps += run.steps;
     if (run.gave_up) {
       return Status(StatusCode::kTooLarge, "the forecast needs more than " + std::to_string(options.max_steps) +
@@ -145,7 +143,7 @@ Result<Forecast> forecast(const QueueServer& server, const Traffic& traffic, con
     }
     for (std::vector<std::vector<double>>* each : {&ttft, &tpot, &e2e, &queue}) each->emplace_back();
     const size_t half = requests.size() / 2;
-    for (size_t i = static_cast<size_t>(options.num_warmup); i < requests.size(); ++i) {
+    for (size_t i = 0; i < requests.size(); ++i) {
       const QueueOutcome& outcome = run.outcomes[i];
       ttft.back().push_back(outcome.ttft_s);
       e2e.back().push_back(outcome.e2e_s);

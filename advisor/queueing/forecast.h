@@ -26,7 +26,6 @@ struct Traffic {
 struct ForecastOptions {
   int64_t num_requests = 1000;  // of one run, which begins with nothing in the server
   int64_t num_runs = 15;
-  int64_t num_warmup = 0;  // of each run, left out of the figures
   uint64_t seed = 1;
   uint64_t max_steps = 20'000'000;  // of all runs
 };

@@ -84,7 +84,7 @@ class Fit {
     for (size_t i = 0; i < loads_.size(); ++i) {
       const Traffic& traffic = loads_[i].traffic;
       const int64_t concurrency = traffic.request_rate > 0 ? 0 : traffic.concurrency;
-      const QueueRun run = run_queue(server, requests_[i], concurrency, 17);
+      const QueueRun run = run_queue(server, requests_[i], concurrency);
       // All clients of a closed loop begin at once, and leave one by one: neither is the steady state.
       const bool whole = loads_[i].num_requests == counts_[i];
       const auto skipped = static_cast<size_t>(whole ? 0 : std::min(concurrency, counts_[i] / 3));

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <sstream>
 #include <type_traits>
@@ -245,6 +246,15 @@ class Reader {
 };
 
 }  // namespace
+
+std::string timestamp_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc = {};
+  gmtime_r(&now, &utc);
+  char text[32];
+  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  return text;
+}
 
 std::string compute_record_id(const BenchmarkRecord& record) { return id_of(json_without_id(record)); }
 

@@ -96,6 +96,9 @@ struct RecordHost {
   std::optional<std::string> os;
 };
 
+// The time of day as a record's timestamp.
+std::string timestamp_now();
+
 struct BenchmarkRecord {
   std::string record_id;  // SHA-256 of the rest, see compute_record_id; filled by to_json, checked by read_record
   std::string timestamp;  // RFC 3339 in UTC, "2026-01-31T12:00:00Z": the begin of the measurement

@@ -33,14 +33,20 @@ std::optional<double> growth(const Metrics& begin, const Metrics& end, std::init
   return std::nullopt;
 }
 
+// The first line of `text`, which loses it.
+std::string_view take_line(std::string_view& text) {
+  const size_t end = text.find('\n');
+  const std::string_view line = text.substr(0, end);
+  text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+  return line;
+}
+
 }  // namespace
 
 std::map<std::string, double> parse_metrics(std::string_view text) {
   Metrics metrics;
   while (!text.empty()) {
-    const size_t end = text.find('\n');
-    std::string_view line = text.substr(0, end);
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    std::string_view line = take_line(text);
     if (line.empty() || line[0] == '#') continue;
     const size_t name_end = line.find_first_of("{ ");
     if (name_end == std::string_view::npos) continue;
@@ -70,9 +76,7 @@ std::map<std::string, double> parse_metrics(std::string_view text) {
 
 std::optional<int64_t> whole_label(std::string_view text, std::string_view name, std::string_view label) {
   while (!text.empty()) {
-    const size_t end = text.find('\n');
-    const std::string_view line = text.substr(0, end);
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    const std::string_view line = take_line(text);
     if (!line.starts_with(name) || line.size() <= name.size() || line[name.size()] != '{') continue;
     const std::string key = std::string(label) + "=\"";
     for (size_t at = line.find(key); at != std::string_view::npos; at = line.find(key, at + 1)) {
@@ -89,9 +93,7 @@ std::optional<int64_t> whole_label(std::string_view text, std::string_view name,
 size_t num_series(std::string_view text, std::string_view name) {
   size_t count = 0;
   while (!text.empty()) {
-    const size_t end = text.find('\n');
-    const std::string_view line = text.substr(0, end);
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    const std::string_view line = take_line(text);
     if (line.starts_with(name) && line.size() > name.size() && (line[name.size()] == '{' || line[name.size()] == ' '))
       ++count;
   }

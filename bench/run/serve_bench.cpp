@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 #include <thread>
 
 #include "bench/client/http_get.h"
@@ -10,15 +9,6 @@
 
 namespace sextant::bench {
 namespace {
-
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc = {};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
 
 std::string number(double value) {
   char text[32];
@@ -254,7 +244,7 @@ class ServeBench {
       if (hooks_.on_progress) hooks_.on_progress(point, num_points_hint, counts);
     };
     if (load.duration_s) hooks.stop_sending_ns = static_cast<int64_t>(*load.duration_s * 1e9);
-    point.timestamp = utc_now();
+    point.timestamp = timestamp_now();
     ASSIGN_OR_RETURN(ClientRun run, run_load(client_options(load, point.kind), planned, hooks));
     const bool was_interrupted = run.interrupted;
     const std::optional<std::string> gave_up = run.gave_up;

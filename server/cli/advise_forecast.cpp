@@ -155,7 +155,7 @@ int forecast_from_loads(const ForecastSettings& settings, const ForecastQuestion
   for (const advisor::Traffic& each : asked) {
     const auto result = advisor::forecast(
         fit->server, each,
-        {.num_requests = settings.num_requests, .num_runs = settings.num_runs, .num_warmup = 0, .seed = settings.seed});
+        {.num_requests = settings.num_requests, .num_runs = settings.num_runs, .seed = settings.seed});
     if (!result.ok()) return report_bad_input(question.verb, {result.status()});
     ordered_json load;
     if (each.request_rate > 0) {

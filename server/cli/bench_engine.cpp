@@ -1,10 +1,8 @@
 #include "server/cli/bench_engine.h"
 
 #include <charconv>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <thread>
 
 #include <CLI/CLI.hpp>
@@ -21,15 +19,6 @@ namespace sextant::cli {
 namespace {
 
 using nlohmann::json;
-
-std::string utc_now() {
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
 
 // "1,4,16": whole numbers from 1 on.
 template <typename Number>
@@ -261,7 +250,7 @@ class BenchEngineVerb final : public Verb {
   static bench::BenchmarkRecord record_of(const bench::EngineRun& run, const std::string& model, const json& result,
                                           double step_s) {
     bench::BenchmarkRecord record;
-    record.timestamp = utc_now();
+    record.timestamp = bench::timestamp_now();
     record.source = bench::RecordSource::kMeasured;
     record.model_id = model;
     record.weight_quantization = run.info().weight_type;

@@ -1,11 +1,9 @@
 #include "server/cli/bench_kernels.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
-#include <ctime>
 
 #include <CLI/CLI.hpp>
 
@@ -18,15 +16,6 @@ namespace {
 using nlohmann::ordered_json;
 
 volatile std::sig_atomic_t interrupted = 0;
-
-std::string utc_now() {
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
 
 ordered_json json_of(const bench::KernelResult& result) {
   ordered_json json = {{"kernel", result.name}, {"op", result.op}, {"isa", result.isa}};
@@ -46,7 +35,7 @@ ordered_json json_of(const bench::KernelResult& result) {
 // The form of a served model's record. What ran is the configuration; what was measured is the time of a call.
 bench::BenchmarkRecord record_of(const bench::KernelResult& result, const bench::KernelRoofs& roofs) {
   bench::BenchmarkRecord record;
-  record.timestamp = utc_now();
+  record.timestamp = bench::timestamp_now();
   record.model_id = "kernel:" + result.name;
   if (!result.weights.empty()) record.weight_quantization = result.weights;
   record.engine = "sextant-kernels";  // of no served model: nothing that is predicted for `sextant` learns from it

@@ -1,10 +1,8 @@
 #include "server/cli/virtual_run.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <ctime>
 #include <random>
 #include <vector>
 
@@ -105,15 +103,6 @@ bench::LengthSummary summarize_lengths(const sim::SimWorkload& workload, int32_t
   return {sum / static_cast<double>(lengths.size()), at(0.5), at(0.95), lengths.back()};
 }
 
-std::string utc_now() {
-  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-  return text;
-}
-
 bench::BenchmarkRecord make_record(const VirtualSettings& settings, const SimulateSettings& simulate,
                                    const SimulatedMachine& machine, const ServeOptions& options,
                                    const sim::SimWorkload& workload, const sim::SimResult& result) {
@@ -131,7 +120,7 @@ bench::BenchmarkRecord make_record(const VirtualSettings& settings, const Simula
     num_tokens += outcome.num_output_tokens;
   }
   bench::BenchmarkRecord record;
-  record.timestamp = utc_now();
+  record.timestamp = bench::timestamp_now();
   record.source = bench::RecordSource::kSimulated;
   record.model_id = options.engine.model.served_model_name;
   if (machine.model) record.weight_quantization = machine.weight_type;

@@ -73,7 +73,7 @@ Pair both(const Case& c, uint64_t seed) {
   server.max_num_seqs = c.max_num_seqs;
   server.max_num_batched_tokens = c.max_num_batched_tokens;
   server.kv_tokens = static_cast<double>(c.num_blocks * 16);
-  pair.ours = run_queue(server, pair.requests, c.concurrency, seed);
+  pair.ours = run_queue(server, pair.requests, c.concurrency);
   sim::SimServer engine;
   engine.scheduler.max_num_seqs = c.max_num_seqs;
   engine.scheduler.max_num_batched_tokens = c.max_num_batched_tokens;
