@@ -11,7 +11,6 @@
 namespace sextant::cli {
 namespace {
 
-using advisor::Forecast;
 using advisor::LatencyFigures;
 using advisor::LatencyShare;
 using nlohmann::ordered_json;
