@@ -129,13 +129,16 @@ FileMatrix file_matrix(size_t type, int64_t rows, int64_t cols, std::mt19937_64&
   return m;
 }
 
-// What keeping a weight in the backend's form may change, relatively: a backend of 16-bit activations keeps plain
-// weights so; one of fp32 activations, the CPU's, keeps e4m3 in bf16.
-double weight_rounding(WeightType type, DType act) {
-  if (type == WeightType::kF8E4M3) return act == DType::kFloat32 ? 0x1p-8 : 0;
-  if (is_block_quantized(type) || act == DType::kFloat32) return 0;
-  if (type == (act == DType::kFloat16 ? WeightType::kF16 : WeightType::kBF16)) return 0;
-  return unit_of(act);
+// What keeping each weight in the backend's form may change: a backend of 16-bit activations keeps plain weights so; one
+// of fp32 activations, the CPU's, keeps e4m3 in bf16.
+std::vector<double> weight_roundings(const FileMatrix& file, DType act) {
+  std::vector<double> out(file.values.size(), 0.0);
+  const WeightType own = act == DType::kFloat16 ? WeightType::kF16 : WeightType::kBF16;
+  const bool is_f8 = file.type == WeightType::kF8E4M3, is_f32 = act == DType::kFloat32;
+  if (is_f8 ? !is_f32 : is_f32 || is_block_quantized(file.type) || file.type == own) return out;
+  std::transform(file.values.begin(), file.values.end(), out.begin(),
+                 [&](double value) { return rounding(is_f32 ? DType::kBFloat16 : act, value); });
+  return out;
 }
 
 struct LoadedMatrix {
@@ -170,12 +173,12 @@ TEST_P(WeightConformance, EmbedReadsRowsOfEveryWeightType) {
     const Tensor out = poisoned(static_cast<int64_t>(ids.size()), cols, DType::kFloat32);
     backend_->embed(*table, out);
     const HostRows got = read(out);
+    const std::vector<double> roundings = weight_roundings(file, act());
     for (size_t t = 0; t < ids.size(); ++t) {
       for (int64_t c = 0; c < cols; ++c) {
         const auto at = static_cast<size_t>(ids[t] * cols + c);
         // A product and a sum.
-        const double bound =
-            2 * kUnit * file.parts[at] + weight_rounding(file.type, act()) * std::fabs(file.values[at]);
+        const double bound = 2 * kUnit * file.parts[at] + roundings[at];
         expect_near(got, static_cast<int64_t>(t), c, file.values[at], bound);
       }
     }
@@ -193,6 +196,7 @@ TEST_P(WeightConformance, MatmulOfEveryWeightTypeAndNumberOfTokens) {
       const std::vector<double> seen = seen_by(GetParam(), file.type, x);
       const ref::MatmulResult expected = ref::matmul(seen, file.values, tokens, rows, cols);
       const ref::MatmulResult parts = ref::matmul(seen, file.parts, tokens, rows, cols);
+      const ref::MatmulResult kept = ref::matmul(seen, weight_roundings(file, act()), tokens, rows, cols);
       for (const DType out_type : {DType::kFloat32, act()}) {
         const Tensor out = poisoned(tokens, rows, out_type);
         backend_->matmul(*w, in, out);
@@ -202,8 +206,7 @@ TEST_P(WeightConformance, MatmulOfEveryWeightTypeAndNumberOfTokens) {
             const auto at = static_cast<size_t>(t * rows + n);
             // A chain over K at worst, and the offsets by which kernels turn small integers into floats (300 times the
             // largest).
-            const double sum = (static_cast<double>(cols) + 300) * kUnit * parts.magnitude[at] +
-                               weight_rounding(file.type, act()) * expected.magnitude[at];
+            const double sum = (static_cast<double>(cols) + 300) * kUnit * parts.magnitude[at] + kept.magnitude[at];
             expect_near(got, t, n, expected.out[at], 1.01 * (sum + rounding(out_type, expected.out[at])));
           }
         }
@@ -237,11 +240,12 @@ TEST_P(WeightConformance, MatmulOfStackedPartsIsTheirProductsSideBySide) {
     const std::vector<double> seen = seen_by(GetParam(), file.type, x);
     const ref::MatmulResult expected = ref::matmul(seen, file.values, tokens, file.rows, cols);
     const ref::MatmulResult parts = ref::matmul(seen, file.parts, tokens, file.rows, cols);
+    const ref::MatmulResult kept = ref::matmul(seen, weight_roundings(file, act()), tokens, file.rows, cols);
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t n = 0; n < file.rows; ++n) {
         const auto at = static_cast<size_t>(t * file.rows + n);
-        const double rounded = weight_rounding(file.type, act()) * expected.magnitude[at];
-        expect_near(got, t, first + n, expected.out[at], (cols + 300) * kUnit * parts.magnitude[at] + rounded);
+        const double sum = (cols + 300) * kUnit * parts.magnitude[at];
+        expect_near(got, t, first + n, expected.out[at], sum + kept.magnitude[at]);
       }
     }
     first += file.rows;
