@@ -2,7 +2,7 @@
 # Everything that is checked before a change is accepted: packages, builds, unit tests, sanitizers, fuzzers, lint and
 # end-to-end tests against the real program. All stages run, whatever fails; the exit code is 1 when any did.
 #   tests/run.sh            what CI runs
-#   tests/run.sh --full     longer fuzzing, more soak rounds, lint of every file, the lean CUDA build in a bare root
+#   tests/run.sh --full     fresh random seeds, longer fuzzing, more soak rounds, lint of every file, the lean CUDA build in a bare root
 #   tests/run.sh --only release,e2e     some stages: deps python model release asan tsan cuda arm64 fuzz tidy e2e
 # The stage cuda compiles with nvcc what it can and looks at the machine code; it needs no GPU. Without nvcc it is skipped.
 # Prints a table of minutes per stage; the last line is "N passed, N failed, N skipped" over all stages.
@@ -33,6 +33,8 @@ venv=$root/build/venv
 rm -rf "$results"
 mkdir -p "$results"
 export CI=true PYTHONDONTWRITEBYTECODE=1 SEXTANT_FULL_TESTS=$full
+# One seed for the random tests of every run, so that the answer depends on the commit alone; --full draws fresh ones.
+[ "$full" = 1 ] || export SEXTANT_TEST_SEED=${SEXTANT_TEST_SEED:-20240601}
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=second_deadlock_stack=1:suppressions=$root/tests/tsan.supp

@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/collecting_sink.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant {
 namespace {
@@ -106,7 +107,7 @@ TEST(Engine, GeneratesAndCounts) {
 }
 
 TEST(Engine, SeededSamplingDoesNotDependOnTheBatch) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
   const auto engine = make_engine();
@@ -140,7 +141,7 @@ TEST(Engine, SeededSamplingDoesNotDependOnTheBatch) {
 }
 
 TEST(Engine, LogprobsAreTheSameBitsAfterAPrefixCacheHit) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
   const auto engine = make_engine();
@@ -186,7 +187,7 @@ TEST(Engine, PromptLogprobsCoverThePromptWhateverItsChunks) {
 }
 
 TEST(Engine, PreemptionChangesNothingThatIsSeen) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
   EngineConfig config = tiny_config();
@@ -348,7 +349,7 @@ TEST(Engine, DestructionEndsEveryRequest) {
 
 // Several threads submit, abort, pause and finish at random; everything ends once and nothing is left.
 TEST(Engine, RandomTrafficFromManyThreads) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   EngineConfig config = tiny_config();
   config.cache.kv_cache_memory_bytes = int64_t{40} * 16 * 384;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/format/json_file.h"
+#include "tests/support/random_seed.h"
 #include "tests/support/scratch_directory.h"
 
 namespace sextant {
@@ -156,7 +157,7 @@ void expect_equal(const SchedulerOutput& a, const SchedulerOutput& b) {
 }
 
 TEST(StepDump, ParseGivesBackWhatWasRendered) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   for (uint64_t i = 0; i < 200; ++i) {
     SCOPED_TRACE("seed " + std::to_string(seed + i));
     const StepDump dump = RandomDump(seed + i).make();
@@ -251,7 +252,7 @@ TEST(StepDump, WhatDoesNotFitTogetherIsRefusedWithItsPlace) {
 
 // Whatever value stands wherever: a message or a dump, never a crash.
 TEST(StepDump, AnyValueAnywhereIsReadOrRefused) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
   const Json values[] = {

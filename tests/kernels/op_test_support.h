@@ -13,6 +13,7 @@
 #include "kernels/cpu/isa_entries.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/ref/reference.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant::kernels {
 
@@ -81,10 +82,8 @@ inline bool has_blocks(PanelType type) {
 class SeededTest {
  public:
   SeededTest() {
-    const char* given = std::getenv("SEXTANT_TEST_SEED");
-    seed_ = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+    seed_ = random_seed();
     random_.seed(seed_);
-    std::cout << "seed " << seed_ << " (repeat with SEXTANT_TEST_SEED=" << seed_ << ")\n";
   }
 
   uint64_t seed() const { return seed_; }

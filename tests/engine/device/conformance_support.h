@@ -19,6 +19,7 @@
 #include "engine/device/backend.h"
 #include "engine/device/make_backend.h"
 #include "kernels/ref/reference.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant {
 
@@ -94,10 +95,8 @@ class ConformanceTest : public testing::TestWithParam<std::string> {
   static constexpr int64_t kMaxVocab = 1 << 18;  // also what host_rows() can give at once
 
   ConformanceTest() {
-    const char* given = std::getenv("SEXTANT_TEST_SEED");
-    seed_ = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+    seed_ = random_seed();
     random_.seed(seed_);
-    std::cout << "seed " << seed_ << " (repeat with SEXTANT_TEST_SEED=" << seed_ << ")\n";
   }
 
   void SetUp() override { make_backend_anew(); }

@@ -14,6 +14,7 @@
 
 #include "engine/device/cpu_kv_cache.h"
 #include "kernels/ref/reference.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant {
 namespace {
@@ -55,12 +56,7 @@ void plan_without_attention(Backend& backend, std::span<const int32_t> ids, std:
 
 class Random {
  public:
-  Random() {
-    const char* given = std::getenv("SEXTANT_TEST_SEED");
-    seed_ = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
-    engine_.seed(seed_);
-    std::cout << "seed " << seed_ << " (repeat with SEXTANT_TEST_SEED=" << seed_ << ")\n";
-  }
+  Random() : seed_(random_seed()), engine_(seed_) {}
   uint64_t seed() const { return seed_; }
   int64_t uniform(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(engine_); }
   std::vector<float> normals(int64_t n) {

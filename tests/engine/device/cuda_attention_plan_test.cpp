@@ -1,6 +1,7 @@
 // The lists against what they must cover: each packed query row meets each block of positions that it sees exactly
 // once.
 #include "engine/device/cuda_attention_plan.h"
+#include "tests/support/random_seed.h"
 
 #include <gtest/gtest.h>
 
@@ -33,10 +34,8 @@ struct Batch {
 class CudaAttentionPlanTest : public ::testing::Test {
  protected:
   CudaAttentionPlanTest() {
-    const char* given = std::getenv("SEXTANT_TEST_SEED");
-    seed_ = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+    seed_ = random_seed();
     random_.seed(seed_);
-    std::cout << "seed " << seed_ << " (repeat with SEXTANT_TEST_SEED=" << seed_ << ")\n";
   }
   int32_t uniform(int32_t low, int32_t high) { return std::uniform_int_distribution<int32_t>(low, high)(random_); }
 

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/support/loaded_model.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant {
 namespace {
@@ -69,7 +70,7 @@ void check_invariance(LoadedModel& model, std::mt19937_64& rng, size_t length, i
 }
 
 TEST(BatchInvariance, TinyLlama) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
   for (const DType kv_dtype : {DType::kBFloat16, DType::kFloat32}) {
@@ -81,7 +82,7 @@ TEST(BatchInvariance, TinyLlama) {
 
 TEST(BatchInvariance, SmolLm2) {
   if (test_model_path() == nullptr) GTEST_SKIP() << "SEXTANT_TEST_MODEL is not set: no model file to test with";
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
   const auto model = LoadedModel::load(test_model_path(), DType::kBFloat16, 1500);
@@ -89,7 +90,7 @@ TEST(BatchInvariance, SmolLm2) {
 }
 
 TEST(BatchInvariance, NumberOfThreads) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
   const std::string path = std::string(SEXTANT_TEST_DATA) + "/golden/tiny/llama";

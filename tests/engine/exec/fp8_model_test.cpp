@@ -13,6 +13,7 @@
 #include "kernels/ref/reference.h"
 #include "tests/support/collecting_sink.h"
 #include "tests/support/loaded_model.h"
+#include "tests/support/random_seed.h"
 #include "tests/support/scratch_directory.h"
 
 #if defined(SEXTANT_SIMT)
@@ -221,7 +222,7 @@ INSTANTIATE_TEST_SUITE_P(Forms, Fp8Model,
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(Fp8Model, AgreesWithTheDequantisedModel) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   const Checkpoints checkpoints(GetParam().form, seed);
   const Logits expected = run(checkpoints.fp32_directory.path(), "cpu", DType::kFloat32);

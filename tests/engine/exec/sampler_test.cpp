@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "kernels/philox.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant {
 namespace {
@@ -61,7 +62,7 @@ TEST(Sampler, GreedyTakesTheLowestIdOfTheLargest) {
 }
 
 TEST(Sampler, DrawsWhatTheOracleDrawsAtTheSameQuantile) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
   int near_an_edge = 0;
@@ -169,7 +170,7 @@ TEST(Sampler, DegenerateLogitsGiveATokenOfTheVocabulary) {
 }
 
 TEST(PositionLogprobs, AreTheLogSoftmaxWithRanks) {
-  const uint64_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
   for (int round = 0; round < 50; ++round) {

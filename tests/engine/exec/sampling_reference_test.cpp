@@ -12,6 +12,7 @@
 #include "engine/exec/sampler.h"
 #include "kernels/philox.h"
 #include "kernels/ref/sampling.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant {
 namespace {
@@ -20,7 +21,7 @@ namespace ref = kernels::ref;
 
 class SamplingReference : public testing::Test {
  protected:
-  SamplingReference() : seed_(std::random_device{}()), random_(seed_) { std::cout << "seed " << seed_ << "\n"; }
+  SamplingReference() : seed_(random_seed()), random_(seed_) {}
 
   int64_t uniform(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(random_); }
   float real(float low, float high) { return std::uniform_real_distribution<float>(low, high)(random_); }

@@ -1,4 +1,5 @@
 #include "engine/model/memory_model.h"
+#include "tests/support/random_seed.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -200,7 +201,7 @@ TEST(MemoryPlan, ErrorsSayWhatWouldFit) {
 }
 
 TEST(MemoryPlan, AnyPlanStaysWithinWhatIsAvailable) {
-  const uint32_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 random(seed);
   for (int round = 0; round < 2000; ++round) {

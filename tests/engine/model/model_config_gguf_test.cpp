@@ -7,6 +7,7 @@
 #include "engine/model/model_config.h"
 #include "tests/support/gguf_builder.h"
 #include "tests/support/memory_file.h"
+#include "tests/support/random_seed.h"
 #include "tests/support/scratch_directory.h"
 
 namespace sextant {
@@ -162,9 +163,9 @@ TEST_F(ModelConfigGguf, RopeScaling) {
 }
 
 TEST_F(ModelConfigGguf, DamagedFilesGiveAConfigOrAnError) {
-  const uint32_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937 random(seed);
+  std::mt19937 random(static_cast<uint32_t>(seed));
   GgufBuilder builder = llama_gguf();
   const std::string valid = builder.strings("tokenizer.ggml.tokens", {"a", "b", "c"})
                                 .tensor("token_embd.weight", {64, 4}, 0, rows(4))

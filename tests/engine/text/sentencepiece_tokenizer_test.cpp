@@ -9,6 +9,7 @@
 #include "engine/format/json_file.h"
 #include "engine/text/sentencepiece_model.h"
 #include "engine/text/tokenizer.h"
+#include "tests/support/random_seed.h"
 #include "tests/support/scratch_directory.h"
 
 namespace sextant {
@@ -42,8 +43,8 @@ TEST_P(SentencePieceFiles, DecodingAgreesWithTheLibrary) {
   for (int id = 0; id < processor.GetPieceSize(); ++id) {
     if (processor.IdToPiece(id).starts_with("\u2581")) spaces.push_back(id);
   }
-  const unsigned seed = std::random_device()();
-  std::mt19937 random(seed);
+  const uint64_t seed = random_seed();
+  std::mt19937 random(static_cast<uint32_t>(seed));
   int num_compared = 0;
   for (int i = 0; i < 4000; ++i) {
     Ids ids(random() % 8);
@@ -67,8 +68,8 @@ TEST_P(SentencePieceFiles, DamageGivesAMessage) {
     const auto result = load(std::string_view(bytes_).substr(0, n));
     EXPECT_TRUE(result.ok() || result.status().message().find("tokenizer.model") != std::string::npos);
   }
-  const unsigned seed = std::random_device()();
-  std::mt19937 random(seed);
+  const uint64_t seed = random_seed();
+  std::mt19937 random(static_cast<uint32_t>(seed));
   for (int i = 0; i < 60; ++i) {
     std::string damaged = bytes_;
     for (int k = 0; k < 4; ++k) damaged[random() % damaged.size()] = static_cast<char>(random());

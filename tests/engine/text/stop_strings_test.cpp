@@ -1,4 +1,5 @@
 #include "engine/text/stop_strings.h"
+#include "tests/support/random_seed.h"
 
 #include <random>
 
@@ -74,8 +75,8 @@ TEST(StopStrings, EveryCutOfEveryText) {
 }
 
 TEST(StopStrings, RandomTexts) {
-  const unsigned seed = std::random_device()();
-  std::mt19937 random(seed);
+  const uint64_t seed = random_seed();
+  std::mt19937 random(static_cast<uint32_t>(seed));
   const auto word = [&](size_t max) {
     static const std::vector<std::string> letters = {"a", "b", "\n", "é", "日"};
     std::string text;

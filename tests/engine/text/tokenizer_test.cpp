@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/text/detokenizer.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant {
 namespace {
@@ -96,8 +97,8 @@ TEST_P(BpeGolden, DecodingGivesBackTheText) {
   const auto tokenizer = load(kGolden + "/tokenizers/" + GetParam());
   ASSERT_NE(tokenizer, nullptr);
   const bool normalizes = std::string(GetParam()) == "bpe_qwen2";
-  const unsigned seed = std::random_device()();
-  std::mt19937 random(seed);
+  const uint64_t seed = random_seed();
+  std::mt19937 random(static_cast<uint32_t>(seed));
   for (int i = 0; i < 300; ++i) {
     const std::string text = random_text(random, random() % 40);
     const auto ids = tokenizer->encode(text, {.add_special_tokens = false, .parse_special_tokens = i % 2 == 0});
@@ -114,8 +115,8 @@ TEST_P(BpeGolden, DecodingGivesBackTheText) {
 TEST_P(BpeGolden, StreamedTextIsTheWholeText) {
   const auto tokenizer = load(kGolden + "/tokenizers/" + GetParam());
   ASSERT_NE(tokenizer, nullptr);
-  const unsigned seed = std::random_device()();
-  std::mt19937 random(seed);
+  const uint64_t seed = random_seed();
+  std::mt19937 random(static_cast<uint32_t>(seed));
   for (int i = 0; i < 300; ++i) {
     std::vector<int32_t> ids(random() % 50);
     for (int32_t& id : ids) id = static_cast<int32_t>(random() % 1300) - 20;  // also ids that do not exist
@@ -137,8 +138,8 @@ TEST_P(BpeGolden, StreamedTextIsTheWholeText) {
 TEST_P(BpeGolden, AnyBytesAreEncoded) {
   const auto tokenizer = load(kGolden + "/tokenizers/" + GetParam());
   ASSERT_NE(tokenizer, nullptr);
-  const unsigned seed = std::random_device()();
-  std::mt19937 random(seed);
+  const uint64_t seed = random_seed();
+  std::mt19937 random(static_cast<uint32_t>(seed));
   for (int i = 0; i < 300; ++i) {
     std::string bytes;
     const size_t size = random() % 60;
@@ -154,8 +155,8 @@ TEST_P(BpeGolden, AnyBytesAreEncoded) {
 TEST_P(BpeGolden, ManyThreadsShareOneTokenizer) {
   const auto tokenizer = load(kGolden + "/tokenizers/" + GetParam());
   ASSERT_NE(tokenizer, nullptr);
-  const unsigned seed = std::random_device()();
-  std::mt19937 random(seed);
+  const uint64_t seed = random_seed();
+  std::mt19937 random(static_cast<uint32_t>(seed));
   std::vector<std::string> texts(50);
   std::vector<std::vector<int32_t>> expected;
   for (std::string& text : texts) {

@@ -3,6 +3,7 @@
 #include <random>
 
 #include "tests/server/http/http_server_fixture.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant::http {
 namespace {
@@ -281,7 +282,7 @@ TEST_F(StreamTest, StopWhileStreamsRun) {
 
 // Many streams with writers on other threads, of which a third go away at random.
 TEST_F(StreamTest, ManyStreamsWithRandomDisconnects) {
-  const uint32_t seed = std::random_device{}();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   constexpr int kNumEvents = 50;
   std::atomic<int> num_gone{0};

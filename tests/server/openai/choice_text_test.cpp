@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tests/support/byte_tokenizer.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant::openai {
 namespace {
@@ -124,9 +125,9 @@ TEST_F(ChoiceTextTest, MinTokensProtectsText) {
 
 // However a text is cut into events, the outcome is that of a search in the whole text.
 TEST_F(ChoiceTextTest, AnyCutGivesTheSameOutcome) {
-  const unsigned seed = std::random_device()();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937 random(seed);
+  std::mt19937 random(static_cast<uint32_t>(seed));
   for (int round = 0; round < 3000; ++round) {
     std::string text;
     for (unsigned i = random() % 30; i > 0; --i) text += "abé"[random() % 4];

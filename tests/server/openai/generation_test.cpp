@@ -11,6 +11,7 @@
 
 #include "server/metrics.h"
 #include "tests/support/api_fixture.h"
+#include "tests/support/random_seed.h"
 
 namespace sextant::openai {
 namespace {
@@ -300,9 +301,9 @@ TEST_F(GenerationTest, MetricsAreSampledByTheirDefinitions) {
 
 // Whatever order things happen in: one answer, a well-formed stream, no event after the end, nothing kept.
 TEST_F(GenerationTest, AnyOrderOfEventsEndsInOneAnswer) {
-  const unsigned seed = std::random_device()();
+  const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
-  std::mt19937 random(seed);
+  std::mt19937 random(static_cast<uint32_t>(seed));
   const auto chance = [&](unsigned one_in) { return random() % one_in == 0; };
   for (int round = 0; round < 300; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
