@@ -31,14 +31,6 @@ std::vector<std::string> not_considered(const Spec& spec) {
       "one model on GPUs of several types, or several models on one GPU: not searched",
       "weights of 4 and 8 bit integers: searched only when quantizations names them (they cost quality)"};
   if (spec.given("use_case_description")) out.emplace_back("use_case_description: kept, not read by the search");
-  if (spec.has("compliance")) {
-    for (const std::string& name : spec.texts("compliance"))
-      out.push_back(
-          "compliance " + name +
-          (name == "gdpr"
-               ? ": regions are kept to the EU; audit, retention and encryption are settings of the deployment"
-               : ": audit, retention and encryption are settings of the deployment, not of the plan"));
-  }
   if (spec.text("deployment_model") != "cloud_rental") {
     for (const char* field : {"budget.max_monthly_cost_usd", "budget.max_hourly_cost_usd", "budget.cost_per_1k_tokens"})
       if (spec.has(field))
@@ -105,6 +97,7 @@ Result<ordered_json> make_plan(const World& world, const PlanRequest& request) {
                        {"as_of", world.as_of},
                        {"version", world.version},
                        {"kb_revision", world.kb_revision}};
+  plan["compliance"] = compliance_json(compliance_of(spec));
   if (spec.has("models")) {
     // Each model has its own replicas; money is that of all.
     ordered_json parts = ordered_json::array();

@@ -46,6 +46,29 @@ struct Site {
   int replicas() const { return replicas_needed + spares; }
 };
 
+// What the spec's compliance asks of a deployment, for whoever deploys the plan: `compliance` of the document. All off when the
+// spec names none. Where two regulations differ, the stricter.
+struct Compliance {
+  struct Rule {
+    std::string regulation, setting, why;  // why: the text that asks for it
+  };
+  std::vector<std::string> regulations;  // of gdpr, ccpa, hipaa, soc2
+  bool audit_log = false;                // who asked what of which model, when, with what end; not the texts
+  int audit_retention_days = 0;          // kept at least so long
+  std::optional<int>
+      content_retention_days_max;      // prompts and answers, if kept at all, no longer than this; nothing: any
+  bool encryption_in_transit = false;  // TLS from the client to the replica
+  bool encryption_at_rest = false;     // of volumes and secrets
+  bool erasure_on_request = false;     // what is kept of one person can be found and deleted
+  std::vector<Rule> rules;
+
+  bool asks(const std::string& regulation) const;
+  bool allows(const std::string& region) const;  // a name as clouds give it; "any" and unknown ones are nowhere
+  std::string regions_rule() const;              // in words; empty: all are allowed
+};
+Compliance compliance_of(const Spec& spec);
+nlohmann::ordered_json compliance_json(const Compliance& compliance);
+
 struct Verdicts {
   LatencyTarget target;
   double predicted_ms = 0, low_ms = 0, high_ms = 0;  // 90% interval
@@ -125,6 +148,7 @@ struct Offers {
   std::vector<std::vector<Offer>> by_site;  // per region of the spec
   std::vector<std::pair<std::string, double>> sites;
   std::vector<std::string> left_out;
+  std::vector<std::string> notes;  // what compliance did to the regions
 };
 Offers find_offers(const World& world, const Spec& spec);
 std::vector<LatencyTarget> targets_of(const Spec& spec);

@@ -52,6 +52,11 @@ class Search {
   Result<PlanOutcome> run() {
     RETURN_IF_ERROR(resolve());
     out_.left_out = offers_.left_out;
+    out_.assumptions = offers_.notes;
+    if (offers_.sites.empty()) {
+      reject("", "", "no region of the spec is left: compliance", "regions with one that compliance allows");
+      models_.clear();
+    }
     for (const auto& [name, profile] : gpus_) priced_[name] = dearest_way(name);
     for (const auto& [id, facts] : models_) candidates_of(id, *facts);
     refine();

@@ -21,22 +21,6 @@ std::string text_of(const json& body, const char* name) {
   return found != body.end() && found->is_string() ? found->get<std::string>() : "";
 }
 
-bool in_the_eu(const std::string& region) {
-  static const char* const names[] = {"eu-",          "europe-west1",     "europe-west3",       "europe-west4",
-                                      "europe-west8", "europe-west9",     "europe-west10",      "europe-west12",
-                                      "europe-north", "europe-southwest", "europe-central",     "westeurope",
-                                      "northeurope",  "francecentral",    "germanywestcentral", "swedencentral",
-                                      "italynorth",   "polandcentral",    "spaincentral"};
-  // eu-west-2 is London, eu-central-2 Zurich, europe-west2 and west6 too.
-  if (region == "eu-west-2" || region == "eu-central-2") return false;
-  return std::any_of(std::begin(names), std::end(names), [&](const char* name) { return region.starts_with(name); });
-}
-
-bool in_the_us(const std::string& region) {
-  return region.starts_with("us-") || region.find("us") == region.size() - 2 || region.starts_with("eastus") ||
-         region.starts_with("westus") || region.starts_with("centralus") || region.starts_with("southcentralus");
-}
-
 // The hourly price of one instance under the spec's mix; nothing with the reason when a figure is missing.
 std::optional<double> mixed(const Spec& spec, Offer& offer, std::string& reason) {
   const double spot_share = spec.number("pricing.spot_share");
@@ -76,17 +60,27 @@ std::optional<double> mixed(const Spec& spec, Offer& offer, std::string& reason)
 
 Offers find_offers(const World& world, const Spec& spec) {
   Offers out;
+  const Compliance compliance = compliance_of(spec);
   if (spec.has("regions")) {
-    for (const json& region : spec.value("regions"))
-      out.sites.emplace_back(region["name"].get<std::string>(), region["share"].get<double>());
+    double allowed = 0;
+    for (const json& region : spec.value("regions")) {
+      const std::string name = region["name"].get<std::string>();
+      if (!compliance.allows(name)) {
+        out.left_out.push_back("region " + name + ": compliance allows only " + compliance.regions_rule());
+        continue;
+      }
+      out.sites.emplace_back(name, region["share"].get<double>());
+      allowed += out.sites.back().second;
+    }
+    if (!out.left_out.empty() && !out.sites.empty()) {
+      for (auto& [name, share] : out.sites) share /= allowed;
+      out.notes.emplace_back("regions that compliance does not allow carry nothing; their shares go to the others");
+    }
   } else {
     out.sites.emplace_back("any", 1.0);
   }
   out.by_site.resize(out.sites.size());
   const std::vector<std::string> providers = spec.texts("providers");
-  const std::vector<std::string> compliance = spec.texts("compliance");
-  const bool gdpr = std::find(compliance.begin(), compliance.end(), "gdpr") != compliance.end();
-  const bool us_only = std::find(compliance.begin(), compliance.end(), "hipaa") != compliance.end();
   std::set<std::string> priced;
   std::vector<Offer> own;
   for (const json& price : spec.value("pricing.gpu_prices")) {
@@ -115,8 +109,7 @@ Offers find_offers(const World& world, const Spec& spec) {
       const bool own_price = offered.assumed;
       if (region != "any" && !own_price && offered.region != region) continue;
       const std::string where = region != "any" ? region : offered.region;
-      if (gdpr && !in_the_eu(where)) continue;
-      if (us_only && region == "any" && where != "any" && !in_the_us(where) && !in_the_eu(where)) continue;
+      if (!compliance.allows(where)) continue;
       Offer offer = offered;
       std::string reason;
       const auto price = mixed(spec, offer, reason);
@@ -163,8 +156,8 @@ Offers find_offers(const World& world, const Spec& spec) {
   for (size_t i = 0; i < out.sites.size(); ++i)
     if (out.by_site[i].empty())
       out.left_out.push_back("region " + out.sites[i].first + ": no price of any instance there" +
-                             (gdpr ? " that gdpr allows (regions of the EU)" : "") +
-                             "; sextant kb set-price adds one, " + "pricing.gpu_prices gives your own");
+                             (compliance.regions_rule().empty() ? "" : " among " + compliance.regions_rule()) +
+                             "; sextant kb set-price adds one, pricing.gpu_prices gives your own");
   return out;
 }
 

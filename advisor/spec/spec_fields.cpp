@@ -134,7 +134,12 @@ const std::vector<SpecField>& spec_fields() {
       {"gpu_constraints.max_tensor_parallel", T::kWhole, 1, 64, {}, "GPUs that share one replica's weights"},
       {"providers", T::kTexts, 0, 0, {}, "only these clouds"},
       {"regions", T::kShares, 0, 0, {}, "where, with shares of the requests"},
-      {"compliance", T::kChoices, 0, 0, {"gdpr", "ccpa", "hipaa", "soc2"}, "gdpr keeps to regions of the EU"},
+      {"compliance",
+       T::kChoices,
+       0,
+       0,
+       {"gdpr", "ccpa", "hipaa", "soc2"},
+       "gdpr keeps to regions of the EU, hipaa to the United States; each sets audit, retention and encryption"},
 
       {"budget.max_monthly_cost_usd", T::kNumber, 0.01, 1e12, {}, "of 730 hours"},
       {"budget.max_hourly_cost_usd", T::kNumber, 0.0001, 1e9, {}, "with everything running that the peak needs"},

@@ -9,6 +9,7 @@
 #include "advisor/faces/faces.h"
 #include "advisor/plan/plan.h"
 #include "advisor/report/plan_json.h"
+#include "tests/advisor/planning_world.h"
 #include "tests/support/scratch_directory.h"
 
 namespace sextant::advisor {
@@ -16,34 +17,6 @@ namespace {
 
 using nlohmann::json;
 using nlohmann::ordered_json;
-
-// Trained on every third row: each test is a process of its own, and training on all takes seconds.
-const World& shipped_world() {
-  static const std::unique_ptr<const World> world = [] {
-    auto out = std::make_unique<World>();
-    KnowledgeBase kb = KnowledgeBase::open(":memory:").value();
-    out->version = "test";
-    out->as_of = "2026-02-01";
-    out->kb_revision = "1-test";
-    out->snapshot = read_snapshot(kb).value();
-    const std::vector<KbDocument> use_cases = kb.list(KbKind::kUseCase).value();
-    const std::vector<KbDocument> models = kb.list(KbKind::kModel).value();
-    for (const KbDocument& document : use_cases) out->use_cases[document.id] = document.body;
-    for (const KbDocument& document : models) out->models[document.id] = document.body;
-    std::vector<ServingPoint> rows;
-    for (size_t i = 0; i < out->snapshot.points.size(); i += 3) rows.push_back(out->snapshot.points[i]);
-    out->trained = Predictor::train(rows, out->snapshot.facts, out->snapshot.gpus).value();
-    return std::unique_ptr<const World>(std::move(out));
-  }();
-  return *world;
-}
-
-Spec spec_of(const json& given) {
-  Spec spec;
-  const auto errors = read_spec_object(given, shipped_world().use_cases, spec);
-  EXPECT_TRUE(errors.empty()) << errors.front().message();
-  return spec;
-}
 
 std::vector<Status> errors_of(std::string_view text) {
   Spec spec;
