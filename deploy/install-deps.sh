@@ -31,6 +31,8 @@ test_packages=(
 # Where these cannot be had, tests/run.sh says what it leaves out.
 optional_test_packages=(
   g++-aarch64-linux-gnu qemu-user-static   # 12.2, 7.2: the CPU kernels for Arm, built and run on this machine
+  buildah mmdebstrap         # 1.28, 1.3: the container image
+  nginx-light systemd        # 1.22, 252: the single node's server, its units (systemd-analyze; nothing is started)
 )
 
 if [ -r /etc/os-release ] && [ "${SEXTANT_ANY_DEBIAN:-0}" != 1 ]; then

@@ -3,7 +3,7 @@
 # end-to-end tests against the real program. All stages run, whatever fails; the exit code is 1 when any did.
 #   tests/run.sh            what CI runs
 #   tests/run.sh --full     fresh random seeds, longer fuzzing, more soak rounds, lint of every file, the lean CUDA build in a bare root
-#   tests/run.sh --only release,e2e     some stages: deps python model release asan tsan cuda arm64 fuzz tidy e2e
+#   tests/run.sh --only release,e2e     some stages: deps python model release asan tsan cuda arm64 fuzz tidy image e2e
 # The stage cuda compiles with nvcc what it can and looks at the machine code; it needs no GPU. Without nvcc it is skipped.
 # Prints a table of minutes per stage; the last line is "N passed, N failed, N skipped" over all stages.
 # Reads no input. Writes under build/ and the per-user cache (the model).
@@ -159,6 +159,12 @@ run_e2e() {
     "$venv/bin/python" -m pytest tests/e2e -q -p no:cacheprovider --junitxml="$results/e2e.xml" --durations=8
 }
 
+# The image around the program of the release build; skipped, with the reason, where images cannot be built.
+run_image() {
+  SEXTANT_BINARY=$root/build/release/server/sextant \
+    "$venv/bin/python" -m pytest tests/image -q -rs -p no:cacheprovider --junitxml="$results/image.xml"
+}
+
 stage deps "packages" - install_packages
 stage python "python test clients" - make_venv
 wanted model && stage model "model" - fetch_model
@@ -171,6 +177,7 @@ stage cuda "cuda build" - build_cuda && stage cuda "cuda static checks" cuda-sta
 stage arm64 "arm64 build" - build_arm64 && stage arm64 "arm64 tests in qemu" arm64-tests.xml check_arm64
 stage fuzz "fuzz build" - build fuzz && stage fuzz "fuzz run" fuzz.xml run_fuzzers
 stage tidy "clang-tidy" tidy.xml run_tidy
+stage image "container image" image.xml run_image
 stage e2e "end to end" e2e.xml run_e2e
 
 exec python3 tests/summarize.py "$results"
