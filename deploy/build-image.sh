@@ -96,7 +96,7 @@ if [ -n "$binary" ]; then
   strip "$scratch/build/bin/sextant"
   arguments+=(--build-context "build=$scratch/build")
 fi
-[ -z "$ccache_dir" ] || arguments+=(--volume "$(cd "$ccache_dir" && pwd):/root/.cache/ccache")
+[ -z "$ccache_dir" ] || arguments+=(--volume "$(cd "$ccache_dir" && pwd):/var/cache/ccache")
 say "building $tag from deploy/Dockerfile.$kind"
 run_buildah bud "${arguments[@]}" --iidfile "$scratch/id" "$root" >&2 || die "buildah failed; its messages are above"
 id=$(cat "$scratch/id")
