@@ -19,6 +19,7 @@ build_packages=(
   libssl-dev                # 3.0
   libcurl4-openssl-dev      # 7.88.1
   libsqlite3-dev libpq-dev  # 3.40.1, 15: the advisor's knowledge base
+  libyaml-dev               # 0.2.5: reading manifests (linked statically)
 )
 test_packages=(
   libgtest-dev libgmock-dev googletest  # 1.12.1; googletest: its sources, for builds that run elsewhere

@@ -10,6 +10,7 @@
 #include "server/cli/bench_serve.h"
 #include "server/cli/chat.h"
 #include "server/cli/command_line.h"
+#include "server/cli/deploy.h"
 #include "server/cli/kb.h"
 #include "server/cli/models.h"
 #include "server/cli/pull.h"
@@ -36,6 +37,7 @@ int main(int argc, char** argv) {
   verbs.push_back(make_advise_predict_verb());
   verbs.push_back(make_advise_fit_verb());
   verbs.push_back(make_advise_accuracy_verb());
+  verbs.push_back(make_deploy_render_verb());
   for (auto& verb : make_kb_verbs()) verbs.push_back(std::move(verb));
   verbs.push_back(make_version_verb());
   return run_command_line(argc, argv, verbs);

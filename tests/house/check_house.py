@@ -121,7 +121,7 @@ MAY_INCLUDE = {
     "server": ENGINE_FACE + ["config", "text", "format", "base", "http"],
     "gateway": ["base", "http", "server"],
     "cli": ENGINE_FACE + ["engine/sim_engine.h", "sim", "facts", "config", "text", "format", "base", "http", "openai", "gateway", "server",
-                           "bench", "bench/record", "bench/engine", "bench/kernels/kernel_run.h", "advisor"],
+                           "bench", "bench/record", "bench/engine", "bench/kernels/kernel_run.h", "advisor", "deploy"],
     "bench/record": ["base"],
     # nvml.h and its reading: a client beside its server asks the GPU itself; they know nothing else of the engine.
     "bench": ["base", "text", "bench/record", "engine/device/nvml.h", "engine/device/device_reading.h"],
