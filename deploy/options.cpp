@@ -122,6 +122,8 @@ std::vector<Status> Options::validate() const {
         "with expose gateway, whose HTTPRoute has the weights, or with kind kserve");
   check(rollout == "none" || kind == "auto" || kind == "deployment" || kind == "kserve", "rollout",
         "none for kind " + kind + ": only a Deployment or an InferenceService has two releases at once");
+  check(kind != "kserve" || rollout != "blue-green", "rollout",
+        "canary or none with kind kserve, which splits by revision");
   check(!inference_pool || rollout == "none", "inference_pool", "off with a rollout: its weights are between Services");
   check(own_pods || expose == "none", "expose", "none with kind " + kind + ": KServe makes its own routes");
   check(own_pods || spot_percent <= 0, "spot_percent", "0 with kind " + kind);

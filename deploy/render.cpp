@@ -1,22 +1,23 @@
 #include "deploy/render.h"
 
-#include "deploy/kubernetes/objects.h"
+#include "deploy/kubernetes/alerts.h"
+#include "deploy/kubernetes/dashboards.h"
+#include "deploy/kubernetes/scaling.h"
 
 namespace sextant::deploy {
 
 using nlohmann::ordered_json;
 
-std::vector<std::pair<std::string, std::vector<ordered_json>>> base_files_of(const Target& target) {
-  std::vector<std::pair<std::string, std::vector<ordered_json>>> out;
-  const auto add = [&](const char* name, const Objects& objects) {
-    if (objects.empty()) return;
-    std::vector<ordered_json> documents;
-    for (const auto& [key, object] : objects) documents.push_back(object);
-    out.emplace_back(name, std::move(documents));
-  };
-  add("00-namespace.yaml", namespace_objects(target));
-  add("10-access.yaml", access_objects(target));
-  add("20-workload.yaml", workload_objects(target));
+std::vector<ObjectFile> object_files_of(const Target& target) {
+  const bool kserve = target.options.kind == "kserve" || target.options.kind == "llmisvc";
+  std::vector<ObjectFile> out = {{"00-namespace", namespace_objects(target)},
+                                 {"05-quota", quota_objects(target)},
+                                 {"10-access", access_objects(target)},
+                                 {"20-workload", kserve ? kserve_objects(target) : workload_objects(target)},
+                                 {"30-scaling", scaling_objects(target)},
+                                 {"40-network", network_objects(target)},
+                                 {"50-monitoring", monitoring_objects(target)}};
+  std::erase_if(out, [](const ObjectFile& file) { return file.objects.empty(); });
   return out;
 }
 
@@ -24,7 +25,22 @@ std::vector<Status> render(const ordered_json& plan, const Options& options, Bun
   Target target;
   if (std::vector<Status> errors = read_target(plan, options, target); !errors.empty()) return errors;
   bundle.notes = target.notes;
-  for (auto& [name, documents] : base_files_of(target)) bundle.add("kubernetes/base/" + name, std::move(documents));
+  const std::vector<ObjectFile> files = object_files_of(target);
+  for (const ObjectFile& file : files) {
+    std::vector<ordered_json> documents;
+    for (const auto& [key, object] : file.objects) documents.push_back(object);
+    bundle.add("kubernetes/base/" + file.name + ".yaml", std::move(documents));
+  }
+  add_overlays(target, files, bundle);
+  add_chart(target, files, bundle);
+  if (target.options.monitoring) {
+    bundle.add("monitoring/rules.yaml", {rule_groups_of(target)});
+    bundle.add("monitoring/rules_test.yaml", {rule_tests_of(target)});
+    for (const auto& [kind, board] : dashboards_of(target))
+      bundle.add("monitoring/dashboards/" + kind + ".json", {board});
+  }
+  if (target.options.autoscaler == "hpa")
+    bundle.add("monitoring/prometheus-adapter-values.yaml", {adapter_values(target)});
   bundle.add_text("README.md", bundle_readme(target, bundle));
   return {};
 }

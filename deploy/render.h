@@ -2,6 +2,7 @@
 #pragma once
 
 #include "deploy/bundle.h"
+#include "deploy/chart.h"
 #include "deploy/target.h"
 
 namespace sextant::deploy {
@@ -10,7 +11,7 @@ namespace sextant::deploy {
 std::vector<Status> render(const nlohmann::ordered_json& plan, const Options& options, Bundle& bundle);
 
 // The objects of kubernetes/base with the files that hold them, in the order of application.
-std::vector<std::pair<std::string, std::vector<nlohmann::ordered_json>>> base_files_of(const Target& target);
+std::vector<ObjectFile> object_files_of(const Target& target);
 
 // "README.md" of the bundle: what to apply in which order, and how to go back.
 std::string bundle_readme(const Target& target, const Bundle& bundle);

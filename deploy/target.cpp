@@ -122,8 +122,22 @@ void resolve_scaling(Target& target, bool plan_scales, std::vector<Status>& erro
   if (o.kind == "lws" && !target.ours() && target.num_nodes > 1)
     refuse("runtime", "sextant with kind lws over several nodes: vLLM needs Ray there, which is not emitted");
   if (o.kind == "lws" && o.spot_percent > 0) refuse("spot_percent", "0 with kind lws: a group is lost whole");
-  if ((o.kind == "kserve" || o.kind == "llmisvc") && o.autoscaler == "hpa" && target.options.kind == "llmisvc")
-    target.notes.emplace_back("LLMInferenceService has no /scale: its own `scaling` is used instead of an HPA");
+  if (o.kind == "llmisvc" && o.autoscaler == "hpa")
+    target.notes.emplace_back(
+        "LLMInferenceService has no /scale: it scales by its own `scaling`, which needs KServe's autoscaler");
+  if (o.kind == "kserve" && o.rollout == "canary") {
+    o.autoscaler = "none";
+    target.notes.emplace_back("a canary of KServe needs its Knative mode, which scales by itself: no HPA is emitted");
+  }
+  if (o.inference_pool)
+    target.notes.push_back("the InferencePool names the end point picker " + o.name +
+                           "-epp: install it with the chart inferencepool "
+                           "of gateway-api-inference-extension");
+  if (o.expose == "istio")
+    target.notes.emplace_back("Istio's objects are not validated: no schema of theirs is checked");
+  if (target.uses_gpus() && target.options.runtime == "vllm" && o.autoscaler != "none")
+    target.notes.emplace_back(
+        "vLLM exports no GPU utilisation: NVIDIA's dcgm-exporter must be scraped, with labels namespace and pod");
 }
 
 }  // namespace
