@@ -1,8 +1,10 @@
 #include "deploy/render.h"
 
+#include "deploy/guide/guide.h"
 #include "deploy/kubernetes/alerts.h"
 #include "deploy/kubernetes/dashboards.h"
 #include "deploy/kubernetes/scaling.h"
+#include "deploy/single_node/single_node.h"
 
 namespace sextant::deploy {
 
@@ -41,6 +43,8 @@ std::vector<Status> render(const ordered_json& plan, const Options& options, Bun
   }
   if (target.options.autoscaler == "hpa")
     bundle.add("monitoring/prometheus-adapter-values.yaml", {adapter_values(target)});
+  add_single_node(target, bundle);
+  add_guide(target, target.options.monitoring ? alerts_of(target) : std::vector<Alert>(), bundle);
   bundle.add_text("README.md", bundle_readme(target, bundle));
   return {};
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "deploy/bundle.h"
+#include "deploy/kubernetes/alerts.h"
 #include "deploy/target.h"
 
 namespace sextant::deploy {
@@ -14,15 +15,10 @@ namespace sextant::deploy {
 inline constexpr double kRecoveryTimeSeconds = 15 * 60;  // requirements 004: RTO
 inline constexpr double kRecoveryPointSeconds = 5 * 60;  // RPO
 
-// An alert as the guide explains it.
-struct AlertMeaning {
-  std::string name, severity, meaning, action;
-};
-
 // OPERATIONS.md and .github/workflows/deploy.yaml.
-void add_guide(const Target& target, const std::vector<AlertMeaning>& alerts, Bundle& bundle);
+void add_guide(const Target& target, const std::vector<Alert>& alerts, Bundle& bundle);
 
-std::string operations_guide(const Target& target, const std::vector<AlertMeaning>& alerts);
+std::string operations_guide(const Target& target, const std::vector<Alert>& alerts);
 nlohmann::ordered_json workflow_of(const Target& target);
 
 // A text within Markdown: nothing in it is markup, a link, HTML or a table's end.

@@ -112,13 +112,13 @@ void add_capacity(const Target& target, Page& page) {
   }
 }
 
-void add_alerts(const std::vector<AlertMeaning>& alerts, Page& page) {
+void add_alerts(const std::vector<Alert>& alerts, Page& page) {
   if (alerts.empty()) return;
   page.heading("Alerts");
-  page.table({"Alert", "Severity", "Means", "Do"});
-  for (const AlertMeaning& alert : alerts)
-    page.row({markdown_code(alert.name), markdown_text(alert.severity), markdown_text(alert.meaning),
-              markdown_text(alert.action)});
+  page.table({"Alert", "Severity", "After", "Means", "Do"});
+  for (const Alert& alert : alerts)
+    page.row({markdown_code(alert.name), markdown_text(alert.severity), markdown_text(alert.wait),
+              markdown_text(alert.meaning), markdown_text(alert.action)});
 }
 
 void add_scaling(const Target& target, Page& page) {
@@ -287,7 +287,7 @@ std::string markdown_code(const std::string& text) {
   return "`" + out + "`";
 }
 
-std::string operations_guide(const Target& target, const std::vector<AlertMeaning>& alerts) {
+std::string operations_guide(const Target& target, const std::vector<Alert>& alerts) {
   Page page;
   page.line("# Operating " + markdown_text(target.name()));
   page.line("");

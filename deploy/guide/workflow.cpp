@@ -223,7 +223,7 @@ ordered_json workflow_of(const Target& target) {
             {"rollback", rollback}}}};
 }
 
-void add_guide(const Target& target, const std::vector<AlertMeaning>& alerts, Bundle& bundle) {
+void add_guide(const Target& target, const std::vector<Alert>& alerts, Bundle& bundle) {
   bundle.add_text("OPERATIONS.md", operations_guide(target, alerts));
   bundle.add(".github/workflows/deploy.yaml", {workflow_of(target)});
 }

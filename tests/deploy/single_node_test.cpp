@@ -303,7 +303,9 @@ TEST(Guide, HostileTextsAreNoMarkup) {
     }
     return out;
   };
-  const std::vector<AlertMeaning> alerts = {{"LLMHighErrorRate", "critical", "too many | errors", "look"}};
+  Alert alert;
+  alert.name = "LLMHighErrorRate", alert.severity = "critical", alert.wait = "5m", alert.meaning = "too many | errors";
+  const std::vector<Alert> alerts = {alert};
   const std::vector<std::string> expected = shape(operations_guide(target_of("owner/name", "title"), alerts));
   for (int round = 0; round < 300; ++round) {
     const Target target = target_of("m" + hostile_text(random, 300), "t" + hostile_text(random, 300));
