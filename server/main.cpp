@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   verbs.push_back(make_advise_fit_verb());
   verbs.push_back(make_advise_accuracy_verb());
   verbs.push_back(make_deploy_render_verb());
+  verbs.push_back(make_deploy_validate_verb());
   for (auto& verb : make_kb_verbs()) verbs.push_back(std::move(verb));
   verbs.push_back(make_version_verb());
   return run_command_line(argc, argv, verbs);

@@ -318,6 +318,48 @@ std::string ServerMetrics::render() {
   return prometheus::TextSerializer().Serialize(families_->all.registry.Collect());
 }
 
+std::vector<ExportedFamily> ServerMetrics::exported() {
+  ServerMetrics metrics("model");
+  // One of each thing whose series come when it is met.
+  DeviceReading device{.index = 0,
+                       .name = "GPU",
+                       .uuid = "GPU-0",
+                       .utilization_ratio = 0.5,
+                       .memory_used_bytes = 1,
+                       .memory_total_bytes = 2,
+                       .temperature_celsius = 50,
+                       .power_watts = 100};
+  EngineStats stats;
+  for (auto& kind : stats.collectives.kinds) kind.calls = 1;
+  metrics.set_engine_info({}, {});
+  metrics.set_engine_stats(stats);
+  metrics.on_http_request({.method = "GET",
+                           .path = "/health",
+                           .pattern = "/health",
+                           .client_address = {},
+                           .request_id = {},
+                           .status = 200});
+  {
+    const std::lock_guard lock(metrics.families_->stats_mutex);
+    metrics.families_->apply(std::vector<DeviceReading>{device});
+    metrics.families_->apply(std::vector<RankReading>{RankReading{}});
+  }
+  std::vector<ExportedFamily> out;
+  for (const prometheus::MetricFamily& family : metrics.families_->all.registry.Collect()) {
+    ExportedFamily each{family.name,
+                        family.type == prometheus::MetricType::Histogram ? "histogram"
+                        : family.type == prometheus::MetricType::Counter ? "counter"
+                                                                         : "gauge",
+                        {}};
+    for (const prometheus::ClientMetric& series : family.metric)
+      for (const auto& label : series.label)
+        if (std::find(each.labels.begin(), each.labels.end(), label.name) == each.labels.end())
+          each.labels.push_back(label.name);
+    out.push_back(std::move(each));
+  }
+  return out;
+}
+
 const char* ServerMetrics::content_type() { return "text/plain; version=0.0.4; charset=utf-8"; }
 
 }  // namespace sextant

@@ -40,8 +40,16 @@ struct RequestTimings {
   std::vector<ChoiceTimings> choices;  // n of them
 };
 
+// A family as the registry has it.
+struct ExportedFamily {
+  std::string name, type;  // counter, gauge, histogram
+  std::vector<std::string> labels;
+};
+
 class ServerMetrics {
  public:
+  // Every family that /metrics may show, those included whose series come only with GPUs, groups or requests.
+  static std::vector<ExportedFamily> exported();
   // `model_name` is the label of every family; clock must outlive this.
   explicit ServerMetrics(std::string model_name, const Clock& clock = SteadyClock::instance());
   ~ServerMetrics();

@@ -8,5 +8,6 @@
 namespace sextant::cli {
 
 std::unique_ptr<Verb> make_deploy_render_verb();
+std::unique_ptr<Verb> make_deploy_validate_verb();
 
 }  // namespace sextant::cli
