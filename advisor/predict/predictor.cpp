@@ -34,6 +34,7 @@ struct SizeWeight {
 constexpr SizeWeight kSizeNumbers[] = {{0, 0.3}, {1, 0.5}, {2, 0.3}, {3, 1}, {4, 1}, {6, 0.2}};
 constexpr SizeWeight kSizeNames[] = {{0, 3}, {1, 2}, {2, 3}, {3, 2}, {4, 2}};
 constexpr double kSizePrior = 0.5;
+constexpr double kSizeFarthest = 15;
 
 double quantile(std::vector<double> values, double p) {
   if (values.empty()) return 0;
@@ -309,26 +310,38 @@ void Predictor::calibrate(Surface& surface, Calibration& calibration, const std:
 
 double Predictor::local_size(const Surface& surface, const Calibration& calibration, const PointFeatures& point,
                              std::optional<size_t> without_block) const {
-  double weights = kSizePrior;
-  double sum = kSizePrior * calibration.mean_standardised;
+  return local_sizes(surface, calibration, {point}, without_block).front();
+}
+
+std::vector<double> Predictor::local_sizes(const Surface& surface, const Calibration& calibration,
+                                           const std::vector<PointFeatures>& points,
+                                           std::optional<size_t> without_block) const {
+  if (calibration.samples.empty()) return std::vector<double>(points.size(), 1.0);
+  std::vector<double> weights(points.size(), kSizePrior);
+  std::vector<double> sums(points.size(), kSizePrior * calibration.mean_standardised);
   std::array<int32_t, std::size(kSizeNames)> ids{};
   for (size_t k = 0; k < ids.size(); ++k)
-    ids[k] = surface.process.name_id(kSizeNames[k].feature, point.names[kSizeNames[k].feature]);
+    ids[k] = surface.process.name_id(kSizeNames[k].feature, points[0].names[kSizeNames[k].feature]);
   for (const auto& sample : calibration.samples) {
     if (without_block && sample.block == *without_block) continue;
-    double distance = 0;
+    double names = 0;
     for (size_t k = 0; k < ids.size(); ++k)
-      distance += surface.process.name(sample.row, kSizeNames[k].feature) != ids[k] ? kSizeNames[k].weight : 0.0;
-    for (const SizeWeight& w : kSizeNumbers) {
-      const double d = surface.process.number(sample.row, w.feature) - point.numbers[w.feature];
-      distance += w.weight * d * d;
+      names += surface.process.name(sample.row, kSizeNames[k].feature) != ids[k] ? kSizeNames[k].weight : 0.0;
+    if (names > kSizeFarthest) continue;
+    for (size_t p = 0; p < points.size(); ++p) {
+      double distance = names;
+      for (const SizeWeight& w : kSizeNumbers) {
+        const double d = surface.process.number(sample.row, w.feature) - points[p].numbers[w.feature];
+        distance += w.weight * d * d;
+      }
+      if (distance > kSizeFarthest) continue;
+      const double weight = std::exp(-distance);
+      weights[p] += weight;
+      sums[p] += weight * sample.standardised;
     }
-    if (distance > 15) continue;
-    const double weight = std::exp(-distance);
-    weights += weight;
-    sum += weight * sample.standardised;
   }
-  return sum / weights;
+  for (size_t p = 0; p < points.size(); ++p) sums[p] /= weights[p];
+  return sums;
 }
 
 Nearness Predictor::nearness(const ServingPoint& as_given) const {
@@ -346,32 +359,63 @@ Result<double> Predictor::roofline_ms(Metric metric, const ServingPoint& point) 
   return roofline_.milliseconds(metric, point, *physics);
 }
 
-Result<Prediction> Predictor::predict(Metric metric, const ServingPoint& as_given) const {
-  const ServingPoint point = with_gpu_name(as_given, *gpus_);
-  const Result<PointPhysics> physics = physics_of(point, *facts_, *gpus_);
-  if (!physics.ok()) return physics.status();
+Result<Prediction> Predictor::predict(Metric metric, const ServingPoint& point) const {
+  ASSIGN_OR_RETURN(const std::vector<Prediction> all, predict_loads(metric, point, {point.concurrency}));
+  return all.front();
+}
+
+Result<std::vector<Prediction>> Predictor::predict_loads(Metric metric, const ServingPoint& as_given,
+                                                         const std::vector<double>& loads) const {
+  ServingPoint point = with_gpu_name(as_given, *gpus_);
   const Surface& surface = surfaces_[static_cast<size_t>(metric)];
-  const PointFeatures features = features_of(point, *physics);
-  const ResidualProcess::Estimate estimate = surface.process.estimate(features);
-  const Nearness near = nearness(point);
-  const Calibration& calibration = surface.calibrations[static_cast<size_t>(near)];
-  Prediction out;
-  out.mean = roofline_.milliseconds(metric, point, *physics) * std::exp(estimate.mean);
-  const double size = calibration.samples.empty() ? 1.0 : local_size(surface, calibration, features, std::nullopt);
-  // A point stranger than all rows left out is no better known than the strangest of them.
-  const double shape =
-      std::min(std::pow(estimate.deviation, calibration.power) * std::pow(size, calibration.size_power),
-               calibration.widest_shape);
-  out.log_half_width = std::min(calibration.quantile * shape, kWidestLogHalf);
-  out.low = out.mean * std::exp(-out.log_half_width);
-  out.high = out.mean * std::exp(out.log_half_width);
-  out.provenance = near == Nearness::kInterpolated ? Provenance::kInterpolated : Provenance::kEstimated;
-  if (near != Nearness::kInterpolated) return out;
-  const auto& loads = groups_.at(group_key(point));
-  const auto load = loads.find(point.concurrency);
-  if (load == loads.end()) return out;
-  for (const size_t row : load->second)
-    if (points_[row].engine_version == point.engine_version) out.provenance = Provenance::kMeasured;
+  std::vector<PointFeatures> features;
+  std::vector<double> means;
+  for (const double load : loads) {
+    point.concurrency = load;
+    const Result<PointPhysics> physics = physics_of(point, *facts_, *gpus_);
+    if (!physics.ok()) return physics.status();
+    features.push_back(features_of(point, *physics));
+    means.push_back(roofline_.milliseconds(metric, point, *physics));
+  }
+  const std::vector<ResidualProcess::Estimate> estimates = surface.process.estimate_all(features);
+  const std::string group_name = group_key(point);
+  const auto group = groups_.find(group_name);
+  const bool pair = pairs_.count(pair_key(point)) > 0;
+  std::vector<Nearness> near;
+  for (const double load : loads)
+    near.push_back(group != groups_.end() && group->second.begin()->first <= load &&
+                           load <= group->second.rbegin()->first
+                       ? Nearness::kInterpolated
+                   : pair ? Nearness::kConfiguration
+                          : Nearness::kPair);
+  std::vector<Prediction> out(loads.size());
+  for (const Nearness kind : {Nearness::kInterpolated, Nearness::kConfiguration, Nearness::kPair}) {
+    std::vector<size_t> those;
+    std::vector<PointFeatures> points;
+    for (size_t i = 0; i < loads.size(); ++i)
+      if (near[i] == kind) those.push_back(i), points.push_back(features[i]);
+    if (those.empty()) continue;
+    const Calibration& calibration = surface.calibrations[static_cast<size_t>(kind)];
+    const std::vector<double> sizes = local_sizes(surface, calibration, points);
+    for (size_t i = 0; i < those.size(); ++i) {
+      Prediction& p = out[those[i]];
+      const ResidualProcess::Estimate& estimate = estimates[those[i]];
+      p.mean = means[those[i]] * std::exp(estimate.mean);
+      // A point stranger than all rows left out is no better known than the strangest of them.
+      const double shape =
+          std::min(std::pow(estimate.deviation, calibration.power) * std::pow(sizes[i], calibration.size_power),
+                   calibration.widest_shape);
+      p.log_half_width = std::min(calibration.quantile * shape, kWidestLogHalf);
+      p.low = p.mean * std::exp(-p.log_half_width);
+      p.high = p.mean * std::exp(p.log_half_width);
+      p.provenance = kind == Nearness::kInterpolated ? Provenance::kInterpolated : Provenance::kEstimated;
+      if (kind != Nearness::kInterpolated) continue;
+      const auto rows = group->second.find(loads[those[i]]);
+      if (rows == group->second.end()) continue;
+      for (const size_t row : rows->second)
+        if (points_[row].engine_version == point.engine_version) p.provenance = Provenance::kMeasured;
+    }
+  }
   return out;
 }
 

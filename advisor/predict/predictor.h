@@ -54,6 +54,9 @@ class Predictor {
                                  TrainedCache* cache = nullptr);
 
   Result<Prediction> predict(Metric metric, const ServingPoint& point) const;
+  // The same configuration at several loads (requests in flight), for little more than one costs.
+  Result<std::vector<Prediction>> predict_loads(Metric metric, const ServingPoint& point,
+                                                const std::vector<double>& loads) const;
   // What the calibrated roofline alone says.
   Result<double> roofline_ms(Metric metric, const ServingPoint& point) const;
   Nearness nearness(const ServingPoint& point) const;
@@ -93,6 +96,10 @@ class Predictor {
                  const std::vector<PointFeatures>& features, const std::vector<double>& y);
   double local_size(const Surface& surface, const Calibration& calibration, const PointFeatures& point,
                     std::optional<size_t> without_block) const;
+  // Of points with the same names.
+  std::vector<double> local_sizes(const Surface& surface, const Calibration& calibration,
+                                  const std::vector<PointFeatures>& points,
+                                  std::optional<size_t> without_block = std::nullopt) const;
 
   const FactsTable* facts_ = nullptr;
   const GpuTable* gpus_ = nullptr;

@@ -14,6 +14,7 @@ namespace {
 constexpr double kJitter = 1e-6;
 constexpr double kDegreesOfFreedom = 3;
 constexpr double kLeastWeight = 1e-5;
+constexpr double kFarthest = 30;  // beyond it a covariance is nothing
 
 }  // namespace
 
@@ -96,12 +97,15 @@ int32_t ResidualProcess::name_id(size_t feature, const std::string& name) const 
   return found == ids_[feature].end() ? -1 : found->second;
 }
 
-// exp of the summed distances, feature by feature so that the loops run over rows.
-std::vector<double> ResidualProcess::covariances(const PointFeatures& point) const {
+// Of each component, feature by feature so that the loops run over rows: of the names, and of the numbers that `counted` says.
+std::array<std::vector<double>, kNumComponents> ResidualProcess::distances(
+    const PointFeatures& point, const std::array<bool, kNumNumbers>& counted) const {
   const size_t n = y_.size();
   std::array<std::vector<double>, kNumComponents> distance;
   for (auto& d : distance) d.assign(n, 0.0);
   for (size_t f = 0; f < kNumNumbers + kNumNames; ++f) {
+    if (f < kNumNumbers && !counted[f]) continue;
+    const int32_t id = f < kNumNumbers ? 0 : name_id(f - kNumNumbers, point.names[f - kNumNumbers]);
     for (size_t c = 0; c < kNumComponents; ++c) {
       const double w = kernel_.weight[c][f];
       if (w < kLeastWeight) continue;
@@ -111,46 +115,24 @@ std::vector<double> ResidualProcess::covariances(const PointFeatures& point) con
         const double* in = numbers_[f].data();
         for (size_t i = 0; i < n; ++i) out[i] += w * ((in[i] - at) * (in[i] - at));
       } else {
-        const int32_t id = name_id(f - kNumNumbers, point.names[f - kNumNumbers]);
         const int32_t* in = names_[f - kNumNumbers].data();
         for (size_t i = 0; i < n; ++i) out[i] += in[i] != id ? w : 0.0;
       }
     }
   }
-  std::vector<double> sum(n, 0.0);
-  for (size_t c = 0; c < kNumComponents; ++c)
-    for (size_t i = 0; i < n; ++i)
-      if (distance[c][i] < 30) sum[i] += kernel_.amplitude[c] * std::exp(-distance[c][i]);
-  return sum;
+  return distance;
 }
 
-SquareMatrix ResidualProcess::covariance_matrix() const {
-  const size_t n = y_.size();
-  SquareMatrix matrix(n);
-  std::vector<double> distance(n);
-  for (size_t i = 0; i < n; ++i) {
-    double* out = matrix.row(i);
-    for (size_t c = 0; c < kNumComponents; ++c) {
-      std::fill(distance.begin(), distance.begin() + static_cast<std::ptrdiff_t>(i) + 1, 0.0);
-      for (size_t f = 0; f < kNumNumbers; ++f) {
-        const double w = kernel_.weight[c][f];
-        if (w < kLeastWeight) continue;
-        const double* in = numbers_[f].data();
-        const double at = in[i];
-        for (size_t j = 0; j <= i; ++j) distance[j] += w * ((in[j] - at) * (in[j] - at));
-      }
-      for (size_t f = 0; f < kNumNames; ++f) {
-        const double w = kernel_.weight[c][kNumNumbers + f];
-        if (w < kLeastWeight) continue;
-        const int32_t* in = names_[f].data();
-        const int32_t id = in[i];
-        for (size_t j = 0; j <= i; ++j) distance[j] += in[j] != id ? w : 0.0;
-      }
-      for (size_t j = 0; j <= i; ++j)
-        if (distance[j] < 30) out[j] += kernel_.amplitude[c] * std::exp(-distance[j]);
-    }
-  }
-  return matrix;
+// exp of the summed distances.
+std::vector<double> ResidualProcess::covariances(const PointFeatures& point) const {
+  std::array<bool, kNumNumbers> all;
+  all.fill(true);
+  const auto distance = distances(point, all);
+  std::vector<double> sum(y_.size(), 0.0);
+  for (size_t c = 0; c < kNumComponents; ++c)
+    for (size_t i = 0; i < sum.size(); ++i)
+      if (distance[c][i] < kFarthest) sum[i] += kernel_.amplitude[c] * std::exp(-distance[c][i]);
+  return sum;
 }
 
 void ResidualProcess::set_rows(const Kernel& kernel, const std::vector<PointFeatures>& rows,
@@ -184,7 +166,9 @@ void ResidualProcess::fit(const Kernel& kernel, const std::vector<PointFeatures>
   set_rows(kernel, rows, y);
   const size_t n = y.size();
   noise_.assign(n, kernel.noise + kJitter);
-  const SquareMatrix covariance = covariance_matrix();
+  std::vector<size_t> all(n);
+  std::iota(all.begin(), all.end(), size_t{0});
+  const SquareMatrix covariance = covariance_among(all);
   for (int round = 0; round <= noise_rounds; ++round) {
     SquareMatrix factor = covariance;
     for (size_t i = 0; i < n; ++i) factor.row(i)[i] += noise_[i];
@@ -227,36 +211,113 @@ double ResidualProcess::mean(const PointFeatures& point) const {
 }
 
 ResidualProcess::Estimate ResidualProcess::estimate(const PointFeatures& point) const {
-  const std::vector<double> k = covariances(point);
-  Estimate out;
-  for (size_t i = 0; i < k.size(); ++i) out.mean += k[i] * alpha_[i];
-  std::vector<size_t> order(k.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  const size_t m = std::min(kLocal, order.size());
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(m), order.end(),
-                    [&](size_t a, size_t b) { return k[a] != k[b] ? k[a] > k[b] : a < b; });
-  SquareMatrix local(m);
-  for (size_t i = 0; i < m; ++i) {
-    for (size_t j = 0; j <= i; ++j) {
-      std::array<double, kNumComponents> distance{};
-      for (size_t c = 0; c < kNumComponents; ++c) {
-        for (size_t f = 0; f < kNumNumbers; ++f) {
-          const double d = numbers_[f][order[i]] - numbers_[f][order[j]];
-          distance[c] += kernel_.weight[c][f] * d * d;
-        }
-        for (size_t f = 0; f < kNumNames; ++f)
-          distance[c] += names_[f][order[i]] != names_[f][order[j]] ? kernel_.weight[c][kNumNumbers + f] : 0.0;
-        local.row(i)[j] += kernel_.amplitude[c] * std::exp(-distance[c]);
-      }
-    }
-    local.row(i)[i] += noise_[order[i]];
+  return estimate_all({point}).front();
+}
+
+std::vector<ResidualProcess::Estimate> ResidualProcess::estimate_all(const std::vector<PointFeatures>& points) const {
+  std::vector<Estimate> out(points.size());
+  if (points.empty()) return out;
+  std::vector<size_t> varied;
+  std::array<bool, kNumNumbers> shared{};
+  for (size_t f = 0; f < kNumNumbers; ++f) {
+    shared[f] = std::all_of(points.begin(), points.end(),
+                            [&](const PointFeatures& p) { return p.numbers[f] == points[0].numbers[f]; });
+    if (!shared[f]) varied.push_back(f);
   }
-  std::vector<double> near(m);
-  for (size_t i = 0; i < m; ++i) near[i] = k[order[i]];
-  const std::vector<double> weights = solve_small(std::move(local), near);
-  double explained = 0;
-  for (size_t i = 0; i < m; ++i) explained += weights[i] * near[i];
-  out.deviation = std::sqrt(std::max(variance_at_zero() - explained, 0.0) + kernel_.noise);
+  for (const PointFeatures& point : points) CHECK(point.names == points[0].names) << "points of one configuration";
+  // What the shared features leave near, of all rows.
+  const std::array<std::vector<double>, kNumComponents> base = distances(points[0], shared);
+  std::vector<size_t> rows;
+  for (size_t i = 0; i < y_.size(); ++i)
+    if (std::min({base[0][i], base[1][i], base[2][i]}) < kFarthest) rows.push_back(i);
+  const size_t n = rows.size();
+  std::array<std::vector<double>, kNumComponents> near;
+  for (size_t c = 0; c < kNumComponents; ++c)
+    for (const size_t row : rows) near[c].push_back(base[c][row]);
+  std::vector<std::vector<double>> numbers(varied.size());
+  for (size_t v = 0; v < varied.size(); ++v)
+    for (const size_t row : rows) numbers[v].push_back(numbers_[varied[v]][row]);
+  std::vector<std::vector<double>> k(points.size());
+  std::vector<double> closest(n, 0.0);
+  std::vector<double> distance;
+  for (size_t p = 0; p < points.size(); ++p) {
+    k[p].assign(n, 0.0);
+    for (size_t c = 0; c < kNumComponents; ++c) {
+      distance = near[c];
+      for (size_t v = 0; v < varied.size(); ++v) {
+        const double w = kernel_.weight[c][varied[v]];
+        if (w < kLeastWeight) continue;
+        const double at = points[p].numbers[varied[v]];
+        const double* in = numbers[v].data();
+        for (size_t i = 0; i < n; ++i) distance[i] += w * ((in[i] - at) * (in[i] - at));
+      }
+      for (size_t i = 0; i < n; ++i)
+        if (distance[i] < kFarthest) k[p][i] += kernel_.amplitude[c] * std::exp(-distance[i]);
+    }
+    for (size_t i = 0; i < n; ++i) {
+      out[p].mean += k[p][i] * alpha_[rows[i]];
+      closest[i] = std::max(closest[i], k[p][i]);
+    }
+  }
+  std::vector<size_t> order(n);
+  std::iota(order.begin(), order.end(), size_t{0});
+  const size_t m = std::min(kLocal, n);
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(m), order.end(),
+                    [&](size_t a, size_t b) { return closest[a] != closest[b] ? closest[a] > closest[b] : a < b; });
+  order.resize(m);
+  std::vector<size_t> local;
+  for (const size_t i : order) local.push_back(rows[i]);
+  SquareMatrix factor = covariance_among(local);
+  for (size_t i = 0; i < m; ++i) factor.row(i)[i] += noise_[local[i]];
+  CHECK(cholesky_in_place(factor)) << "a covariance with noise on its diagonal is positive definite";
+  std::vector<double> solved(m);
+  for (size_t p = 0; p < points.size(); ++p) {
+    double explained = 0;  // |L^-1 k|^2
+    for (size_t i = 0; i < m; ++i) {
+      const double* row = factor.row(i);
+      double sum = k[p][order[i]];
+      for (size_t j = 0; j < i; ++j) sum -= row[j] * solved[j];
+      solved[i] = sum / row[i];
+      explained += solved[i] * solved[i];
+    }
+    out[p].deviation = std::sqrt(std::max(variance_at_zero() - explained, 0.0) + kernel_.noise);
+  }
+  return out;
+}
+
+// Lower triangle.
+SquareMatrix ResidualProcess::covariance_among(const std::vector<size_t>& rows) const {
+  const size_t m = rows.size();
+  SquareMatrix out(m);
+  std::array<std::vector<double>, kNumNumbers> numbers;
+  for (size_t f = 0; f < kNumNumbers; ++f)
+    for (const size_t row : rows) numbers[f].push_back(numbers_[f][row]);
+  std::array<std::vector<int32_t>, kNumNames> names;
+  for (size_t f = 0; f < kNumNames; ++f)
+    for (const size_t row : rows) names[f].push_back(names_[f][row]);
+  std::vector<double> distance(m);
+  for (size_t i = 0; i < m; ++i) {
+    double* sum = out.row(i);
+    for (size_t c = 0; c < kNumComponents; ++c) {
+      std::fill(distance.begin(), distance.begin() + static_cast<std::ptrdiff_t>(i) + 1, 0.0);
+      for (size_t f = 0; f < kNumNumbers; ++f) {
+        const double w = kernel_.weight[c][f];
+        if (w < kLeastWeight) continue;
+        const double* in = numbers[f].data();
+        const double at = in[i];
+        for (size_t j = 0; j <= i; ++j) distance[j] += w * ((in[j] - at) * (in[j] - at));
+      }
+      for (size_t f = 0; f < kNumNames; ++f) {
+        const double w = kernel_.weight[c][kNumNumbers + f];
+        if (w < kLeastWeight) continue;
+        const int32_t* in = names[f].data();
+        const int32_t id = in[i];
+        for (size_t j = 0; j <= i; ++j) distance[j] += in[j] != id ? w : 0.0;
+      }
+      for (size_t j = 0; j <= i; ++j)
+        if (distance[j] < kFarthest) sum[j] += kernel_.amplitude[c] * std::exp(-distance[j]);
+    }
+  }
   return out;
 }
 

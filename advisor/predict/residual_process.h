@@ -64,6 +64,9 @@ class ResidualProcess {
   };
   static constexpr size_t kLocal = 96;
   Estimate estimate(const PointFeatures& point) const;
+  // Of points that differ in numbers alone, as loads of one configuration do: what they share is worked out once, and one set of
+  // near rows serves all.
+  std::vector<Estimate> estimate_all(const std::vector<PointFeatures>& points) const;
   double mean(const PointFeatures& point) const;
 
   size_t size() const { return y_.size(); }
@@ -76,7 +79,9 @@ class ResidualProcess {
  private:
   void set_rows(const Kernel& kernel, const std::vector<PointFeatures>& rows, const std::vector<double>& y);
   std::vector<double> covariances(const PointFeatures& point) const;
-  SquareMatrix covariance_matrix() const;
+  std::array<std::vector<double>, kNumComponents> distances(const PointFeatures& point,
+                                                            const std::array<bool, kNumNumbers>& counted) const;
+  SquareMatrix covariance_among(const std::vector<size_t>& rows) const;
   double variance_at_zero() const;
 
   Kernel kernel_;

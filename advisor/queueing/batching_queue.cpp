@@ -11,6 +11,7 @@ namespace sextant::advisor {
 namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
+constexpr uint64_t kFewestAlike = 6;  // steps that are worth skipping together
 
 class BatchingQueue {
  public:
@@ -32,6 +33,7 @@ class BatchingQueue {
       while (concurrency_ == 0 && next_ < requests_.size() && requests_[next_].arrival_s <= now_) {
         waiting_.push_back(enter(requests_[next_].arrival_s));
       }
+      skip_alike();
       const bool has_room = static_cast<int64_t>(in_flight_.size()) < server_.max_steps_in_flight;
       const bool submitted = has_room && submit();
       const bool is_full = static_cast<int64_t>(in_flight_.size()) == server_.max_steps_in_flight;
@@ -92,6 +94,52 @@ class BatchingQueue {
   }
   void send_next() {
     if (next_ < requests_.size()) waiting_.push_back(enter(now_));
+  }
+
+  // Steps in which the same sequences decode, nobody ends and nobody can come, are taken together: their times are those of the
+  // first, the middle and the last, by Simpson's rule (exact while a step's time grows with the context as a square at most).
+  void skip_alike() {
+    const auto num_in_flight = static_cast<uint64_t>(in_flight_.size());
+    if (decoding_ == 0 || num_in_flight + 1 != static_cast<uint64_t>(server_.max_steps_in_flight)) return;
+    if (!prefilling_.empty() || !leaving_.empty() || preempted_) return;
+    for (const Step& step : in_flight_)
+      if (!step.first_tokens.empty() || !step.ends.empty()) return;
+    const auto decoding = static_cast<double>(decoding_);
+    const double room = server_.kv_tokens - kv_in_use();
+    if (!waiting_.empty() && num_running_ < server_.max_num_seqs &&
+        room >= room_of(sequences_[waiting_.front()].prompt))
+      return;
+    while (!ends_.empty() && ends_.top().version != sequences_[ends_.top().idx].version) ends_.pop();
+    if (ends_.empty() || ends_.top().step <= last_step_ + kFewestAlike) return;
+    auto most = static_cast<double>(std::min(ends_.top().step - last_step_ - 1, max_steps_ - run_.steps));
+    // Tokens are added before each step; what would need a preemption is not skipped.
+    most = std::min(most, std::floor(room / decoding) - 1);
+    const auto seconds_of = [&](double ahead) {
+      StepLoad load;
+      load.sequences = load.tokens = decoding;
+      load.context_tokens = load.pairs = context_ + decoding * ahead;
+      return server_.cost.seconds(load);
+    };
+    if (concurrency_ == 0 && next_ < requests_.size() && waiting_.empty()) {
+      const double until = requests_[next_].arrival_s - now_;
+      most = std::min(most, std::floor(until / seconds_of(1)));
+      if (most < static_cast<double>(kFewestAlike)) return;
+      // Later steps take longer.
+      most = std::min(most, std::floor(until / seconds_of(most))) - static_cast<double>(num_in_flight) - 1;
+    }
+    if (most < static_cast<double>(kFewestAlike)) return;
+    const double last = seconds_of(most);
+    const double seconds = most / 6 * (seconds_of(1) + 4 * seconds_of((most + 1) / 2) + last);
+    device_free_ = std::max(now_, device_free_) + seconds;
+    for (size_t i = 0; i < in_flight_.size(); ++i)
+      in_flight_[i].finish_s = device_free_ - static_cast<double>(in_flight_.size() - 1 - i) * last;
+    now_ = device_free_ - static_cast<double>(num_in_flight) * last;
+    run_.busy_s += seconds;
+    run_.mean_running += seconds * static_cast<double>(num_running_);
+    run_.mean_kv_tokens += seconds * (kv_in_use() + decoding * most / 2);
+    context_ += decoding * most;
+    last_step_ += static_cast<uint64_t>(most);
+    run_.steps += static_cast<uint64_t>(most);
   }
 
   // Forms a step of what runs and waits. False: there is nothing to do.
