@@ -47,6 +47,12 @@ Result<MemoryFit> memory_fit(const FitInputs& in, const FactsTable& facts, const
     return invalid_argument("the model's context is " + std::to_string(std::lround(f->max_position_embeddings)) +
                                 " tokens, fewer than " + std::to_string(std::lround(in.context_tokens)),
                             "context_tokens");
+  const double stages = in.pipeline_parallel;
+  if (!(stages >= 1 && stages <= f->num_hidden_layers) || stages != std::floor(stages))
+    return invalid_argument("pipeline_parallel must be a whole number from 1 to the model's " +
+                                std::to_string(std::lround(f->num_hidden_layers)) + " layers",
+                            "pipeline_parallel");
+  const double stage = std::ceil(f->num_hidden_layers / stages) / f->num_hidden_layers;  // of all layers
   const FactCounts counts = count(*f);
   MemoryFit fit;
   fit.total_gib = gpu->memory_gib;
@@ -54,10 +60,12 @@ Result<MemoryFit> memory_fit(const FitInputs& in, const FactsTable& facts, const
   // Input table and head stay at 16 bits in quantised checkpoints.
   const double table_bytes = std::max(*bytes, 2.0);
   fit.weights_gib =
-      ((counts.dense() + counts.experts) * *bytes + (counts.head + counts.embedding) * table_bytes) / tensor / kGib;
+      ((counts.dense() + counts.experts) * *bytes * stage +
+       (stages > 1 ? std::max(counts.head, counts.embedding) : counts.head + counts.embedding) * table_bytes) /
+      tensor / kGib;
   fit.activations_gib = f->moe() ? kMoeActivationsGib : kDenseActivationsGib;
-  fit.overhead_gib = tensor > 1 ? kGroupOverheadGib : kAloneOverheadGib;
-  fit.kv_bytes_per_token = kv_elements_per_token(*f) * in.kv_bytes_per_element /
+  fit.overhead_gib = tensor * stages > 1 ? kGroupOverheadGib : kAloneOverheadGib;
+  fit.kv_bytes_per_token = kv_elements_per_token(*f) * in.kv_bytes_per_element * stage /
                            std::min(tensor, f->latent() ? 1.0 : f->num_key_value_heads);
   fit.kv_cache_gib = std::max(0.0, fit.usable_gib - fit.weights_gib - fit.activations_gib - fit.overhead_gib);
   fit.sequences = std::floor(fit.kv_cache_gib * kGib / fit.kv_bytes_per_token / in.context_tokens);

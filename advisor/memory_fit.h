@@ -15,6 +15,7 @@ struct FitInputs {
   std::string gpu;
   std::string quantization = "bf16";
   double tensor_parallel = 1;
+  double pipeline_parallel = 1;  // stages, of whole layers; the fullest counts
   double context_tokens = 4096;  // prompt and answer of one request
   double kv_bytes_per_element = 2;
   double memory_share = 0.9;  // of the GPU, that an engine may use

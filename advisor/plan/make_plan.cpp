@@ -27,7 +27,7 @@ std::string plan_id_of(const World& world, const PlanRequest& request) {
 // What the spec says and the search has no use for. A field is either used or here.
 std::vector<std::string> not_considered(const Spec& spec) {
   std::vector<std::string> out = {
-      "pipeline parallelism, and prefill and decode on different GPUs: not searched",
+      "prefill and decode on different GPUs: not searched",
       "one model on GPUs of several types, or several models on one GPU: not searched",
       "weights of 4 and 8 bit integers: searched only when quantizations names them (they cost quality)"};
   if (spec.given("use_case_description")) out.emplace_back("use_case_description: kept, not read by the search");
@@ -177,9 +177,12 @@ Result<ordered_json> make_plan(const World& world, const PlanRequest& request) {
   plan["rejected"] = rejected_json(outcome.rejected);
   plan["num_rejected"] = outcome.rejected.size();
   std::vector<std::string> assumptions = {
-      "latencies are means of measured or estimated points carried to percentiles by a queueing model (gaps between "
-      "requests "
-      "with the spec's CV, lognormal lengths, waits of exponential shape); sizes keep a target with 70% probability",
+      "latencies: mean TTFT and TPOT of measured or estimated points fit the cost of a step, and percentiles are those "
+      "of "
+      "600 drawn requests in the engine's queue under it (gamma gaps of the spec's CV, log-normal lengths); sizes "
+      "keep a "
+      "target with 70% probability and one replica below 90% of saturation",
+      "pipeline stages: estimated as one group with the memory of all; no measured row has them",
       "activations and overhead are what vLLM was seen to take; 90% of a GPU's memory is used"};
   assumptions.insert(assumptions.end(), outcome.assumptions.begin(), outcome.assumptions.end());
   for (const auto& [path, filled] : spec.fields())

@@ -13,7 +13,7 @@
 
 #include "advisor/memory_fit.h"
 #include "advisor/ownership_cost.h"
-#include "advisor/plan/load_curve.h"
+#include "advisor/plan/replica_model.h"
 #include "advisor/spec/spec.h"
 #include "advisor/world.h"
 
@@ -76,27 +76,29 @@ struct Verdicts {
   Verdict verdict = Verdict::kUncertain;
 };
 
-// Twenty-four hours with replicas that follow the load.
+// Twenty-four hours, minute by minute, with replicas that follow the load (KEDA's rules: each minute as many as the load of that
+// minute needs; those asked for serve after autoscaling.scale_up_minutes, fewer are kept after five calm minutes).
 struct Day {
   struct Hour {
-    double requests_per_s = 0;
-    int replicas = 0;
-    double utilization = 0;  // load / what the replicas can carry within the targets
+    double requests_per_s = 0;  // means over the hour
+    double replicas = 0;        // that are paid
+    double utilization = 0;     // load / what the serving replicas can carry within the targets
     double usd = 0;
-    double attainment = 1;  // share of the requests within capacity
+    double attainment = 1;  // share of the requests that meet all targets, by the queue at each minute's load
   };
   std::vector<Hour> hours;
   double usd_per_month = 0;
   double attainment = 1;
+  int replicas_min = 0, replicas_max = 0;
 };
 
 struct Option {
   std::string model_id, gpu, quantization;
-  int tensor_parallel = 1, expert_parallel = 1;
+  int tensor_parallel = 1, expert_parallel = 1, pipeline_parallel = 1;
   double parameters = 0;
-  std::string quality;  // tier of the catalogue, or what the parameters suggest
+  std::string quality, quality_source;  // tier of the catalogue, or what the parameters suggest
   MemoryFit memory;
-  LoadCurve curve;
+  ReplicaModel model;
   LimitedRate limit;  // of one replica
   Operation at_peak;  // of one replica, with the peak spread over those needed
   std::vector<Verdicts> verdicts;
@@ -112,7 +114,8 @@ struct Option {
   int replicas() const;
   int gpus() const;  // of the instances
   int instances() const;
-  std::string id() const;  // "model|gpu|quantization|tp2|ep1"
+  int gpus_per_replica() const { return tensor_parallel * pipeline_parallel; }
+  std::string id() const;  // "model|gpu|quantization|tp2|ep1", with "|pp2" where there are stages
 };
 
 struct Rejection {
@@ -135,13 +138,11 @@ struct PlanOutcome {
 
 // The search. Errors: an unknown model, GPU or engine of the spec, with the nearest name.
 Result<PlanOutcome> search(const World& world, const Spec& spec);
-// One configuration only: for sensitivities and questions about a plan. Nothing when it is not feasible.
+
 struct Configuration {
   std::string model_id, gpu, quantization;
-  int tensor_parallel = 1, expert_parallel = 1;
+  int tensor_parallel = 1, expert_parallel = 1, pipeline_parallel = 1;
 };
-std::optional<Option> plan_configuration(const World& world, const Spec& spec, const Configuration& configuration,
-                                         std::string* reason = nullptr);
 
 // The parts of the search, for the files of this folder.
 struct Offers {
@@ -156,9 +157,9 @@ RequestShape shape_of(const Spec& spec);
 double sized_rps(const Spec& spec);
 // Spares so that `needed` of all are up with the wanted probability; 0 when one alone always is.
 int spares_for(int needed, double availability, double wanted);
-// Replicas, instances and money; false with a reason when there is no way to buy it.
+// Replicas, instances and money of an option whose rate is known; false with a reason when there is no way to buy it.
 bool size_option(const Spec& spec, const Offers& offers, Option& option, std::string& reason);
-Day simulate_day(const Spec& spec, const Option& option);
+int instances_for(int replicas, const Offer& offer, const Option& option);
 void rank(const Spec& spec, std::vector<Option>& options, PlanOutcome& outcome);
 
 // sextant.plan/1: the whole document, from which markdown and HTML are made. `revision` may be given to plan with an earlier

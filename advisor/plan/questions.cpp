@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "advisor/plan/plan.h"
+#include "advisor/plan/candidates.h"
 #include "advisor/report/plan_json.h"
 
 namespace sextant::advisor {
@@ -12,7 +12,7 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 Configuration configuration_of(const Option& o) {
-  return {o.model_id, o.gpu, o.quantization, o.tensor_parallel, o.expert_parallel};
+  return {o.model_id, o.gpu, o.quantization, o.tensor_parallel, o.expert_parallel, o.pipeline_parallel};
 }
 
 double scale_field(Spec& spec, const std::string& path, double factor) {
@@ -56,7 +56,15 @@ ordered_json sensitivities(const World& world, const Spec& spec, const Option& o
       if (input == "prompt_length_avg") scale_field(changed, "prompt_length_p95", factor);
       if (input == "generation_length_avg") scale_field(changed, "generation_length_p95", factor);
     }
-    const auto planned = plan_configuration(world, changed, configuration_of(option), &why);
+    const SearchContext context(world, changed);
+    Rejection rejection;
+    const auto candidate = candidate_of(context, configuration_of(option), why);
+    if (!candidate) return std::nullopt;
+    // Rates and targets leave the predictions as they are.
+    const bool same = input != "prompt_length_avg" && input != "generation_length_avg";
+    const auto planned =
+        same ? evaluate(context, *candidate, option.model, rejection) : evaluate(context, *candidate, rejection);
+    why = rejection.reason;
     return planned ? std::optional<double>(measure(spec, *planned)) : std::nullopt;
   };
   std::vector<std::string> inputs = {"peak_rps", "generation_length_avg", "prompt_length_avg"};
@@ -102,7 +110,7 @@ ordered_json sensitivities(const World& world, const Spec& spec, const Option& o
             {"what", "with more, this configuration costs more than budget.max_monthly_cost_usd"}};
   } else if (!option.verdicts.empty()) {
     // A target below what the configuration does with next to no load cannot be met by any number of replicas.
-    const Operation alone = operate(option.curve, shape_of(spec), 0.02);
+    const Operation alone = operate(option.model, RequestSample(shape_of(spec)), 0.002 * option.model.saturation_rps);
     const Verdicts* tightest = nullptr;
     double closest = 0;
     for (const Verdicts& v : option.verdicts) {
@@ -137,14 +145,15 @@ ordered_json answer_questions(const World& world, const Spec& spec, const PlanOu
     const double gpus = spec.maybe("gpu_constraints.max_gpus").value_or(best->gpus());
     int spares = 0;
     for (const Site& site : best->sites) spares += site.spares;
-    const double replicas = std::max(0.0, std::floor(gpus / best->tensor_parallel) - spares);
-    return replicas * best->limit.operation.requests_per_s / (1 + spec.number("headroom_pct") / 100);
+    const double replicas = std::max(0.0, std::floor(gpus / best->gpus_per_replica()) - spares);
+    return replicas * best->limit.requests_per_s / (1 + spec.number("headroom_pct") / 100);
   };
   for (const std::string& question : questions) {
     if (best == nullptr && question != "cheapest_slo_relaxation") {
       out[question] = {{"value", nullptr}, {"why", "nothing meets the spec"}};
     } else if (question == "gpus") {
-      out[question] = {{"value", best->gpus()}, {"gpu", best->gpu}, {"used", best->replicas() * best->tensor_parallel}};
+      out[question] = {
+          {"value", best->gpus()}, {"gpu", best->gpu}, {"used", best->replicas() * best->gpus_per_replica()}};
     } else if (question == "max_rate") {
       out[question] = {{"value", shown(rate_of())},
                        {"unit", "requests/s at the peak, within targets, headroom and spares kept"}};
@@ -161,6 +170,7 @@ ordered_json answer_questions(const World& world, const Spec& spec, const PlanOu
       in.gpu = best->gpu;
       in.quantization = best->quantization;
       in.tensor_parallel = best->tensor_parallel;
+      in.pipeline_parallel = best->pipeline_parallel;
       in.context_tokens = 1;
       const auto fit = memory_fit(in, world.snapshot.facts, world.snapshot.gpus);
       const double room = fit.ok() ? fit->sequences : 0;

@@ -70,12 +70,12 @@ void rank(const Spec& spec, std::vector<Option>& options, PlanOutcome& outcome) 
     if (outcome.options.size() == kShown) break;
     if (!shown.insert(o.model_id + '|' + o.gpu).second) continue;
     const std::string at = std::to_string(o.replicas()) + (o.replicas() == 1 ? " replica" : " replicas") + " of " +
-                           std::to_string(o.tensor_parallel) + " x " + o.gpu + " each";
+                           std::to_string(o.gpus_per_replica()) + " x " + o.gpu + " each";
     std::string text = at + " carry the peak with " + std::to_string(static_cast<int>(spec.number("headroom_pct"))) +
                        "% headroom" + (rented ? " for " + money(o.usd_per_month) + " a month" : "") + "; ";
     text += o.limit.binding ? "one replica's rate is ended by " + o.limit.binding->field + " (" +
                                   ms(o.limit.binding->limit_ms) + ")"
-                            : "one replica's rate is ended by the room in its KV cache";
+                            : "one replica is kept below 90% of its saturation";
     for (const std::string& best : o.best_at)
       text += best == "cost"      ? "; nothing searched costs less"
               : best == "latency" ? "; no answer is faster"

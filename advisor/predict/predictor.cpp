@@ -379,8 +379,8 @@ Result<std::vector<Prediction>> Predictor::predict_loads(Metric metric, const Se
   }
   const std::vector<ResidualProcess::Estimate> estimates = surface.process.estimate_all(features);
   const std::string group_name = group_key(point);
-  const auto group = groups_.find(group_name);
-  const bool pair = pairs_.count(pair_key(point)) > 0;
+  const auto group = point.pipeline_parallel > 1 ? groups_.end() : groups_.find(group_name);
+  const bool pair = point.pipeline_parallel == 1 && pairs_.count(pair_key(point)) > 0;
   std::vector<Nearness> near;
   for (const double load : loads)
     near.push_back(group != groups_.end() && group->second.begin()->first <= load &&

@@ -144,7 +144,9 @@ Result<PointPhysics> physics_of(const ServingPoint& p, const FactsTable& facts_t
   x.memory_gb_per_s = gpu->memory_gb_per_s;
   x.weight_bytes = counts.dense() * *dense_bytes + counts.head * 4 + counts.experts * *expert_bytes;
   const double gib = 1024.0 * 1024 * 1024;
-  const Layout layout = layout_of(p, x.weight_bytes / gib, gpu->memory_gib);
+  // A batch passes its stages one after the other: as one group with the memory of all and the bandwidth of one.
+  const double memory_gib = gpu->memory_gib * p.pipeline_parallel;
+  const Layout layout = layout_of(p, x.weight_bytes / gib, memory_gib);
   x.num_gpus = layout.gpus;
   x.data_parallel = layout.data_parallel;
   x.expert_parallel = layout.expert_parallel;
@@ -159,7 +161,7 @@ Result<PointPhysics> physics_of(const ServingPoint& p, const FactsTable& facts_t
   // Latent caches are copied to every GPU of a tensor group; key and value heads are divided among at most that many.
   const double kv_bytes = kv_elements_per_token(*f) * 2;
   const double kv_split = std::min(attention_gpus, x.latent ? 1.0 : f->num_key_value_heads);
-  const double all_memory = x.num_gpus * gpu->memory_gib * gib;
+  const double all_memory = x.num_gpus * memory_gib * gib;
   const double cache = std::max(0.9 * all_memory - x.weight_bytes, 0.03 * all_memory);
   x.kv_ratio = c * (p.prompt_tokens + p.output_tokens) * kv_bytes * (x.num_gpus / (x.data_parallel * kv_split)) / cache;
   x.in_flight = std::min(c, 2 * c / std::max(x.kv_ratio, 1e-9));  // a cache of 8 bits holds twice as many

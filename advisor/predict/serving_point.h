@@ -24,6 +24,8 @@ struct ServingPoint {
   double attention_data_parallel = 1;  // 0: not stated
   double moe_tensor_parallel = 1;
   double moe_expert_parallel = 1;
+  double pipeline_parallel =
+      1;  // stages: no measured row has them, so what they do is estimated; concurrency is of one batch
   double concurrency = 1;  // requests in flight per replica
   double prompt_tokens = 0;
   double output_tokens = 0;

@@ -32,9 +32,15 @@ struct StepCost {
     const double compute = per_token * load.tokens + per_pair * load.pairs;
     const double longer = memory > compute ? memory : compute;
     const double shorter = memory > compute ? compute : memory;
+    if (longer == 0) return overhead + per_sequence * load.sequences;
     double work = longer;
     if (sharpness == 1) {
       work += shorter;
+    } else if (sharpness == 8) {  // what pow would give, in a tenth of its time
+      const double ratio = shorter / longer;
+      const double squared = ratio * ratio;
+      const double fourth = squared * squared;
+      work *= std::sqrt(std::sqrt(std::sqrt(1 + fourth * fourth)));
     } else if (shorter > 0.01 * longer) {
       work *= std::pow(1 + std::pow(shorter / longer, sharpness), 1 / sharpness);
     }

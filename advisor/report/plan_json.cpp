@@ -24,13 +24,18 @@ ordered_json operation(const Operation& o) {
           {"requests_in_flight_p99", shown(o.concurrency_p99)},
           {"ttft_ms", percentiles(o.ttft_ms)},
           {"tpot_ms", percentiles(o.tpot_ms)},
-          {"e2e_ms", percentiles(o.e2e_ms)}};
+          {"e2e_ms", percentiles(o.e2e_ms)},
+          {"queue_ms", percentiles(o.queue_ms)},
+          {"mean_batch", shown(o.mean_batch)},
+          {"kv_tokens", shown(o.kv_tokens)},
+          {"device_busy_share", shown(o.busy_share)}};
 }
 
 std::string whole(double value) { return std::to_string(std::llround(value)); }
 
 int batch_limit(const Option& o) {
-  return static_cast<int>(std::clamp(o.limit.operation.concurrency_p99, 1.0, o.curve.max_sequences));
+  return static_cast<int>(std::clamp(std::ceil(o.limit.operation.concurrency_p99), 1.0,
+                                     static_cast<double>(o.model.fit.server.max_num_seqs * o.model.stages)));
 }
 
 std::vector<std::string> engine_flags(const Spec& spec, const Option& o, bool stored_so) {
@@ -52,6 +57,11 @@ std::vector<std::string> engine_flags(const Spec& spec, const Option& o, bool st
              "--max-model-len " + context, "--gpu-memory-utilization 0.9"};
     if (engine == "vllm" && o.expert_parallel > 1) flags.emplace_back("--enable-expert-parallel");
   }
+  if (o.pipeline_parallel > 1)
+    flags.push_back((engine == "sglang"   ? "--pp-size "
+                     : engine == "trtllm" ? "--pp_size "
+                                          : "--pipeline-parallel-size ") +
+                    std::to_string(o.pipeline_parallel));
   // Weights that are stored in 16 bits are made smaller at load where the engine can.
   if (!stored_so && o.quantization == "fp8" && (engine == "vllm" || engine == "sglang"))
     flags.emplace_back("--quantization fp8");
@@ -108,7 +118,6 @@ ordered_json option_json(const World& world, const Spec& spec, const Option& o) 
   const auto document = world.models.find(o.model_id);
   const nlohmann::json body = document == world.models.end() ? nlohmann::json::object() : document->second;
   const Operation& peak = o.at_peak;
-  const LoadCurve::Means alone = o.curve.at(1);
   const double kv_room = o.memory.kv_cache_gib * 1024 * 1024 * 1024 / std::max(o.memory.kv_bytes_per_token, 1e-9);
   ordered_json verdicts = ordered_json::array();
   Verdict worst = Verdict::kPass;
@@ -120,7 +129,7 @@ ordered_json option_json(const World& world, const Spec& spec, const Option& o) 
                         {"high90_ms", shown(v.high_ms)},
                         {"probability", std::round(v.probability * 1000) / 1000},
                         {"verdict", verdict_name(v.verdict)},
-                        {"provenance", provenance_name(o.curve.provenance(peak.concurrency))}});
+                        {"provenance", provenance_name(o.model.provenance(peak.concurrency / o.model.stages))}});
     if (v.verdict != Verdict::kPass && worst != Verdict::kFail) worst = v.verdict;
   }
   ordered_json sites = ordered_json::array();
@@ -142,7 +151,7 @@ ordered_json option_json(const World& world, const Spec& spec, const Option& o) 
   ordered_json hours = ordered_json::array();
   for (const Day::Hour& h : o.day.hours)
     hours.push_back({{"requests_per_s", shown(h.requests_per_s)},
-                     {"replicas", h.replicas},
+                     {"replicas", shown(h.replicas)},
                      {"utilization", shown(h.utilization)},
                      {"usd", shown(h.usd)},
                      {"attainment", shown(h.attainment)}});
@@ -153,6 +162,7 @@ ordered_json option_json(const World& world, const Spec& spec, const Option& o) 
       {"id", o.id()},
       {"model_id", o.model_id},
       {"quality", o.quality},
+      {"quality_source", o.quality_source},
       {"parameters", shown(o.parameters)},
       {"license", license},
       {"gpu", o.gpu},
@@ -160,25 +170,25 @@ ordered_json option_json(const World& world, const Spec& spec, const Option& o) 
       {"quantization", o.quantization},
       {"tensor_parallel", o.tensor_parallel},
       {"expert_parallel", o.expert_parallel},
-      {"pipeline_parallel", 1},
+      {"pipeline_parallel", o.pipeline_parallel},
       {"max_num_seqs", batch_limit(o)},
       {"replicas", o.replicas()},
       {"instances", o.instances()},
       {"gpus", o.gpus()},
-      {"gpus_used", o.replicas() * o.tensor_parallel},
+      {"gpus_used", o.replicas() * o.gpus_per_replica()},
       {"verdict", verdict_name(worst)},
       {"targets", verdicts},
       {"at_peak_per_replica", operation(peak)},
       {"limit_per_replica", operation(o.limit.operation)},
-      {"limited_by", o.limit.binding ? ordered_json(o.limit.binding->field) : ordered_json("KV cache")},
+      {"limited_by", o.limit.binding ? ordered_json(o.limit.binding->field) : ordered_json("saturation")},
       {"output_tokens_per_s_per_replica", shown(tokens_s)},
-      {"utilization_at_peak", shown(peak.requests_per_s / o.limit.operation.requests_per_s)},
+      {"utilization_at_peak", shown(peak.requests_per_s / o.limit.requests_per_s)},
       {"latency_budget_ms",
        {{"network", spec.number("latency.network_ms")},
         {"gateway", spec.number("latency.gateway_ms")},
-        {"queue", shown(std::max(0.0, peak.ttft_ms.mean - alone.ttft_ms - spec.number("latency.network_ms") -
-                                          spec.number("latency.gateway_ms")))},
-        {"prefill", shown(alone.ttft_ms)},
+        {"queue", shown(peak.queue_ms.mean)},
+        {"prefill", shown(std::max(0.0, peak.ttft_ms.mean - peak.queue_ms.mean - spec.number("latency.network_ms") -
+                                            spec.number("latency.gateway_ms")))},
         {"decode", shown(peak.e2e_ms.mean - peak.ttft_ms.mean)}}},
       {"memory_per_gpu_gib",
        {{"total", shown(o.memory.total_gib)},
@@ -187,18 +197,21 @@ ordered_json option_json(const World& world, const Spec& spec, const Option& o) 
         {"activations", shown(o.memory.activations_gib)},
         {"overhead", shown(o.memory.overhead_gib)},
         {"free", shown(o.memory.total_gib - o.memory.usable_gib)},
-        {"kv_used_at_peak_pct",
-         shown(100 * std::min(1.0, peak.concurrency *
-                                       (spec.number("prompt_length_avg") + spec.number("generation_length_avg") / 2) /
-                                       kv_room))}}},
+        {"kv_used_at_peak_pct", shown(100 * std::min(1.0, peak.kv_tokens / kv_room))}}},
       {"host_per_replica",
-       {{"cpus", 4 + 4 * o.tensor_parallel},
-        {"memory_gib", std::ceil(8 + 1.2 * o.memory.weights_gib * o.tensor_parallel)},
+       {{"cpus", 4 + 4 * o.gpus_per_replica()},
+        {"memory_gib", std::ceil(8 + 1.2 * o.memory.weights_gib * o.gpus_per_replica())},
         {"rule", "4 + 4 per GPU; 8 GiB + 1.2 x all weights"}}},
       {"sites", sites},
       {"cost", cost_json(spec, o)},
       {"day",
-       {{"hours", hours}, {"attainment", shown(o.day.attainment)}, {"usd_per_month", shown(o.day.usd_per_month)}}},
+       {{"hours", hours},
+        {"attainment", shown(o.day.attainment)},
+        {"attainment_is",
+         "share of the day's requests within every latency target, by the queue at each minute's load"},
+        {"replicas_min", o.day.replicas_min},
+        {"replicas_max", o.day.replicas_max},
+        {"usd_per_month", shown(o.day.usd_per_month)}}},
       {"engine_flags", engine_flags(spec, o, body.contains("quantization") && body["quantization"] == o.quantization)},
       {"score", shown(o.score)},
       {"best_at", o.best_at},
@@ -251,8 +264,7 @@ ordered_json ownership_json(const World& world, const Spec& spec, const Option& 
   const auto cost = ownership_cost(in);
   if (!cost.ok()) return {{"error", cost.status().message()}};
   const auto maybe = [](const std::optional<double>& x) { return x ? ordered_json(shown(*x)) : ordered_json(nullptr); };
-  const double utilization =
-      spec.number("average_rps") / std::max(o.limit.operation.requests_per_s * o.replicas(), 1e-9);
+  const double utilization = spec.number("average_rps") / std::max(o.limit.requests_per_s * o.replicas(), 1e-9);
   ordered_json out = {{"power_usd_per_month", shown(cost->power_usd_per_month)},
                       {"operation_usd_per_month", shown(cost->operation_usd_per_month)},
                       {"rental_usd_per_month", maybe(cost->rental_usd_per_month)},

@@ -10,6 +10,7 @@
 #include "advisor/kb/knowledge_base.h"
 #include "advisor/memory_fit.h"
 #include "advisor/predict/predictor.h"
+#include "advisor/queueing/step_estimate.h"
 #include "advisor/world.h"
 #include "server/cli/advise.h"
 #include "server/cli/advise_forecast.h"
@@ -256,14 +257,7 @@ class PredictVerb final : public Verb {
     deployment.server.kv_tokens = fit.sequences * (point_.prompt_tokens + point_.output_tokens) + 16;
     deployment.assumed = {"max_num_seqs 256, max_num_batched_tokens 8192, unless flags say otherwise"};
     advisor::StepShape shape;
-    if (facts != nullptr && weight_bytes) {
-      const advisor::FactCounts counts = advisor::count(*facts);
-      const double streamed = (counts.dense() + counts.experts + counts.head) * *weight_bytes;
-      shape.context_token_per_weights = advisor::kv_elements_per_token(*facts) * 2 / streamed;
-      // 2 layers width s^2 FLOPs of a causal prompt of s tokens are s^2 / 2 pairs.
-      shape.pair_per_token = 4 * facts->num_hidden_layers * facts->full_attention_share *
-                             advisor::attention_width(*facts) / (2 * (counts.dense() + counts.active_experts));
-    }
+    if (facts != nullptr && weight_bytes) shape = advisor::step_shape_of(*facts, *weight_bytes);
     double log_error = 0;
     bool interpolated = true;
     for (size_t i = 0; i < loads.size(); ++i) {

@@ -1,4 +1,4 @@
-// Specs, the queueing model, sizing and whole plans on the shipped knowledge base; the trained model's cache.
+// Specs, sizing and whole plans on the shipped knowledge base; the trained model's cache.
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -114,76 +114,6 @@ TEST(Spec, HostileInputIsRefusedByNameAndRange) {
   EXPECT_EQ(errors_of(R"({"peak_rps":-1,"zones":0,"x":1})").size(), 3u);
 }
 
-LoadCurve straight_curve() {
-  LoadCurve curve;
-  curve.max_sequences = 100;
-  for (const double load : {1.0, 10.0, 100.0}) {
-    curve.loads.push_back(load);
-    Prediction p;
-    p.mean = 100 + load;
-    p.log_half_width = 0.1;
-    curve.ttft.push_back(p);
-    p.mean = 10 + load / 10;
-    curve.tpot.push_back(p);
-  }
-  curve.finish();
-  return curve;
-}
-
-TEST(LoadCurve, PercentilesAreOfWholeRequests) {
-  const LoadCurve curve = straight_curve();
-  RequestShape shape{
-      .prompt_avg = 100, .prompt_p95 = 100, .output_avg = 101, .output_p95 = 101, .arrival_cv = 1, .outside_ms = 0};
-  const Operation alone = operate(curve, shape, 0.02);
-  // Without load and with fixed lengths everything is what the curve says.
-  EXPECT_NEAR(alone.ttft_ms.p50, 101, 1);
-  EXPECT_NEAR(alone.e2e_ms.p50, 101 + 100 * 10.1, 15);
-  EXPECT_NEAR(alone.requests_per_s, 0.02 / (101 + 100 * 10.1) * 1000, 1e-6);
-  shape.output_p95 = 250;
-  shape.prompt_p95 = 300;
-  const Operation loaded = operate(curve, shape, 40);
-  for (const Percentiles& p : {loaded.ttft_ms, loaded.tpot_ms, loaded.e2e_ms}) {
-    EXPECT_LT(p.p50, p.p90);
-    EXPECT_LT(p.p90, p.p95);
-    EXPECT_LT(p.p95, p.p99);
-  }
-  // Lengths were given a 95th percentile: the p95 of an answer is about that of its length, and lies below the sum of the
-  // parts' percentiles.
-  EXPECT_LT(loaded.e2e_ms.p95, loaded.ttft_ms.p95 + 249 * loaded.tpot_ms.p95);
-  EXPECT_GT(loaded.e2e_ms.p95, 1.6 * loaded.e2e_ms.mean);
-  // Little: what is in flight is the rate times the mean time, by the definition of the rate.
-  const LoadCurve::Means mean = curve.at(40);
-  EXPECT_NEAR(loaded.requests_per_s * (mean.ttft_ms + 100 * mean.tpot_ms) / 1000, 40, 1e-6);
-  // Burstier arrivals wait longer.
-  shape.prompt_p95 = shape.prompt_avg;
-  const Operation steady = operate(curve, shape, 40);
-  shape.arrival_cv = 4;
-  const Operation bursty = operate(curve, shape, 40);
-  EXPECT_GT(bursty.ttft_ms.mean, steady.ttft_ms.mean);
-  EXPECT_GT(bursty.ttft_ms.p99, steady.ttft_ms.p99);
-}
-
-TEST(LoadCurve, TheRateFallsWithTheTargetUntilNothingIsLeft) {
-  const LoadCurve curve = straight_curve();
-  const RequestShape shape{
-      .prompt_avg = 100, .prompt_p95 = 200, .output_avg = 101, .output_p95 = 200, .arrival_cv = 1, .outside_ms = 0};
-  double last = 1e9;
-  for (const double limit : {30.0, 18.0, 14.0, 12.0, 11.0}) {
-    const std::vector<LatencyTarget> targets = {{LatencyTarget::Metric::kTpot, 90, limit, "target_tpot_p90_ms"}};
-    const LimitedRate rate = limited_rate(curve, shape, targets);
-    ASSERT_TRUE(rate.feasible) << limit;
-    EXPECT_LE(rate.operation.requests_per_s, last);
-    EXPECT_GE(probability_of(curve, rate.operation, targets[0]), 0.699);
-    last = rate.operation.requests_per_s;
-  }
-  const std::vector<LatencyTarget> targets = {{LatencyTarget::Metric::kTpot, 90, 9.0, "target_tpot_p90_ms"}};
-  const LimitedRate none = limited_rate(curve, shape, targets);
-  EXPECT_FALSE(none.feasible);
-  EXPECT_EQ(none.binding->field, "target_tpot_p90_ms");
-  // 10.1 ms, made as sure as a pass must be: x exp(0.524 x 0.1 / 1.645).
-  EXPECT_NEAR(none.best_ms, 10.1 * std::exp(0.5244 * 0.1 / 1.6449), 0.05);
-}
-
 TEST(Sizing, SparesFollowTheBinomial) {
   EXPECT_EQ(spares_for(1, 0.99, 0.98), 0);
   EXPECT_EQ(spares_for(1, 0.99, 0.999), 1);  // both down: 0.0001
@@ -205,7 +135,7 @@ TEST(Sizing, WholeInstancesAndTheLossOfAZone) {
   Option option;
   option.gpu = "A100-SXM4-80GB";
   option.tensor_parallel = 4;
-  option.limit.operation.requests_per_s = 24;
+  option.limit.requests_per_s = 24;
   std::string reason;
   ASSERT_TRUE(size_option(spec, find_offers(shipped_world(), spec), option, reason)) << reason;
   const Site& site = option.sites.at(0);
@@ -215,7 +145,7 @@ TEST(Sizing, WholeInstancesAndTheLossOfAZone) {
   EXPECT_EQ(site.instances, 5);  // two replicas of four share eight GPUs
   EXPECT_NEAR(option.usd_per_month, 5 * 27.44705 * 730, 1e-6);
   // Half of one p4de is not for sale: advisors.md section 7 has $10,018 for it, a plan pays the whole.
-  option.limit.operation.requests_per_s = 1000;
+  option.limit.requests_per_s = 1000;
   const Spec small = spec_of({{"peak_rps", 1}, {"reliability_target", 50}, {"providers", {"aws"}}});
   ASSERT_TRUE(size_option(small, find_offers(shipped_world(), small), option, reason));
   EXPECT_NEAR(option.usd_per_month, 27.44705 * 730, 1e-6);
