@@ -19,10 +19,11 @@
 //
 // Bytes: K and V of the range once per call, 4 head_dim operations per row and position: bound by memory for few rows.
 // With a bf16 cache and instructions for products of bf16 pairs (avx512_bf16) q and the weights exp(s - m) are rounded to bf16 (to
-// nearest even) before their products, and l sums the rounded weights; elsewhere all but the cache is fp32.
+// nearest even) before their products, exp is within 2^-18 before it is rounded, and l sums the rounded weights; elsewhere all but the
+// cache is fp32.
 // Determinism: scores are one fma chain over d (of pairs where there are such instructions: (0, 1), (2, 3), ...); o one fma chain
 // over j (of pairs of slots, a slot that the row does not see counting 0); l 16 partial sums in the order of tiles of 16
-// positions, then a fixed tree. A row's result depends on its q, its position and the visible K and V alone.
+// positions (of pairs of slots: in the order of two tiles each), then a fixed tree. A row's result depends on its q, its position and the visible K and V alone.
 // Source: Milakov and Gimelshein, Online normalizer calculation for softmax, 2018; Dao et al., Flash-Decoding, 2023.
 #pragma once
 

@@ -3,22 +3,26 @@
 
 #include "kernels/attention.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/cpu/simd_math.h"
 
 namespace sextant::kernels::cpu::SEXTANT_ISA {
 namespace {
 
+constexpr float kLog2e = 0x1.715476p0f;
 constexpr int kChunk = 8;  // elements of q between two address computations; head_dim is a multiple
 
 // How queries, keys, weights and values meet, for a type of cache. All have
 //   Weight                     what exp(s - m) is kept as
 //   kPair                      slots that stand side by side
+//   kWeightStep                scores that add_weights takes at once
 //   pack_query                 a row of q into its place of [head_dim / chunk][rows][chunk]
 //   add_scores<kRows, kTiles>  sums of kRows rows with the 16 keys of each of kTiles tiles
+//   add_weights                stores 2^(score log2 e + offset) and adds it to 16 sums
 //   add_values<kRows, kVecs>   o[r][16 v ...] += sum over `count` slots from `place` on of p[r][.] * values, in order
 struct Fp32Cells {
   using Element = float;
   using Weight = float;
-  static constexpr int kPair = 1;
+  static constexpr int kPair = 1, kWeightStep = kKvTile;
 
   SEXTANT_INLINE void pack_query(const float* q, int32_t head_dim, int32_t rows, int32_t row, float* out) {
     for (int32_t d = 0; d < head_dim; d += kChunk)
@@ -42,9 +46,10 @@ struct Fp32Cells {
       q += kRows * kChunk;
     }
   }
-  SEXTANT_INLINE F32x16 store_weights(float* to, F32x16 p) {
+  SEXTANT_INLINE F32x16 add_weights(const float* scores, F32x16 offset, float* to, F32x16 sum) {
+    const F32x16 p = exp2_of_negative(fma(load(scores), broadcast(kLog2e), offset));
     store(to, p);
-    return p;
+    return add(sum, p);
   }
   template <int kRows, int kVectors>
   SEXTANT_INLINE void add_values(const float* values, int64_t value_dim, const float* p, int32_t, int32_t count,
@@ -67,7 +72,7 @@ struct Fp32Cells {
 struct Bf16Cells {
   using Element = uint16_t;
   using Weight = uint16_t;
-  static constexpr int kPair = 2;
+  static constexpr int kPair = 2, kWeightStep = 2 * kKvTile;
 
   SEXTANT_INLINE __m512bh pairs(__m512i bits) { return (__m512bh)bits; }
   SEXTANT_INLINE __m512i repeat(const void* pair) {
@@ -102,10 +107,24 @@ struct Bf16Cells {
       q += 4 * kRows;
     }
   }
-  SEXTANT_INLINE F32x16 store_weights(uint16_t* to, F32x16 p) {
-    const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(p.v);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded);
-    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(rounded), 16))};
+  // 2^x for x <= 0 (or what rounding made of 0) within 2^-18 of itself: 0 for -inf, NaN stays NaN. A polynomial of degree 4 on what is
+  // above the integer below.
+  SEXTANT_INLINE __m512 exp2_to_round(__m512 x) {
+    const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    __m512 p = _mm512_set1_ps(0x1.bb7cd4p-7f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.aa13f0p-5f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.ee798ap-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.62d166p-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(0x1.00002cp0f));
+    return _mm512_scalef_ps(p, x);
+  }
+  SEXTANT_INLINE F32x16 add_weights(const float* scores, F32x16 offset, uint16_t* to, F32x16 sum) {
+    const __m512 log2e = _mm512_set1_ps(kLog2e);
+    const __m512 low = exp2_to_round(_mm512_fmadd_ps(_mm512_loadu_ps(scores), log2e, offset.v));
+    const __m512 high = exp2_to_round(_mm512_fmadd_ps(_mm512_loadu_ps(scores + kKvTile), log2e, offset.v));
+    const __m512bh rounded = _mm512_cvtne2ps_pbh(high, low);
+    _mm512_storeu_si512(to, (__m512i)rounded);
+    return {_mm512_dpbf16_ps(sum.v, rounded, pairs(_mm512_set1_epi32(0x3f803f80)))};  // times pairs of 1.0
   }
   // kKept: the halves of each pair that count.
   template <int kRows, int kVectors, uint32_t kKept>
@@ -142,7 +161,7 @@ struct Bf16Cells {
 struct Bf16Cells {
   using Element = uint16_t;
   using Weight = float;
-  static constexpr int kPair = 2;
+  static constexpr int kPair = 2, kWeightStep = kKvTile;
 
   SEXTANT_INLINE void pack_query(const float* q, int32_t head_dim, int32_t rows, int32_t row, float* out) {
     Fp32Cells::pack_query(q, head_dim, rows, row, out);
@@ -168,9 +187,8 @@ struct Bf16Cells {
       q += kRows * kChunk;
     }
   }
-  SEXTANT_INLINE F32x16 store_weights(float* to, F32x16 p) {
-    store(to, p);
-    return p;
+  SEXTANT_INLINE F32x16 add_weights(const float* scores, F32x16 offset, float* to, F32x16 sum) {
+    return Fp32Cells::add_weights(scores, offset, to, sum);
   }
   template <int kRows, int kVectors, bool kEven, bool kOdd>
   SEXTANT_INLINE void add_pair(const uint16_t* values, const float* p, F32x16 (*sum)[kVectors]) {

@@ -117,7 +117,7 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
   // one fma with a rounded constant and a rounded m log2 e: u (1.3 |s - m| + |m|) <= 4 u top, the same error for m, and exp2 4 u; merges multiply by at most two factors exp(.) per split, again 2 ulp and a rounding each. Hence every weight
   // has a relative error r <= 2 e_score + 4 u top + 4 u + splits * 12 u, o and l twice the chain of 256 fma and splits sums, and
   // the quotient two roundings: |error| <= (2 r + (2 * 256 + splits * 4 + 20) u) * sum p |v| / sum p.
-  // Where pairs of bf16 are multiplied, q is what its rounding made of it, and a weight's rounding adds 2^-9 to r.
+  // Where pairs of bf16 are multiplied, q is what its rounding made of it, and a weight's rounding adds 2^-9 to r and its exp 2^-18.
   void expect_close(const Shape& shape, const std::vector<float>& q, const std::vector<float>& out,
                     int32_t first_position, int32_t tokens, int32_t kv_head) {
     const auto dim = static_cast<size_t>(shape.head_dim);
@@ -149,8 +149,8 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
       }
       const double splits = position / kAttentionSplit + 1;
       const double score_error = (2.0 * shape.head_dim + 2) * kEpsilon * top + 12 * kEpsilon * shape.softcap;
-      const double weight_error =
-          2 * score_error + kEpsilon * 4 * top + 4 * kEpsilon + splits * 12 * kEpsilon + (rounds ? 0x1p-9 : 0);
+      const double weight_error = 2 * score_error + kEpsilon * 4 * top + 4 * kEpsilon + splits * 12 * kEpsilon +
+                                  (rounds ? 0x1p-9 + 0x1p-18 : 0);
       const double relative = 2 * weight_error + (512 + splits * 4 + 20) * kEpsilon;
       for (size_t d = 0; d < dim; ++d) {
         ASSERT_NEAR(out[static_cast<size_t>(row) * dim + d], expected[d], relative * mean_size[d])
