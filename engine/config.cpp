@@ -45,7 +45,7 @@ std::vector<Status> EngineConfig::validate() const {
   errors.check_range(model.max_model_len, 0, int64_t{1} << 27, "max_model_len");
   errors.check(cache.block_size == 16, "block_size",
                "must be 16 (other sizes are not supported), not " + std::to_string(cache.block_size));
-  errors.check_choice(cache.kv_cache_dtype, {"auto", "bfloat16", "float16", "float32"}, "kv_cache_dtype");
+  errors.check_choice(cache.kv_cache_dtype, {"auto", "bfloat16", "float16", "float32", "int8"}, "kv_cache_dtype");
   errors.check(cache.kv_cache_memory_bytes >= 0, "kv_cache_memory_bytes", "must not be negative");
   errors.check(cache.gpu_memory_utilization > 0 && cache.gpu_memory_utilization <= 1, "gpu_memory_utilization",
                "must be above 0 and at most 1, not " + std::to_string(cache.gpu_memory_utilization));

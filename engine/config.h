@@ -25,8 +25,8 @@ struct ModelSource {
 
 struct CacheConfig {
   int64_t block_size = 16;               // token slots in a block
-  std::string kv_cache_dtype = "auto";   // auto, bfloat16, float16, float32. auto: on CUDA the type of the activations
-                                         // (the only one there), on the CPU bfloat16
+  std::string kv_cache_dtype = "auto";   // auto, bfloat16, float16, float32, int8. auto: on CUDA the type of the
+                                         // activations (the only one there), on the CPU bfloat16
   int64_t kv_cache_memory_bytes = 0;     // exact size of the KV cache; 0: gpu_memory_utilization decides
   double gpu_memory_utilization = 0.92;  // share of the device's memory for weights, workspace and KV cache; on the CPU
                                          // a share of what is available, capped by cpu_kv_cache_limit_bytes
@@ -96,7 +96,8 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
   visitor("seed", config.model.seed, "seed of dummy weights");
   visitor("block_size", config.cache.block_size, "token slots in a KV cache block");
   visitor("kv_cache_dtype", config.cache.kv_cache_dtype,
-          "auto (on a GPU the type of --dtype, else bfloat16), bfloat16, float16 (GPU only), float32 (CPU only)");
+          "auto (on a GPU the type of --dtype, else bfloat16), bfloat16, float16 (GPU only), float32 (CPU only), "
+          "int8 (CPU only: half of bfloat16's memory, a scale for each token and head)");
   visitor("kv_cache_memory_bytes", config.cache.kv_cache_memory_bytes, "exact size of the KV cache; accepts K, M, G");
   visitor("gpu_memory_utilization", config.cache.gpu_memory_utilization, "share of device memory the engine may use");
   visitor("cpu_kv_cache_limit_bytes", config.cache.cpu_kv_cache_limit_bytes,

@@ -7,7 +7,7 @@
 // A call has num_tokens tokens at positions first_position, first_position + 1, ...; each has `group` rows (the query heads
 // that share the KV head): row r = token r / group, head r % group. q of a row: q + (r / group) q_stride + (r % group) head_dim,
 // fp32; out likewise with out_stride. head_dim: a multiple of 8, 8..256. rows = num_tokens * group <= kMaxAttentionRows unless
-// num_tokens is 1. Keys and values: kv_layout.h, bf16 or fp32, block of position j = block_table[j / block_size].
+// num_tokens is 1. Keys and values: kv_layout.h, block of position j = block_table[j / block_size].
 // out and q do not overlap. Slots that a row cannot see are never part of its result, whatever they hold.
 //
 // Splits: positions are cut every 256 from position 0. Each split gives a row a partial (m, l, o): m the largest score,
@@ -21,6 +21,8 @@
 // With a bf16 cache and instructions for products of bf16 pairs (avx512_bf16) q and the weights exp(s - m) are rounded to bf16 (to
 // nearest even) before their products, exp is within 2^-18 before it is rounded, and l sums the rounded weights; elsewhere all but the
 // cache is fp32.
+// An int8 cache is met as its integers, in bf16's recipe: a score is (the chain times the key's scale) times `scale`, the weight that
+// meets an integer is exp(s - m) times the value's scale (rounded to bf16 where q is), and l sums exp(s - m) itself.
 // Determinism: scores are one fma chain over d (of pairs where there are such instructions: (0, 1), (2, 3), ...); o one fma chain
 // over j (of pairs of slots, a slot that the row does not see counting 0); l 16 partial sums in the order of tiles of 16
 // positions (of pairs of slots: in the order of two tiles each), then a fixed tree. A row's result depends on its q, its position and the visible K and V alone.
@@ -46,7 +48,7 @@ struct AttentionTileArgs {
   KvCellLayout layout;
   int32_t kv_head;
   const void* cache;
-  bool cache_is_bf16;
+  KvType cache_type;
   const int32_t* block_table;
   float scale;
   float softcap;
@@ -73,7 +75,7 @@ struct AttentionMergeArgs {
 constexpr int64_t attention_partial_floats(int64_t head_dim) { return (head_dim + 15) / 16 * 16 + 2; }
 constexpr int64_t attention_scratch_floats(int64_t rows, int64_t head_dim) {
   return rows * (head_dim + kAttentionSplit + kAttentionSplit / 2 + 2 * (attention_partial_floats(head_dim) + 16)) +
-         256;
+         kAttentionSplit * ((head_dim + (head_dim + 15) / 16 * 16) / 2 + 2) + 256;
 }
 
 namespace cpu {

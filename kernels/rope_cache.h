@@ -4,7 +4,7 @@
 //
 // R = rotary_dim, even, <= head_dim; elements past R are left alone; R = 0 rotates nothing. p = positions[t].
 // qkv [T, (num_heads + 2 num_kv_heads) head_dim] fp32, q, k, v side by side, row stride qkv_stride; q and k are rotated in place.
-// cos, sin [positions, R/2] fp32. cache: one layer, layout kv_layout.h, fp32 or bf16 (round to nearest even).
+// cos, sin [positions, R/2] fp32. cache: one layer, layout and roundings kv_layout.h.
 // slots[t] = block * block_size + place. Two rows of a call have different slots, except in block 0 whose content is never read.
 // One call does rows [0, rows). Bytes: qkv twice, the cache once; bound by memory or by the cache.
 // Determinism: a row depends on itself and its position alone. Source: Su et al., RoFormer, 2021 ("NeoX" pairs).
@@ -29,7 +29,7 @@ struct RopeCacheArgs {
   const int32_t* positions;
   const int64_t* slots;
   void* cache;
-  bool cache_is_bf16;
+  KvType cache_type;
 };
 
 namespace cpu {

@@ -165,7 +165,7 @@ class Runner {
       const KvCellLayout layout{kBlockSize, 1, kDim};
       const int64_t num_blocks = (length + kBlockSize - 1) / kBlockSize;
       const int64_t num_rows = int64_t{tokens} * kGroup;
-      const auto cache = std::make_shared<Memory>(num_blocks * layout.block_elements() * 2);
+      const auto cache = std::make_shared<Memory>(num_blocks * layout.block_elements(KvType::kBf16) * 2);
       const auto q = std::make_shared<Memory>(num_rows * kDim * 4), out = std::make_shared<Memory>(num_rows * kDim * 4);
       const auto scratch = std::make_shared<Memory>(attention_scratch_floats(num_rows, kDim) * 4);
       const auto blocks = std::make_shared<std::vector<int32_t>>();
@@ -178,7 +178,7 @@ class Runner {
       args.first_position = length - tokens;
       args.layout = layout;
       args.cache = cache->bytes();
-      args.cache_is_bf16 = true;
+      args.cache_type = KvType::kBf16;
       args.block_table = blocks->data();
       args.scale = 0.088f;
       args.split_end = (length - 1) / kAttentionSplit + 1;

@@ -37,6 +37,10 @@ constexpr size_t dtype_size(DType dtype) {
   return 0;
 }
 
+// Bytes of the scales that a head's key and value of one token have in a KV cache of this type: one fp32 each for int8, which has no
+// range of its own.
+constexpr size_t kv_scale_bytes(DType dtype) { return dtype == DType::kInt8 ? 2 * sizeof(float) : 0; }
+
 // The name that flags, config.json and parse_dtype use: "float32", "bfloat16", "float8_e4m3", ...
 std::string_view dtype_name(DType dtype);
 

@@ -19,9 +19,10 @@ struct KvCacheGroup {
   int32_t sliding_window = 0;  // tokens, kSliding only
   DType dtype = DType::kBFloat16;
 
-  // Bytes of one token's K and V over all layers of the group.
+  // Bytes of one token's K and V over all layers of the group, with the scales of a type that has some.
   int64_t bytes_per_slot() const {
-    return static_cast<int64_t>(layers.size()) * num_kv_heads * (head_dim + v_head_dim) * dtype_size(dtype);
+    return static_cast<int64_t>(layers.size()) * num_kv_heads *
+           static_cast<int64_t>((head_dim + v_head_dim) * dtype_size(dtype) + kv_scale_bytes(dtype));
   }
 };
 

@@ -161,7 +161,7 @@ void CpuAttention::run_item(const Plan& plan, const Item& item, const Tensor& qk
   args.layout = cache.cells();
   args.kv_head = block.kv_head;
   args.cache = cache.layer_data(layer);
-  args.cache_is_bf16 = cache.is_bf16();
+  args.cache_type = cache.cell_type();
   args.block_table = batch_.block_tables.data() + int64_t{block.sequence} * batch_.max_blocks_per_seq;
   args.scale = params.scale;
   args.softcap = params.logit_softcap;

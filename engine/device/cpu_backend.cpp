@@ -265,7 +265,7 @@ class CpuBackend final : public Backend {
       }
       kernels_.rope_and_cache({qkv.f32() + begin * qkv.row_stride, qkv.row_stride, end - begin, attention.num_heads,
                                kv.cells(), rope.rotary_dim, rope.cos, rope.sin, positions + begin, slots + begin,
-                               kv.layer_data(layer), kv.is_bf16()});
+                               kv.layer_data(layer), kv.cell_type()});
     });
   }
 

@@ -16,20 +16,22 @@ class CpuKvCache final : public KvCache {
   size_t size_bytes() const override { return buffer_->size_bytes(); }
 
   const kernels::KvCellLayout& cells() const { return cells_; }
-  bool is_bf16() const { return layout_.dtype == DType::kBFloat16; }
+  kernels::KvType cell_type() const { return cell_type_; }
   int32_t num_layers() const { return layout_.num_layers; }
   int32_t num_blocks() const { return layout_.num_blocks; }
   void* layer_data(int32_t layer) const {
     return static_cast<std::byte*>(buffer_->data()) +
-           layer * layout_.num_blocks * cells_.block_elements() * static_cast<int64_t>(dtype_size(layout_.dtype));
+           layer * layout_.num_blocks * cells_.block_elements(cell_type_) * kernels::kv_element_bytes(cell_type_);
   }
 
  private:
-  CpuKvCache(const KvCacheLayout& layout, kernels::KvCellLayout cells, std::unique_ptr<CpuBuffer> buffer)
-      : layout_(layout), cells_(cells), buffer_(std::move(buffer)) {}
+  CpuKvCache(const KvCacheLayout& layout, kernels::KvCellLayout cells, kernels::KvType cell_type,
+             std::unique_ptr<CpuBuffer> buffer)
+      : layout_(layout), cells_(cells), cell_type_(cell_type), buffer_(std::move(buffer)) {}
 
   KvCacheLayout layout_;
   kernels::KvCellLayout cells_;
+  kernels::KvType cell_type_;
   std::unique_ptr<CpuBuffer> buffer_;
 };
 

@@ -133,7 +133,8 @@ uint64_t streamed_weight_bytes(const ModelConfig& config, WeightType type) {
 }
 
 uint64_t kv_bytes_per_token(const ModelConfig& config, DType kv_dtype) {
-  return 2 * u64(config.num_hidden_layers) * u64(config.kv_size()) * dtype_size(kv_dtype);
+  return u64(config.num_hidden_layers) * (2 * u64(config.kv_size()) * dtype_size(kv_dtype) +
+                                          u64(config.num_key_value_heads) * kv_scale_bytes(kv_dtype));
 }
 
 StepWork decode_step_work(const ModelConfig& config, WeightType weights, DType kv_dtype,

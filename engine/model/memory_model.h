@@ -41,6 +41,7 @@ uint64_t weight_bytes(std::span<const TensorInfo> tensors);
 // Of the weights above, those a decode step streams.
 uint64_t streamed_weight_bytes(const ModelConfig& config, WeightType type);
 
+// Keys and values of one token over all layers, with the scales of a type that has some.
 uint64_t kv_bytes_per_token(const ModelConfig& config, DType kv_dtype);
 
 // What one step has to move and compute at least.

@@ -86,7 +86,7 @@ SEXTANT_INLINE void finish(RowState state, float* out, int32_t head_dim) {
 // Scores of kRows rows with kTiles tiles that follow one another.
 template <typename Cells, int kRows, int kTiles>
 void score_tiles(const float* q, const typename Cells::Element* const* keys, int32_t head_dim, float scale,
-                 float softcap, float* scores) {
+                 float softcap, const float* key_scales, float* scores) {
   F32x16 sum[kTiles][kRows];
 #pragma GCC unroll 4
   for (int n = 0; n < kTiles; ++n) {
@@ -98,7 +98,9 @@ void score_tiles(const float* q, const typename Cells::Element* const* keys, int
   for (int n = 0; n < kTiles; ++n) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-      F32x16 s = mul(sum[n][r], broadcast(scale));
+      F32x16 s = sum[n][r];
+      if (Cells::kType == KvType::kInt8) s = mul(s, load(key_scales + n * kKvTile));
+      s = mul(s, broadcast(scale));
       if (softcap > 0) s = mul(tanh_lanes(div(s, broadcast(softcap))), broadcast(softcap));
       store(scores + r * kAttentionSplit + n * kKvTile, s);
     }
@@ -115,7 +117,7 @@ class Tile {
       : args_(args),
         rows_(args.num_tokens * args.group),
         value_dim_(args.layout.value_dim()),
-        cache_(static_cast<const Element*>(args.cache)) {
+        cache_(kIsInt8 ? nullptr : static_cast<const Element*>(args.cache)) {
     const int64_t state = value_dim_ + 16;  // m and l behind o; the rest keeps rows aligned
     state_stride_ = state;
     q_ = args.scratch;
@@ -125,12 +127,19 @@ class Tile {
     // fp32 weights take the place of their scores.
     weights_ = sizeof(Weight) == sizeof(float) ? reinterpret_cast<Weight*>(scores_)
                                                : reinterpret_cast<Weight*>(parts_ + rows_ * state);
+    key_scales_ = parts_ + rows_ * (state + kAttentionSplit / 2);
+    value_scales_ = key_scales_ + kAttentionSplit;
+    if constexpr (kIsInt8) {
+      keys_ = reinterpret_cast<Element*>(value_scales_ + kAttentionSplit);
+      values_ = keys_ + int64_t{kAttentionSplit} * args.layout.head_dim;
+    }
   }
 
   void run() {
     pack_queries();
     for (int32_t r = 0; r < rows_; ++r) state(states_, r).l() = 0;
     for (int32_t split = args_.split_begin; split < args_.split_end; ++split) {
+      if constexpr (kIsInt8) widen(split);
       compute_scores(split);
       for (int32_t r = 0; r < rows_; ++r) softmax(split, r);
       weigh_values(split);
@@ -175,6 +184,31 @@ class Tile {
     return {range(first, split).begin, range(first + count - 1, split).end};
   }
 
+  // What the rows see of a split as bf16 cells of one run of positions, and its scales.
+  void widen(int32_t split) {
+    const KvCellLayout& layout = args_.layout;
+    const auto* cache = static_cast<const int8_t*>(args_.cache);
+    const Range all = seen_by(0, rows_, split);
+    for (int32_t tile = all.begin / kKvTile * kKvTile; tile < all.end; tile += kKvTile) {
+      const int64_t block = args_.block_table[tile / layout.block_size];
+      const int32_t place = tile % layout.block_size, head = args_.kv_head, at = tile - split * kAttentionSplit;
+      Cells::widen(cache + layout.key_offset(block, head, place, 0, KvType::kInt8), int64_t{kKvTile} * layout.head_dim,
+                   keys_ + int64_t{at} * layout.head_dim);
+      Cells::widen(cache + layout.value_offset(block, head, place, 0, KvType::kInt8), kKvTile * value_dim_,
+                   values_ + at * value_dim_);
+      __builtin_memcpy(key_scales_ + at, cache + layout.key_scale_offset(block, head, place), kKvTile * sizeof(float));
+      __builtin_memcpy(value_scales_ + at, cache + layout.value_scale_offset(block, head, place),
+                       kKvTile * sizeof(float));
+    }
+  }
+
+  const Element* keys_of(int32_t tile) const {
+    const KvCellLayout& layout = args_.layout;
+    if constexpr (kIsInt8) return keys_ + int64_t{tile % kAttentionSplit} * layout.head_dim;
+    const int64_t block = args_.block_table[tile / layout.block_size];
+    return cache_ + layout.key_offset(block, args_.kv_head, tile % layout.block_size, 0, Cells::kType);
+  }
+
   void compute_scores(int32_t split) {
     const KvCellLayout& layout = args_.layout;
     const int32_t start = split * kAttentionSplit;
@@ -184,25 +218,22 @@ class Tile {
     for (int32_t tile = all.begin / kKvTile * kKvTile; tile < all.end;) {
       const Element* keys[kManyTiles];
       const int32_t taken = tile + step <= all.end ? step : kKvTile;
-      for (int32_t at = 0; at < taken; at += kKvTile) {
-        const int64_t block = args_.block_table[(tile + at) / layout.block_size];
-        keys[at / kKvTile] =
-            cache_ + layout.key_offset(block, args_.kv_head, (tile + at) % layout.block_size, 0, kIsBf16);
-      }
+      for (int32_t n = 0; n < kManyTiles; ++n) keys[n] = keys_of(tile + min_of(n * kKvTile, taken - kKvTile));
       for (int32_t first = 0; first < rows_; first += kScoreRows) {
         const int32_t count = rows_from(first);
         const Range seen = seen_by(first, count, split);
         if (tile >= seen.end || tile + taken <= seen.begin) continue;
         const float* q = q_ + int64_t{first} * layout.head_dim;
         float* scores = scores_ + int64_t{first} * kAttentionSplit + (tile - start);
+        const float* key_scales = key_scales_ + (tile - start);
         unroll<kScoreRows>([&](auto i) {
           constexpr int kRows = decltype(i)::value + 1;
           if (count != kRows) return;
           if (kRows <= kManyTilesRows && taken > kKvTile) {
             constexpr int kTiles = kRows <= kManyTilesRows ? kManyTiles : 1;
-            score_tiles<Cells, kRows, kTiles>(q, keys, layout.head_dim, args_.scale, args_.softcap, scores);
+            score_tiles<Cells, kRows, kTiles>(q, keys, layout.head_dim, args_.scale, args_.softcap, key_scales, scores);
           } else {
-            score_tiles<Cells, kRows, 1>(q, keys, layout.head_dim, args_.scale, args_.softcap, scores);
+            score_tiles<Cells, kRows, 1>(q, keys, layout.head_dim, args_.scale, args_.softcap, key_scales, scores);
           }
         });
       }
@@ -238,7 +269,13 @@ class Tile {
     const F32x16 offset = broadcast(m * -kLog2e);
     Weight* weights = weights_ + int64_t{row} * kAttentionSplit;
     F32x16 sum = zero();
-    for (int32_t i = first; i < last; i += kStep) sum = Cells::add_weights(scores + i, offset, weights + i, sum);
+    for (int32_t i = first; i < last; i += kStep) {
+      if constexpr (kIsInt8) {
+        sum = Cells::add_weights(scores + i, value_scales_ + i, offset, weights + i, sum);
+      } else {
+        sum = Cells::add_weights(scores + i, offset, weights + i, sum);
+      }
+    }
     part.m() = m;
     part.l() = reduce_add(sum);
   }
@@ -289,11 +326,17 @@ class Tile {
     }
     const int32_t* block = args_.block_table + seen.begin / layout.block_size;
     int32_t place = seen.begin % layout.block_size;
-    for (int32_t j = seen.begin; j < seen.end; ++block, place = 0) {
+    if (kIsInt8) {
+      place = seen.begin % kAttentionSplit;
+      const Element* values = values_ + place / Cells::kPair * Cells::kPair * value_dim_;
+      Cells::template add_values<kRows, kVectors>(values + v * 16 * Cells::kPair, value_dim_, p + seen.begin, place,
+                                                  seen.end - seen.begin, sum);
+    }
+    for (int32_t j = kIsInt8 ? seen.end : seen.begin; j < seen.end; ++block, place = 0) {
       const int32_t count = min_of(layout.block_size - place, seen.end - j);
       // Of the pair that holds the slot, where slots stand in pairs.
       const Element* values =
-          cache_ + layout.value_offset(*block, args_.kv_head, place / Cells::kPair * Cells::kPair, 0, kIsBf16);
+          cache_ + layout.value_offset(*block, args_.kv_head, place / Cells::kPair * Cells::kPair, 0, Cells::kType);
       Cells::template add_values<kRows, kVectors>(values + v * 16 * Cells::kPair, value_dim_, p + j, place, count, sum);
       j += count;
     }
@@ -304,7 +347,7 @@ class Tile {
     }
   }
 
-  static constexpr bool kIsBf16 = sizeof(Element) == 2;
+  static constexpr bool kIsInt8 = Cells::kType == KvType::kInt8;
   const AttentionTileArgs& args_;
   int32_t rows_;
   int64_t value_dim_;
@@ -315,15 +358,20 @@ class Tile {
   float* states_;    // [rows][state_stride]
   float* parts_;     // [rows][state_stride]
   Weight* weights_;  // [rows][256]
+  // int8: the split at hand.
+  float* key_scales_;    // [256]
+  float* value_scales_;  // [256]
+  Element* keys_ = nullptr;
+  Element* values_ = nullptr;
 };
 
 }  // namespace
 
 void attention_tile(const AttentionTileArgs& args) {
-  if (args.cache_is_bf16) {
-    Tile<Bf16Cells>(args).run();
-  } else {
-    Tile<Fp32Cells>(args).run();
+  switch (args.cache_type) {
+    case KvType::kFp32: Tile<Fp32Cells>(args).run(); break;
+    case KvType::kBf16: Tile<Bf16Cells>(args).run(); break;
+    case KvType::kInt8: Tile<Int8Cells>(args).run(); break;
   }
 }
 

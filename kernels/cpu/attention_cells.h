@@ -21,6 +21,7 @@ constexpr int kChunk = 8;  // elements of q between two address computations; he
 //   add_values<kRows, kVecs>   o[r][16 v ...] += sum over `count` slots from `place` on of p[r][.] * values, in order
 struct Fp32Cells {
   using Element = float;
+  static constexpr KvType kType = KvType::kFp32;
   using Weight = float;
   static constexpr int kPair = 1, kWeightStep = kKvTile;
 
@@ -71,6 +72,7 @@ struct Fp32Cells {
 #if SEXTANT_ISA_LEVEL == 3
 struct Bf16Cells {
   using Element = uint16_t;
+  static constexpr KvType kType = KvType::kBf16;
   using Weight = uint16_t;
   static constexpr int kPair = 2, kWeightStep = 2 * kKvTile;
 
@@ -160,6 +162,7 @@ struct Bf16Cells {
 #else
 struct Bf16Cells {
   using Element = uint16_t;
+  static constexpr KvType kType = KvType::kBf16;
   using Weight = float;
   static constexpr int kPair = 2, kWeightStep = kKvTile;
 
@@ -223,6 +226,42 @@ struct Bf16Cells {
   }
 };
 #endif
+
+// Integers and their scales; attention.cpp turns the integers of a split into bf16 cells, which is exact.
+struct Int8Cells : Bf16Cells {
+  static constexpr KvType kType = KvType::kInt8;
+
+  // n: a multiple of 32.
+  SEXTANT_INLINE void widen(const int8_t* from, int64_t n, uint16_t* to) {
+    for (int64_t i = 0; i < n; i += 32) {
+#if SEXTANT_ISA_LEVEL == 3
+      const __m512bh both = _mm512_cvtne2ps_pbh(load_int8(from + i + 16).v, load_int8(from + i).v);
+      _mm512_storeu_si512(to + i, (__m512i)both);
+#else
+      store_bf16(to + i, load_int8(from + i));
+      store_bf16(to + i + 16, load_int8(from + i + 16));
+#endif
+    }
+  }
+#if SEXTANT_ISA_LEVEL == 3
+  SEXTANT_INLINE F32x16 add_weights(const float* scores, const float* value_scales, F32x16 offset, uint16_t* to,
+                                    F32x16 sum) {
+    const F32x16 log2e = broadcast(kLog2e);
+    const F32x16 low = {exp2_to_round(fma(load(scores), log2e, offset).v)};
+    const F32x16 high = {exp2_to_round(fma(load(scores + kKvTile), log2e, offset).v)};
+    const __m512 low_weight = mul(low, load(value_scales)).v, high_weight = mul(high, load(value_scales + kKvTile)).v;
+    _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high_weight, low_weight));
+    return add(add(sum, low), high);
+  }
+#else
+  SEXTANT_INLINE F32x16 add_weights(const float* scores, const float* value_scales, F32x16 offset, float* to,
+                                    F32x16 sum) {
+    const F32x16 p = exp2_of_negative(fma(load(scores), broadcast(kLog2e), offset));
+    store(to, mul(p, load(value_scales)));
+    return add(sum, p);
+  }
+#endif
+};
 
 }  // namespace
 }  // namespace sextant::kernels::cpu::SEXTANT_ISA

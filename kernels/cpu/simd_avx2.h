@@ -106,6 +106,11 @@ SEXTANT_INLINE F32x16 load_f16(const void* p) {
 SEXTANT_INLINE __m256 widen_bf16(__m128i x) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
 }
+SEXTANT_INLINE F32x16 load_int8(const int8_t* p) {
+  const __m128i all = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(all, all)))};
+}
 SEXTANT_INLINE F32x16 load_bf16(const void* p) {
   const __m128i* halves = static_cast<const __m128i*>(p);
   return {widen_bf16(_mm_loadu_si128(halves)), widen_bf16(_mm_loadu_si128(halves + 1))};

@@ -141,6 +141,11 @@ SEXTANT_INLINE F32x16 load_f16(const void* p) {
   SEXTANT_QUARTERS out.q[i] = widen_f16(h.q[i]);
   return out;
 }
+SEXTANT_INLINE F32x16 load_int8(const int8_t* p) {
+  F32x16 out;
+  for (int i = 0; i < 16; ++i) out.q[i / 4][i % 4] = p[i];
+  return out;
+}
 SEXTANT_INLINE F32x16 load_bf16(const void* p) {
   const U32x16 h = load_u16(p);
   F32x16 out;

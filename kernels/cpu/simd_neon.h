@@ -152,6 +152,16 @@ SEXTANT_INLINE F32x16 load_f16(const void* p) {
   }
   return out;
 }
+SEXTANT_INLINE F32x16 load_int8(const int8_t* p) {
+  F32x16 out;
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    const int16x8_t eight = vmovl_s8(vld1_s8(p + 8 * h));
+    out.q[2 * h] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(eight)));
+    out.q[2 * h + 1] = vcvtq_f32_s32(vmovl_high_s16(eight));
+  }
+  return out;
+}
 SEXTANT_INLINE F32x16 load_bf16(const void* p) {
   F32x16 out;
 #pragma GCC unroll 2

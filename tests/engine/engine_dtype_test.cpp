@@ -109,6 +109,26 @@ TEST_F(EngineDtype, TheCpuRefusesFloat16AndSaysWhatItHas) {
   EXPECT_EQ(refusal(config).param(), "kv_cache_dtype");
 }
 
+TEST_F(EngineDtype, TheCpuServesFromAnInt8CacheOfLessMemory) {
+  EngineConfig config = dummy("bfloat16");
+  config.cache.kv_cache_memory_bytes = 8 << 20;
+  const auto wide = make(config);
+  config.cache.kv_cache_dtype = "int8";
+  const auto engine = make(config);
+  ASSERT_TRUE(wide.ok() && engine.ok()) << engine.status().message();
+  EXPECT_EQ((*engine)->info().kv_cache_dtype, "int8");
+  EXPECT_GT((*engine)->info().num_blocks, (*wide)->info().num_blocks);
+  Request request;
+  request.prompt_token_ids = {1, 2, 3};
+  request.sampling.max_tokens = 4;
+  request.sampling.ignore_eos = true;
+  auto sink = std::make_shared<CollectingSink>();
+  const Result<RequestId> id = (*engine)->submit(request, sink);
+  ASSERT_TRUE(id.ok()) << id.status().message();
+  ASSERT_TRUE(sink->wait_ended(1));
+  EXPECT_EQ(sink->choice(*id).token_ids.size(), 4u);
+}
+
 TEST_F(EngineDtype, CudaServesInFloat16) {
   if (!cuda_is_emulated() && !cuda_available()) GTEST_SKIP() << "no CUDA device";
   const auto engine = make(on_device(dummy("float16"), cuda()));
@@ -136,6 +156,10 @@ TEST_F(EngineDtype, CudaRefusesWhatItHasNot) {
   config.cache.kv_cache_dtype = "bfloat16";
   EXPECT_THAT(refusal(config).message(),
               AllOf(HasSubstr("float16, not in bfloat16"), HasSubstr("use --kv-cache-dtype auto or float16")));
+  config.cache.kv_cache_dtype = "int8";
+  EXPECT_THAT(refusal(config).message(),
+              AllOf(HasSubstr("float16, not in int8"), HasSubstr("use --kv-cache-dtype auto or float16")));
+  config.cache.kv_cache_dtype = "bfloat16";
   config.model.dtype = "bfloat16";
   EXPECT_TRUE(make(config).ok());
 }

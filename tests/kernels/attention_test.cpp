@@ -29,16 +29,22 @@ struct Sequence {
   std::vector<int32_t> block_table;
 };
 
-class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::KernelTable*, bool>>, public SeededTest {
+class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::KernelTable*, KvType>>, public SeededTest {
  protected:
   const cpu::KernelTable& kernels() const { return *std::get<0>(GetParam()); }
-  bool is_bf16() const { return std::get<1>(GetParam()); }
+  KvType type() const { return std::get<1>(GetParam()); }
+  bool is_bf16() const { return type() == KvType::kBf16; }
+  bool is_int8() const { return type() == KvType::kInt8; }
+  // Where products of pairs of bf16 are used.
+  bool rounds() const { return type() != KvType::kFp32 && kernels().isa == cpu::Isa::kAvx512Bf16; }
 
   void make_cache(const Shape& shape, int32_t length) {
     layout_ = {shape.block_size, shape.num_kv_heads, shape.head_dim};
     const int32_t num_blocks = (length + shape.block_size - 1) / shape.block_size;
     const int32_t cache_blocks = 2 * num_blocks + 3;
-    cache_.assign(static_cast<size_t>(cache_blocks * layout_.block_elements()), NAN);
+    const auto elements = static_cast<size_t>(cache_blocks * layout_.block_elements(type()));
+    cache_.assign(elements, NAN);
+    cache_int8_.assign(elements, 0xff);  // as a scale: NaN
     sequence_ = {length,
                  normals(int64_t{length} * shape.num_kv_heads * shape.head_dim),
                  normals(int64_t{length} * shape.num_kv_heads * shape.head_dim),
@@ -54,17 +60,46 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
     for (int32_t j = 0; j < length; ++j) {
       const int64_t block = sequence_.block_table[static_cast<size_t>(j / shape.block_size)];
       for (int32_t h = 0; h < shape.num_kv_heads; ++h) {
+        if (is_int8()) {
+          make_int8(block, h, j);
+          continue;
+        }
         for (int32_t d = 0; d < shape.head_dim; ++d) {
           const auto from = static_cast<size_t>((int64_t{j} * shape.num_kv_heads + h) * shape.head_dim + d);
-          cache_[static_cast<size_t>(layout_.key_offset(block, h, j % shape.block_size, d, is_bf16()))] =
+          cache_[static_cast<size_t>(layout_.key_offset(block, h, j % shape.block_size, d, type()))] =
               sequence_.keys[from];
-          cache_[static_cast<size_t>(layout_.value_offset(block, h, j % shape.block_size, d, is_bf16()))] =
+          cache_[static_cast<size_t>(layout_.value_offset(block, h, j % shape.block_size, d, type()))] =
               sequence_.values[from];
         }
       }
     }
     cache_bf16_.clear();
     for (const float x : cache_) cache_bf16_.push_back(ref::bf16_of_f32(x));
+  }
+
+  // Position j's key and value as random integers and scales of 8 bits, so that their products are exact in fp32.
+  void make_int8(int64_t block, int32_t head, int32_t j) {
+    const int32_t place = j % layout_.block_size;
+    const auto from = static_cast<size_t>((int64_t{j} * layout_.num_kv_heads + head) * layout_.head_dim);
+    for (const bool is_key : {true, false}) {
+      const float scale =
+          ref::f32_of_bf16(ref::bf16_of_f32(static_cast<float>(uniform(1, 1000)) * (is_key ? 0.00004f : 0.00003f)));
+      const int64_t at =
+          is_key ? layout_.key_scale_offset(block, head, place) : layout_.value_scale_offset(block, head, place);
+      std::memcpy(cache_int8_.data() + at, &scale, sizeof(scale));
+      for (int32_t d = 0; d < layout_.head_dim; ++d) {
+        const auto q = static_cast<int8_t>(uniform(-127, 127));
+        const int64_t to = is_key ? layout_.key_offset(block, head, place, d, type())
+                                  : layout_.value_offset(block, head, place, d, type());
+        cache_int8_[static_cast<size_t>(to)] = static_cast<uint8_t>(q);
+        (is_key ? sequence_.keys : sequence_.values)[from + static_cast<size_t>(d)] = scale * static_cast<float>(q);
+      }
+    }
+  }
+
+  const void* cache() const {
+    if (is_int8()) return cache_int8_.data();
+    return is_bf16() ? static_cast<const void*>(cache_bf16_.data()) : cache_.data();
   }
 
   // Query rows of tokens at first_position...: q [tokens][group * head_dim]; out likewise. With pieces > 1, through partials.
@@ -81,8 +116,8 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
     args.first_position = first_position;
     args.layout = layout_;
     args.kv_head = kv_head;
-    args.cache = is_bf16() ? static_cast<const void*>(cache_bf16_.data()) : cache_.data();
-    args.cache_is_bf16 = is_bf16();
+    args.cache = cache();
+    args.cache_type = type();
     args.block_table = sequence_.block_table.data();
     args.scale = scale(shape);
     args.softcap = shape.softcap;
@@ -118,6 +153,7 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
   // has a relative error r <= 2 e_score + 4 u top + 4 u + splits * 12 u, o and l twice the chain of 256 fma and splits sums, and
   // the quotient two roundings: |error| <= (2 r + (2 * 256 + splits * 4 + 20) u) * sum p |v| / sum p.
   // Where pairs of bf16 are multiplied, q is what its rounding made of it, and a weight's rounding adds 2^-9 to r and its exp 2^-18.
+  // An int8 cache: one product more for a score and for a weight.
   void expect_close(const Shape& shape, const std::vector<float>& q, const std::vector<float>& out,
                     int32_t first_position, int32_t tokens, int32_t kv_head) {
     const auto dim = static_cast<size_t>(shape.head_dim);
@@ -135,8 +171,7 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
     for (int32_t row = 0; row < tokens * shape.group; ++row) {
       const int32_t position = first_position + row / shape.group;
       std::vector<double> query(q.begin() + row * shape.head_dim, q.begin() + (row + 1) * shape.head_dim);
-      const bool rounds = is_bf16() && kernels().isa == cpu::Isa::kAvx512Bf16;
-      if (rounds) {
+      if (rounds()) {
         for (double& x : query) x = ref::f32_of_bf16(ref::bf16_of_f32(static_cast<float>(x)));
       }
       const std::vector<double> expected = ref::attention(query, keys, values, position, problem);
@@ -148,9 +183,10 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
         top = std::max(top, sum * problem.scale);
       }
       const double splits = position / kAttentionSplit + 1;
-      const double score_error = (2.0 * shape.head_dim + 2) * kEpsilon * top + 12 * kEpsilon * shape.softcap;
+      const double score_error =
+          (2.0 * shape.head_dim + (is_int8() ? 3 : 2)) * kEpsilon * top + 12 * kEpsilon * shape.softcap;
       const double weight_error = 2 * score_error + kEpsilon * 4 * top + 4 * kEpsilon + splits * 12 * kEpsilon +
-                                  (rounds ? 0x1p-9 + 0x1p-18 : 0);
+                                  (rounds() ? 0x1p-9 + 0x1p-18 : 0) + (is_int8() ? 3 * kEpsilon : 0);
       const double relative = 2 * weight_error + (512 + splits * 4 + 20) * kEpsilon;
       for (size_t d = 0; d < dim; ++d) {
         ASSERT_NEAR(out[static_cast<size_t>(row) * dim + d], expected[d], relative * mean_size[d])
@@ -173,6 +209,7 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
   KvCellLayout layout_{};
   std::vector<float> cache_;
   std::vector<uint16_t> cache_bf16_;
+  std::vector<uint8_t> cache_int8_;
   Sequence sequence_;
 };
 
@@ -227,9 +264,14 @@ TEST_P(AttentionTest, WhatARowCannotSeeDoesNotReachIt) {
     // The last token's key and value become NaN: only the last token's rows may change.
     const int32_t j = length - 1;
     const int64_t block = sequence_.block_table[static_cast<size_t>(j / 16)];
-    for (int32_t d = 0; d < shape.head_dim; ++d) {
+    if (is_int8()) {
       for (const int64_t at :
-           {layout_.key_offset(block, 0, j % 16, d, is_bf16()), layout_.value_offset(block, 0, j % 16, d, is_bf16())}) {
+           {layout_.key_scale_offset(block, 0, j % 16), layout_.value_scale_offset(block, 0, j % 16)})
+        std::memset(cache_int8_.data() + at, 0xff, sizeof(float));
+    }
+    for (int32_t d = 0; d < shape.head_dim && !is_int8(); ++d) {
+      for (const int64_t at :
+           {layout_.key_offset(block, 0, j % 16, d, type()), layout_.value_offset(block, 0, j % 16, d, type())}) {
         cache_[static_cast<size_t>(at)] = NAN;
         cache_bf16_[static_cast<size_t>(at)] = 0x7fc0;
       }
@@ -266,12 +308,16 @@ TEST_P(AttentionTest, RopeAndCacheAgreesWithReference) {
     for (int64_t t = 0; t < rows; ++t) positions.push_back(static_cast<int32_t>(uniform(0, num_positions - 1)));
     const std::vector<float> before = normals(rows * stride);
     std::vector<float> qkv = before;
-    const auto elements = static_cast<size_t>(num_blocks * layout_.block_elements());
+    const auto elements = static_cast<size_t>(num_blocks * layout_.block_elements(type()));
     std::vector<float> cache(elements, 7.0f);
+    std::vector<uint8_t> cache_int8(elements, 7);
     std::vector<uint16_t> cache_bf16(elements, ref::bf16_of_f32(7.0f));
     kernels().rope_and_cache({qkv.data(), stride, rows, num_heads, layout_, static_cast<int32_t>(rotary), cos.data(),
                               sin.data(), positions.data(), slots.data(),
-                              is_bf16() ? static_cast<void*>(cache_bf16.data()) : cache.data(), is_bf16()});
+                              is_int8()   ? static_cast<void*>(cache_int8.data())
+                              : is_bf16() ? static_cast<void*>(cache_bf16.data())
+                                          : cache.data(),
+                              type()});
     if (is_bf16()) {
       for (size_t i = 0; i < elements; ++i) cache[i] = ref::f32_of_bf16(cache_bf16[i]);
     }
@@ -280,6 +326,18 @@ TEST_P(AttentionTest, RopeAndCacheAgreesWithReference) {
       const int64_t block = slots[static_cast<size_t>(t)] / shape.block_size;
       const auto place = static_cast<int32_t>(slots[static_cast<size_t>(t)] % shape.block_size);
       for (int32_t h = 0; h < num_heads + 2 * shape.num_kv_heads; ++h) {
+        float kept_scale = 0, largest = 0;
+        const bool is_key = h < num_heads + shape.num_kv_heads;
+        if (is_int8() && h >= num_heads) {
+          const int32_t head_of_kv = (h - num_heads) % shape.num_kv_heads;
+          const auto scale_at = static_cast<size_t>(is_key ? layout_.key_scale_offset(block, head_of_kv, place)
+                                                           : layout_.value_scale_offset(block, head_of_kv, place));
+          std::memcpy(&kept_scale, cache_int8.data() + scale_at, sizeof(float));
+          std::fill_n(cache_int8.begin() + static_cast<int64_t>(scale_at), sizeof(float), uint8_t{7});
+          for (int64_t d = 0; d < dim; ++d)
+            largest = std::max(largest, std::fabs(qkv[static_cast<size_t>(t * stride + h * dim + d)]));
+          ASSERT_EQ(kept_scale, largest / 127.0f) << seed();
+        }
         const auto at = static_cast<size_t>(t * stride + h * dim);
         std::vector<double> head(before.begin() + static_cast<int64_t>(at),
                                  before.begin() + static_cast<int64_t>(at) + dim);
@@ -294,8 +352,18 @@ TEST_P(AttentionTest, RopeAndCacheAgreesWithReference) {
           const int32_t kv_head = (h - num_heads) % shape.num_kv_heads;
           if (h < num_heads) continue;
           const int64_t offset = h < num_heads + shape.num_kv_heads
-                                     ? layout_.key_offset(block, kv_head, place, static_cast<int32_t>(d), is_bf16())
-                                     : layout_.value_offset(block, kv_head, place, static_cast<int32_t>(d), is_bf16());
+                                     ? layout_.key_offset(block, kv_head, place, static_cast<int32_t>(d), type())
+                                     : layout_.value_offset(block, kv_head, place, static_cast<int32_t>(d), type());
+          if (is_int8()) {
+            uint8_t& byte = cache_int8[static_cast<size_t>(offset)];
+            // 127 / largest and the product with it are rounded (so is the sum with what finds the integer, where no fma is):
+            // q is off by 127 * 3 u before it is rounded, and so is the scale.
+            const double kept = double{kept_scale} * static_cast<int8_t>(byte);
+            ASSERT_NEAR(kept, qkv[at + d], double{kept_scale} * (0.5 + 127 * 4 * kEpsilon)) << seed();
+            byte = 7;
+            ++written;
+            continue;
+          }
           const float stored = is_bf16() ? ref::f32_of_bf16(ref::bf16_of_f32(qkv[at + d])) : qkv[at + d];
           ASSERT_EQ(cache[static_cast<size_t>(offset)], stored) << seed();
           cache[static_cast<size_t>(offset)] = 7.0f;
@@ -306,13 +374,50 @@ TEST_P(AttentionTest, RopeAndCacheAgreesWithReference) {
     // Nothing but those slots was written (padding of values aside, which is 0).
     ASSERT_EQ(written, static_cast<size_t>(rows * 2 * shape.num_kv_heads * dim));
     for (const float x : cache) ASSERT_TRUE(x == 7.0f || x == 0.0f) << x << " seed " << seed();
+    for (const uint8_t x : cache_int8) ASSERT_TRUE(x == 7 || x == 0) << int{x} << " seed " << seed();
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, AttentionTest, testing::Combine(testing::ValuesIn(available_tables()), testing::Bool()),
+// Rows that int8 has no scale for: nothing but zeros, less than can be divided by, more than a number.
+TEST(Int8Cache, RowsWithoutAScale) {
+  const KvCellLayout layout{16, 1, 24};
+  for (const cpu::KernelTable* kernels : available_tables()) {
+    for (const float x : {0.0f, 1e-42f, -1e-37f, 0x1p-100f, -3e38f, INFINITY, NAN}) {
+      SCOPED_TRACE(table_name(kernels) + " " + std::to_string(x));
+      std::vector<float> qkv(3 * 24, x);
+      qkv[40] = -x / 2;  // of the key
+      std::vector<uint8_t> cache(static_cast<size_t>(layout.block_elements(KvType::kInt8)), 0x55);
+      const int32_t position = 0, place = 5;
+      const int64_t slot = place;
+      kernels->rope_and_cache(
+          {qkv.data(), 72, 1, 1, layout, 0, nullptr, nullptr, &position, &slot, cache.data(), KvType::kInt8});
+      float scale;
+      std::memcpy(&scale, cache.data() + layout.key_scale_offset(0, 0, place), sizeof(scale));
+      const auto q = [&](int32_t d) {
+        return static_cast<int8_t>(cache[static_cast<size_t>(layout.key_offset(0, 0, place, d, KvType::kInt8))]);
+      };
+      if (!std::isfinite(x)) {
+        EXPECT_TRUE(std::isnan(scale));  // what attends to such a row becomes NaN
+      } else if (std::fabs(x) < 0x1p-100f) {
+        EXPECT_EQ(scale, 0.0f);
+        EXPECT_EQ(q(0), 0);
+      } else {
+        EXPECT_EQ(scale, std::fabs(x) / 127.0f);
+        EXPECT_EQ(q(0), x > 0 ? 127 : -127);
+        EXPECT_NEAR(q(16), x > 0 ? -63.5 : 63.5, 0.51);
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
+                         testing::Combine(testing::ValuesIn(available_tables()),
+                                          testing::Values(KvType::kFp32, KvType::kBf16, KvType::kInt8)),
                          [](const auto& test) {
                            return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) +
-                                  (std::get<1>(test.param) ? "_bf16" : "_f32");
+                                  (std::get<1>(test.param) == KvType::kFp32   ? "_f32"
+                                   : std::get<1>(test.param) == KvType::kBf16 ? "_bf16"
+                                                                              : "_int8");
                          });
 
 }  // namespace

@@ -577,14 +577,17 @@ class AttentionConformance : public BackendConformance {
                        int64_t row) {
     const int64_t dim = params.head_dim, position = past.rows - 1, group = params.num_heads / params.num_kv_heads;
     // What q and the weights meet keys and values in.
-    const DType met = GetParam() == "avx512_bf16" && cache_type == DType::kBFloat16 ? cache_type : act();
+    const bool in_pairs = meets_in_pairs() && cache_type != DType::kFloat32;
+    const DType met = in_pairs ? DType::kBFloat16 : act();
+    const double of_int8 = cache_type == DType::kInt8 ? kUnit : 0;  // the product with a scale
     for (int64_t kv = 0; kv < params.num_kv_heads; ++kv) {
       std::vector<double> keys, values, magnitudes;
       for (int64_t p = 0; p <= position; ++p) {
-        for (int64_t i = 0; i < dim; ++i) {
-          keys.push_back(rounded_to(cache_type, past.at(p, (params.num_heads + kv) * dim + i)));
-          values.push_back(rounded_to(cache_type, past.at(p, (params.num_heads + params.num_kv_heads + kv) * dim + i)));
-          magnitudes.push_back(std::fabs(values.back()));
+        for (const double x : kept(cache_type, past.part(p, (params.num_heads + kv) * dim, dim))) keys.push_back(x);
+        for (const double x :
+             kept(cache_type, past.part(p, (params.num_heads + params.num_kv_heads + kv) * dim, dim))) {
+          values.push_back(x);
+          magnitudes.push_back(std::fabs(x));
         }
       }
       for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
@@ -602,10 +605,10 @@ class AttentionConformance : public BackendConformance {
           largest_score = std::max(largest_score, score * params.scale);
         }
         // A score: a chain over d, the scale, the cap (4 units), the base of the exponential. A weight: the exponential
-        // of a difference of two scores, 4 roundings, and one to the type in which it meets v. Numerator and
+        // of a difference of two scores, 4 roundings (2^-18 where products are of bf16 pairs), and one to the type in which it meets v. Numerator and
         // denominator: chains over positions, each weight's error in both.
-        const double score_error = largest_score * (static_cast<double>(dim) + 12) * kUnit;
-        const double weight_error = 2 * score_error + 8 * kUnit;
+        const double score_error = largest_score * ((static_cast<double>(dim) + 12) * kUnit + of_int8);
+        const double weight_error = 2 * score_error + 8 * kUnit + of_int8 + (in_pairs ? 0x1p-18 : 0);
         const double relative = 2 * weight_error + unit_of(met) + 2 * (static_cast<double>(position) + 16) * kUnit;
         for (int64_t i = 0; i < dim; ++i) {
           const double value = expected[static_cast<size_t>(i)];
@@ -614,6 +617,25 @@ class AttentionConformance : public BackendConformance {
         }
       }
     }
+  }
+
+  bool meets_in_pairs() const { return GetParam() == "avx512_bf16"; }
+
+  // What a cache of the type keeps of a key or value, in real numbers (int8: kernels/kv_layout.h).
+  std::vector<double> kept(DType cache_type, std::vector<double> row) const {
+    if (cache_type != DType::kInt8) {
+      for (double& x : row) x = rounded_to(cache_type, static_cast<float>(x));
+      return row;
+    }
+    float largest = 0;
+    for (const double x : row) largest = std::max(largest, std::fabs(static_cast<float>(x)));
+    const float scale = largest / 127.0f, inverse = largest >= 0x1p-100f ? 127.0f / largest : 0;
+    for (double& x : row) {
+      double exact = x * double{inverse};                                                   // of two 24-bit numbers
+      if (GetParam() == "generic") exact = static_cast<double>(static_cast<float>(exact));  // no fma
+      x = double{scale} * std::nearbyint(exact);
+    }
+    return row;
   }
 
   RopeTable rope_;
@@ -636,7 +658,7 @@ TEST_P(AttentionConformance, RaggedStepsOverScatteredBlocks) {
   for (const AttentionCase& attention_case : kAttentionCases) {
     SCOPED_TRACE(attention_case.what);
     int num_cache_types = 0;
-    for (const DType cache_type : {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
+    for (const DType cache_type : {DType::kBFloat16, DType::kFloat16, DType::kFloat32, DType::kInt8}) {
       BackendNeeds needs;
       needs.attention = attention_case.params;
       needs.kv_cache_dtype = cache_type;

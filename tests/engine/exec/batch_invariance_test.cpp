@@ -73,7 +73,7 @@ TEST(BatchInvariance, TinyLlama) {
   const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
   std::mt19937_64 rng(seed);
-  for (const DType kv_dtype : {DType::kBFloat16, DType::kFloat32}) {
+  for (const DType kv_dtype : {DType::kBFloat16, DType::kFloat32, DType::kInt8}) {
     const auto model = LoadedModel::load(std::string(SEXTANT_TEST_DATA) + "/golden/tiny/llama", kv_dtype, 2000);
     check_invariance(*model, rng, 300, 6);
     check_invariance(*model, rng, 17, 6);

@@ -129,15 +129,19 @@ TEST_P(Golden, SmolLm2TopOneAtEveryStepWithAGap) {
 TEST_P(Golden, SmolLm2MeanNll) {
   if (const char* reason = reason_to_skip_smollm2()) GTEST_SKIP() << reason;
   if (!all_cases()) GTEST_SKIP() << "minutes long on this path: SEXTANT_FULL_TESTS=1 runs it";
-  const auto model = load(test_model_path(), DType::kBFloat16);
   const nlohmann::json golden = read_json("smollm2-135m-instruct-q4_1.json")["nll"];
   const auto ids = golden["ids"].get<std::vector<int32_t>>();
-  const auto logits = model->step({{0, ids}})[0];
-  double sum = 0;
-  for (size_t i = 0; i + 1 < ids.size(); ++i) sum -= position_logprobs(logits[i], ids[i + 1], 0).chosen.logprob;
-  const double mean = sum / static_cast<double>(ids.size() - 1);
-  std::printf("mean NLL %.5f, reference %.5f\n", mean, golden["mean_nll"].get<double>());
-  EXPECT_NEAR(mean, golden["mean_nll"].get<double>(), 0.005 * golden["mean_nll"].get<double>());
+  for (const DType kv_dtype : {DType::kBFloat16, DType::kInt8}) {
+    if (is_cuda() && kv_dtype == DType::kInt8) continue;
+    const auto model = load(test_model_path(), kv_dtype);
+    const auto logits = model->step({{0, ids}})[0];
+    double sum = 0;
+    for (size_t i = 0; i + 1 < ids.size(); ++i) sum -= position_logprobs(logits[i], ids[i + 1], 0).chosen.logprob;
+    const double mean = sum / static_cast<double>(ids.size() - 1);
+    std::printf("mean NLL %.5f, reference %.5f, %s cache\n", mean, golden["mean_nll"].get<double>(),
+                std::string(dtype_name(kv_dtype)).c_str());
+    EXPECT_NEAR(mean, golden["mean_nll"].get<double>(), 0.005 * golden["mean_nll"].get<double>());
+  }
 }
 
 // bf16 weights, fp32 compute, fp32 cache: within 1e-3. With the default bf16 cache the bound of bf16 compute holds; fp16 rounds to
@@ -147,8 +151,9 @@ TEST_P(Golden, TinyLlamasLastLogitsAndTokens) {
     SCOPED_TRACE(name);
     const nlohmann::json golden = read_json("tiny/" + name + "/golden.json");
     for (const auto& [kv_dtype, tolerance] :
-         {std::pair{DType::kFloat32, 1e-3}, std::pair{DType::kBFloat16, is_float16() ? 0.1 / 8 : 0.1}}) {
-      if (is_cuda() && kv_dtype == DType::kFloat32) continue;  // bf16 compute: the looser bound is its own
+         {std::pair{DType::kFloat32, 1e-3}, std::pair{DType::kBFloat16, is_float16() ? 0.1 / 8 : 0.1},
+          std::pair{DType::kInt8, 0.1}}) {
+      if (is_cuda() && kv_dtype != DType::kBFloat16) continue;  // bf16 compute: the looser bound is its own
       const auto model = load(std::string(SEXTANT_TEST_DATA) + "/golden/tiny/" + name, kv_dtype);
       int judged = 0;
       for (const auto& golden_case : golden["cases"]) {

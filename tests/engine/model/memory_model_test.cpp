@@ -50,6 +50,7 @@ TEST(MemoryModel, ParametersOfLlama) {
 TEST(MemoryModel, KvBytesPerToken) {
   EXPECT_EQ(kv_bytes_per_token(llama_8b(), DType::kBFloat16), 131'072u);
   EXPECT_EQ(kv_bytes_per_token(llama_8b(), DType::kFloat8E4M3), 65'536u);
+  EXPECT_EQ(kv_bytes_per_token(llama_8b(), DType::kInt8), 65'536u + 32 * 8 * 8);  // a scale for each key and each value
   EXPECT_EQ(kv_bytes_per_token(llama_70b(), DType::kBFloat16), 327'680u);
 }
 
