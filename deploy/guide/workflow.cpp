@@ -38,14 +38,12 @@ ordered_json kubeconfig_step() {
   return step;
 }
 
-ordered_json apply_step(const Target& target, const char* image) {
-  ordered_json step =
-      run_step("Apply",
-               "overlay=$(mktemp -d)\ncp -r \"$BUNDLE/kubernetes/base\" \"$overlay/base\"\n"
-               "(cd \"$overlay/base\" && { [ -f kustomization.yaml ] || kustomize create --autodetect; })\n"
-               "cd \"$overlay\"\nkustomize create --resources base\n"
-               "kustomize edit set image \"$PLANNED_IMAGE=$IMAGE\"\nkubectl apply -k .\n" +
-                   wait_command(target) + "\n");
+ordered_json apply_step(const Target& target, const char* environment, const std::string& image) {
+  ordered_json step = run_step(
+      "Apply", std::string("overlay=$(mktemp -d)\ncp -r \"$BUNDLE/kubernetes\" \"$overlay\"\ncd \"$overlay\"\n") +
+                   "kustomize create --resources kubernetes/overlays/" + environment +
+                   "\nkustomize edit set image \"$PLANNED_IMAGE=$IMAGE\"\nkubectl apply -k .\n" + wait_command(target) +
+                   "\n");
   step["env"] = {{"IMAGE", image}};
   return step;
 }
@@ -130,6 +128,7 @@ ordered_json workflow_of(const Target& target) {
   const char* built = "${{ vars.REGISTRY }}/sextant:${{ github.sha }}";
   const std::string deployed = target.ours() ? built : target.options.image;
   const std::string tag = "production/" + target.name();
+  const std::string staging_namespace = target.ns().substr(0, 55) + "-staging";  // as in kubernetes/overlays/staging
   const char* not_a_rollback = "${{ inputs.action != 'rollback' }}";
 
   ordered_json unit = job("Unit tests", {},
@@ -157,10 +156,12 @@ ordered_json workflow_of(const Target& target) {
                                           "docker push \"$BENCH_IMAGE\"\n")});
 
   ordered_json staging =
-      job("Staging", {"build"}, {checkout(), kubeconfig_step(), apply_step(target, deployed.c_str())});
+      job("Staging", {"build"}, {checkout(), kubeconfig_step(), apply_step(target, "staging", deployed)});
   staging["environment"] = "staging";
+  staging["env"] = {{"NAMESPACE", staging_namespace}};
   ordered_json smoke = job("Smoke test", {"staging"}, {checkout(), kubeconfig_step(), forward_step(), smoke_step()});
   smoke["environment"] = "staging";
+  smoke["env"] = {{"NAMESPACE", staging_namespace}};
   ordered_json load = job("Load test", {"smoke"},
                           {checkout(),
                            kubeconfig_step(),
@@ -170,11 +171,12 @@ ordered_json workflow_of(const Target& target) {
                             {"if", "${{ always() }}"},
                             {"with", {{"name", "load-${{ matrix.users }}"}, {"path", "${{ runner.temp }}/*.json"}}}}});
   load["environment"] = "staging";
+  load["env"] = {{"NAMESPACE", staging_namespace}};
   load["strategy"] = {{"max-parallel", 1}, {"matrix", {{"users", {10, 50, 100}}}}};
 
   ordered_json production =
       job("Production", {"load"},
-          {checkout(), kubeconfig_step(), apply_step(target, deployed.c_str()), forward_step(), smoke_step(),
+          {checkout(), kubeconfig_step(), apply_step(target, "production", deployed), forward_step(), smoke_step(),
            run_step("Remember as the release to go back to",
                     "git tag --force \"$RELEASE_TAG\"\ngit push --force origin \"$RELEASE_TAG\"\n")});
   production["environment"] = "production";
@@ -184,10 +186,10 @@ ordered_json workflow_of(const Target& target) {
   ordered_json before =
       run_step("Its image", "echo \"IMAGE=$REGISTRY/sextant:$(git rev-parse HEAD)\" >> \"$GITHUB_ENV\"\n");
   before["env"] = {{"REGISTRY", "${{ vars.REGISTRY }}"}};
-  ordered_json rollback =
-      job("Rollback", {"production"},
-          {checkout(("refs/tags/" + tag).c_str()), kubeconfig_step(), before,
-           apply_step(target, target.ours() ? "${{ env.IMAGE }}" : deployed.c_str()), forward_step(), smoke_step()});
+  ordered_json rollback = job(
+      "Rollback", {"production"},
+      {checkout(("refs/tags/" + tag).c_str()), kubeconfig_step(), before,
+       apply_step(target, "production", target.ours() ? "${{ env.IMAGE }}" : deployed), forward_step(), smoke_step()});
   rollback["if"] = "${{ always() && (needs.production.result == 'failure' || inputs.action == 'rollback') }}";
   rollback["environment"] = "production";
 
