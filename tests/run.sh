@@ -2,7 +2,7 @@
 # Everything that is checked before a change is accepted: packages, builds, unit tests, sanitizers, fuzzers, lint and
 # end-to-end tests against the real program. All stages run, whatever fails; the exit code is 1 when any did.
 #   tests/run.sh            what CI runs
-#   tests/run.sh --full     fresh random seeds, longer fuzzing, more soak rounds, lint of every file, the lean CUDA build in a bare root
+#   tests/run.sh --full     fresh random seeds, longer fuzzing, more soak rounds, lint of every file, the lean CUDA build optimised
 #   tests/run.sh --only release,e2e     some stages: deps python model release asan tsan cuda arm64 fuzz tidy image e2e
 # The stage cuda compiles with nvcc what it can and looks at the machine code; it needs no GPU. Without nvcc it is skipped.
 # Prints a table of minutes per stage; the last line is "N passed, N failed, N skipped" over all stages.
@@ -121,7 +121,9 @@ check_cuda() {
 }
 
 check_bare_build() {
-  tests/cuda_static/bare_build.sh
+  local all=()
+  [ "$full" = 0 ] || all=(--full)
+  tests/cuda_static/bare_build.sh "${all[@]}"
   local status=$?
   [ "$status" = 77 ] || return "$status"
   echo "SKIPPED: the lean build in a bare root was not tried"
@@ -173,7 +175,7 @@ stage release "release build" - build release -DSEXTANT_BENCH=ON && stage releas
 stage asan "asan build" - build asan && stage asan "asan tests" asan-tests.xml run_ctest asan
 stage tsan "tsan build" - build tsan && stage tsan "tsan tests" tsan-tests.xml run_ctest tsan
 stage cuda "cuda build" - build_cuda && stage cuda "cuda static checks" cuda-static.xml check_cuda
-[ "$full" = 0 ] || stage cuda "cuda lean build" - check_bare_build
+stage cuda "cuda lean build" - check_bare_build
 stage arm64 "arm64 build" - build_arm64 && stage arm64 "arm64 tests in qemu" arm64-tests.xml check_arm64
 stage fuzz "fuzz build" - build fuzz && stage fuzz "fuzz run" fuzz.xml run_fuzzers
 stage tidy "clang-tidy" tidy.xml run_tidy

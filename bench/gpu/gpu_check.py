@@ -85,16 +85,17 @@ def device_architectures():
     return sorted({line.strip().replace(".", "") for line in process.stdout.split("\n") if re.match(r"\d+\.\d", line)})
 
 
-def build(folder, out, jobs):
+def build(folder, out, jobs, defines=(), wanted=TARGETS):
     clock, log, begin = Clock(STAGE_LIMIT_S), out / "build.log", time.monotonic()
     log.write_text("")
     architectures = device_architectures()
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-    record = {"stage": "build", "architectures": architectures or ["80", "90"], "nvcc": nvcc}
+    record = {"stage": "build", "architectures": architectures or ["80", "90"], "nvcc": nvcc,
+              "defines": list(defines)}
     commands = [["cmake", "-S", str(ROOT), "-B", str(folder), "-DCMAKE_BUILD_TYPE=Release", "-DSEXTANT_LEAN=ON",
                  "-DSEXTANT_CUDA=ON", "-DCMAKE_CXX_COMPILER=g++",
-                 f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(record['architectures'])}"]]
-    commands += [["cmake", "--build", str(folder), "--parallel", str(jobs), "--target", target] for target in TARGETS]
+                 f"-DCMAKE_CUDA_ARCHITECTURES={';'.join(record['architectures'])}", *(f"-D{define}" for define in defines)]]
+    commands += [["cmake", "--build", str(folder), "--parallel", str(jobs), "--target", target] for target in wanted]
     status, targets = DONE, {}
     for command in commands:
         name = command[-1] if "--build" in command else "configure"
@@ -345,6 +346,8 @@ def main():
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/gpu-check/build")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/gpu-check")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--define", action="append", default=[], metavar="NAME=VALUE", help="a CMake variable for stage build")
+    parser.add_argument("--targets", default=",".join(TARGETS), help="what stage build builds")
     arguments = parser.parse_args()
     if arguments.pack:
         return pack(arguments.pack)
@@ -357,7 +360,8 @@ def main():
         if stage != "build" and not device_architectures():
             print("  no GPU: nvidia-smi is missing or sees none. --stages build needs none.")
             return FAILED
-        status = globals()[stage](arguments.build.resolve(), arguments.out.resolve(), arguments.jobs)
+        options = {"defines": arguments.define, "wanted": arguments.targets.split(",")} if stage == "build" else {}
+        status = globals()[stage](arguments.build.resolve(), arguments.out.resolve(), arguments.jobs, **options)
         if status == UNFINISHED:
             print(f"  out of time; run bench/gpu_check.sh again to go on with {stage}")
         if status != DONE:

@@ -26,6 +26,37 @@ struct Rows {
   }
 };
 
+// The operands that an op has, filled in and of r's size: each field by its name, which has one meaning in all these launchers.
+template <typename Args>
+Args row_args(CaseMemory& memory, const Rows& r) {
+  Args args = {};
+  args.rows = r.rows;
+  args.cols = r.cols;
+  args.type = r.type;
+  if constexpr (requires { args.residual; }) {
+    args.residual = static_cast<float*>(memory.allocate(int64_t{r.rows} * r.cols * 4, Content::kFloat32));
+    args.residual_stride = r.cols;
+  }
+  if constexpr (requires { args.x; }) {
+    args.x = memory.allocate(r.bytes(), content_of(r.type));
+    args.x_stride = r.cols;
+  }
+  if constexpr (requires { args.row_indices; }) {
+    std::vector<int32_t> backwards;
+    for (int32_t i = 0; i < r.rows; ++i) backwards.push_back(r.rows - 1 - i);
+    args.row_indices = memory.upload(backwards);
+  }
+  if constexpr (requires { args.weight; }) {
+    args.weight = static_cast<float*>(memory.allocate(int64_t{r.cols} * 4, Content::kFloat32));
+    args.eps = 1e-5f;
+  }
+  if constexpr (requires { args.out; }) {
+    args.out = memory.allocate(r.bytes(), Content::kZeros);
+    args.out_stride = r.cols;
+  }
+  return args;
+}
+
 KernelCase add_norm_case(const Rows& r, bool is_measured) {
   return {.op = "add_rms_norm",
           .shape = r.name(),
@@ -33,18 +64,7 @@ KernelCase add_norm_case(const Rows& r, bool is_measured) {
           .flops = r.elements() * 5,
           .is_measured = is_measured,
           .prepare = [=](CaseMemory& memory) -> Launch {
-            AddRmsNormArgs args = {};
-            args.residual = static_cast<float*>(memory.allocate(int64_t{r.rows} * r.cols * 4, Content::kFloat32));
-            args.residual_stride = r.cols;
-            args.x = memory.allocate(r.bytes(), content_of(r.type));
-            args.x_stride = r.cols;
-            args.weight = static_cast<float*>(memory.allocate(int64_t{r.cols} * 4, Content::kFloat32));
-            args.eps = 1e-5f;
-            args.out = memory.allocate(r.bytes(), Content::kZeros);
-            args.out_stride = r.cols;
-            args.rows = r.rows;
-            args.cols = r.cols;
-            args.type = r.type;
+            auto args = row_args<AddRmsNormArgs>(memory, r);
             return [=](Stream stream) { return add_rms_norm(args, stream); };
           }};
 }
@@ -58,20 +78,11 @@ KernelCase reduce_norm_case(const Rows& r, bool is_measured) {
           .flops = r.elements() * (4 + kParts),
           .is_measured = is_measured,
           .prepare = [=](CaseMemory& memory) -> Launch {
-            ReduceAddRmsNormArgs args = {};
+            auto args = row_args<ReduceAddRmsNormArgs>(memory, r);
             const void* parts = memory.allocate(kParts * r.bytes(), content_of(r.type));
             for (int32_t i = 0; i < kParts; ++i) args.parts[i] = static_cast<const char*>(parts) + i * r.bytes();
             args.num_parts = kParts;
             args.part_stride = r.cols;
-            args.residual = static_cast<float*>(memory.allocate(int64_t{r.rows} * r.cols * 4, Content::kFloat32));
-            args.residual_stride = r.cols;
-            args.weight = static_cast<float*>(memory.allocate(int64_t{r.cols} * 4, Content::kFloat32));
-            args.eps = 1e-5f;
-            args.out = memory.allocate(r.bytes(), Content::kZeros);
-            args.out_stride = r.cols;
-            args.rows = r.rows;
-            args.cols = r.cols;
-            args.type = r.type;
             return [=](Stream stream) { return reduce_add_rms_norm(args, stream); };
           }};
 }
@@ -83,21 +94,7 @@ KernelCase norm_rows_case(const Rows& r, bool is_measured) {
           .flops = r.elements() * 5,
           .is_measured = is_measured,
           .prepare = [=](CaseMemory& memory) -> Launch {
-            RmsNormRowsArgs args = {};
-            args.residual = static_cast<float*>(memory.allocate(int64_t{r.rows} * r.cols * 4, Content::kFloat32));
-            args.residual_stride = r.cols;
-            args.x = memory.allocate(r.bytes(), content_of(r.type));
-            args.x_stride = r.cols;
-            std::vector<int32_t> indices;
-            for (int32_t i = 0; i < r.rows; ++i) indices.push_back(r.rows - 1 - i);
-            args.row_indices = memory.upload(indices);
-            args.weight = static_cast<float*>(memory.allocate(int64_t{r.cols} * 4, Content::kFloat32));
-            args.eps = 1e-5f;
-            args.out = memory.allocate(r.bytes(), Content::kZeros);
-            args.out_stride = r.cols;
-            args.rows = r.rows;
-            args.cols = r.cols;
-            args.type = r.type;
+            auto args = row_args<RmsNormRowsArgs>(memory, r);
             return [=](Stream stream) { return rms_norm_rows(args, stream); };
           }};
 }
@@ -110,14 +107,9 @@ KernelCase activation_case(const Rows& r, Activation activation, bool is_measure
           .flops = r.elements() * 20,
           .is_measured = is_measured,
           .prepare = [=](CaseMemory& memory) -> Launch {
-            ActivationMulArgs args = {};
+            auto args = row_args<ActivationMulArgs>(memory, r);
             args.gate_up = memory.allocate(2 * r.bytes(), content_of(r.type));
             args.gate_up_stride = int64_t{2} * r.cols;
-            args.out = memory.allocate(r.bytes(), Content::kZeros);
-            args.out_stride = r.cols;
-            args.rows = r.rows;
-            args.cols = r.cols;
-            args.type = r.type;
             args.activation = activation;
             return [=](Stream stream) { return activation_mul(args, stream); };
           }};
@@ -130,14 +122,7 @@ KernelCase add_case(const Rows& r, bool is_measured) {
           .flops = r.elements(),
           .is_measured = is_measured,
           .prepare = [=](CaseMemory& memory) -> Launch {
-            AddArgs args = {};
-            args.residual = static_cast<float*>(memory.allocate(int64_t{r.rows} * r.cols * 4, Content::kFloat32));
-            args.residual_stride = r.cols;
-            args.x = memory.allocate(r.bytes(), content_of(r.type));
-            args.x_stride = r.cols;
-            args.rows = r.rows;
-            args.cols = r.cols;
-            args.type = r.type;
+            auto args = row_args<AddArgs>(memory, r);
             return [=](Stream stream) { return add(args, stream); };
           }};
 }
@@ -149,13 +134,8 @@ KernelCase bias_case(const Rows& r, bool is_measured) {
           .flops = r.elements(),
           .is_measured = is_measured,
           .prepare = [=](CaseMemory& memory) -> Launch {
-            AddBiasArgs args = {};
-            args.x = memory.allocate(r.bytes(), content_of(r.type));
-            args.x_stride = r.cols;
+            auto args = row_args<AddBiasArgs>(memory, r);
             args.bias = static_cast<float*>(memory.allocate(int64_t{r.cols} * 4, Content::kFloat32));
-            args.rows = r.rows;
-            args.cols = r.cols;
-            args.type = r.type;
             return [=](Stream stream) { return add_bias(args, stream); };
           }};
 }
@@ -167,17 +147,7 @@ KernelCase gather_case(const Rows& r, bool is_measured) {
           .flops = 0,
           .is_measured = is_measured,
           .prepare = [=](CaseMemory& memory) -> Launch {
-            GatherRowsArgs args = {};
-            args.x = memory.allocate(r.bytes(), content_of(r.type));
-            args.x_stride = r.cols;
-            std::vector<int32_t> indices;
-            for (int32_t i = 0; i < r.rows; ++i) indices.push_back(r.rows - 1 - i);
-            args.row_indices = memory.upload(indices);
-            args.out = memory.allocate(r.bytes(), Content::kZeros);
-            args.out_stride = r.cols;
-            args.rows = r.rows;
-            args.cols = r.cols;
-            args.type = r.type;
+            auto args = row_args<GatherRowsArgs>(memory, r);
             return [=](Stream stream) { return gather_rows(args, stream); };
           }};
 }

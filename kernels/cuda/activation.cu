@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/element_dispatch.h"
 #include "kernels/cuda/ptx.h"
 #include "kernels/cuda/row_access.h"
 
@@ -44,14 +45,10 @@ __global__ void __launch_bounds__(kRowAccessThreads) activation_mul_kernel(Activ
 
 template <typename T, Activation kActivation>
 int of_activation(const ActivationMulArgs& args, Stream stream) {
-  constexpr int kWide = kPerVector<T>;
   const int64_t size = sizeof(T);
-  if (args.cols % kWide == 0 &&
-      all_aligned({{args.gate_up, args.gate_up_stride * size}, {args.out, args.out_stride * size}})) {
-    return launch(row_access_shape(args.rows, args.cols, kWide), stream, activation_mul_kernel<T, kWide, kActivation>,
-                  args);
-  }
-  return launch(row_access_shape(args.rows, args.cols, 1), stream, activation_mul_kernel<T, 1, kActivation>, args);
+  return launch_row_access<T>(
+      activation_mul_kernel<T, kPerVector<T>, kActivation>, activation_mul_kernel<T, 1, kActivation>,
+      {{args.gate_up, args.gate_up_stride * size}, {args.out, args.out_stride * size}}, args, stream);
 }
 
 template <typename T>
@@ -70,12 +67,7 @@ int activation_mul(const ActivationMulArgs& args, Stream stream) {
   if (args.rows == 0) return cudaSuccess;
   if (!fits_row_access(args.rows, args.cols)) return cudaErrorInvalidValue;
   if (args.gate_up_stride < 2 * int64_t{args.cols} || args.out_stride < args.cols) return cudaErrorInvalidValue;
-  switch (args.type) {
-    case ElementType::kFloat32: return of_type<float>(args, stream);
-    case ElementType::kBFloat16: return of_type<bf16>(args, stream);
-    case ElementType::kFloat16: return of_type<fp16>(args, stream);
-  }
-  return cudaErrorInvalidValue;
+  return with_element_type(args.type, [&](auto zero) { return of_type<decltype(zero)>(args, stream); });
 }
 
 }  // namespace sextant::kernels::cuda

@@ -1,5 +1,6 @@
 #include "kernels/cuda/elementwise.h"
 
+#include "kernels/cuda/element_dispatch.h"
 #include "kernels/cuda/ptx.h"
 #include "kernels/cuda/row_access.h"
 
@@ -38,23 +39,17 @@ __global__ void __launch_bounds__(kRowAccessThreads) add_bias_kernel(AddBiasArgs
 
 template <typename T>
 int add_typed(const AddArgs& args, Stream stream) {
-  constexpr int kWide = kPerVector<T>;
   const int64_t size = sizeof(T);
-  if (args.cols % kWide == 0 &&
-      all_aligned({{args.residual, args.residual_stride * 4}, {args.x, args.x_stride * size}})) {
-    return launch(row_access_shape(args.rows, args.cols, kWide), stream, add_kernel<T, kWide>, args);
-  }
-  return launch(row_access_shape(args.rows, args.cols, 1), stream, add_kernel<T, 1>, args);
+  return launch_row_access<T>(add_kernel<T, kPerVector<T>>, add_kernel<T, 1>,
+                              {{args.residual, args.residual_stride * 4}, {args.x, args.x_stride * size}}, args,
+                              stream);
 }
 
 template <typename T>
 int add_bias_typed(const AddBiasArgs& args, Stream stream) {
-  constexpr int kWide = kPerVector<T>;
   const int64_t size = sizeof(T);
-  if (args.cols % kWide == 0 && all_aligned({{args.x, args.x_stride * size}, {args.bias, 0}})) {
-    return launch(row_access_shape(args.rows, args.cols, kWide), stream, add_bias_kernel<T, kWide>, args);
-  }
-  return launch(row_access_shape(args.rows, args.cols, 1), stream, add_bias_kernel<T, 1>, args);
+  return launch_row_access<T>(add_bias_kernel<T, kPerVector<T>>, add_bias_kernel<T, 1>,
+                              {{args.x, args.x_stride * size}, {args.bias, 0}}, args, stream);
 }
 
 }  // namespace
@@ -63,23 +58,13 @@ int add(const AddArgs& args, Stream stream) {
   if (args.rows == 0) return cudaSuccess;
   if (!fits_row_access(args.rows, args.cols)) return cudaErrorInvalidValue;
   if (args.residual_stride < args.cols || args.x_stride < args.cols) return cudaErrorInvalidValue;
-  switch (args.type) {
-    case ElementType::kFloat32: return add_typed<float>(args, stream);
-    case ElementType::kBFloat16: return add_typed<bf16>(args, stream);
-    case ElementType::kFloat16: return add_typed<fp16>(args, stream);
-  }
-  return cudaErrorInvalidValue;
+  return with_element_type(args.type, [&](auto zero) { return add_typed<decltype(zero)>(args, stream); });
 }
 
 int add_bias(const AddBiasArgs& args, Stream stream) {
   if (args.rows == 0) return cudaSuccess;
   if (!fits_row_access(args.rows, args.cols) || args.x_stride < args.cols) return cudaErrorInvalidValue;
-  switch (args.type) {
-    case ElementType::kFloat32: return add_bias_typed<float>(args, stream);
-    case ElementType::kBFloat16: return add_bias_typed<bf16>(args, stream);
-    case ElementType::kFloat16: return add_bias_typed<fp16>(args, stream);
-  }
-  return cudaErrorInvalidValue;
+  return with_element_type(args.type, [&](auto zero) { return add_bias_typed<decltype(zero)>(args, stream); });
 }
 
 }  // namespace sextant::kernels::cuda

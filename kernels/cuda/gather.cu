@@ -18,12 +18,9 @@ __global__ void __launch_bounds__(kRowAccessThreads) gather_rows_kernel(GatherRo
 
 template <typename T>
 int of_size(const GatherRowsArgs& args, Stream stream) {
-  constexpr int kWide = kPerVector<T>;
   const int64_t size = sizeof(T);
-  if (args.cols % kWide == 0 && all_aligned({{args.x, args.x_stride * size}, {args.out, args.out_stride * size}})) {
-    return launch(row_access_shape(args.rows, args.cols, kWide), stream, gather_rows_kernel<T, kWide>, args);
-  }
-  return launch(row_access_shape(args.rows, args.cols, 1), stream, gather_rows_kernel<T, 1>, args);
+  return launch_row_access<T>(gather_rows_kernel<T, kPerVector<T>>, gather_rows_kernel<T, 1>,
+                              {{args.x, args.x_stride * size}, {args.out, args.out_stride * size}}, args, stream);
 }
 
 }  // namespace

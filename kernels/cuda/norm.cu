@@ -1,7 +1,7 @@
 #include "kernels/cuda/norm.h"
 
-#include "kernels/cuda/element.h"
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/element_dispatch.h"
+#include "kernels/cuda/norm_row.h"
 #include "kernels/cuda/ptx.h"
 #include "kernels/cuda/row_access.h"
 #include "kernels/cuda/warp.h"
@@ -9,10 +9,8 @@
 namespace sextant::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-
 template <typename T>
-__global__ void __launch_bounds__(kThreads) add_rms_norm_kernel(AddRmsNormArgs args) {
+__global__ void __launch_bounds__(kNormThreads) add_rms_norm_kernel(AddRmsNormArgs args) {
   constexpr int kWidth = kPerVector<T>;
   grid_dependency_wait();
   const int64_t row = blockIdx.x;
@@ -20,7 +18,7 @@ __global__ void __launch_bounds__(kThreads) add_rms_norm_kernel(AddRmsNormArgs a
   const T* x = static_cast<const T*>(args.x) + row * args.x_stride;
   T* out = static_cast<T*>(args.out) + row * args.out_stride;
   float squares = 0;
-  for (int i = static_cast<int>(threadIdx.x) * kWidth; i < args.cols; i += kThreads * kWidth) {
+  for (int i = static_cast<int>(threadIdx.x) * kWidth; i < args.cols; i += kNormThreads * kWidth) {
     Vector<T> added = {};
     if (args.x != nullptr) added = load_vector(x + i);
     for (int j = 0; j < kWidth; j += 4) {
@@ -37,11 +35,7 @@ __global__ void __launch_bounds__(kThreads) add_rms_norm_kernel(AddRmsNormArgs a
   }
   const float scale = rsqrtf(block_sum(squares) / static_cast<float>(args.cols) + args.eps);
   grid_dependency_launch();
-  for (int i = static_cast<int>(threadIdx.x) * kWidth; i < args.cols; i += kThreads * kWidth) {
-    Vector<T> result;
-    for (int j = 0; j < kWidth; ++j) result.at[j] = from_float<T>(residual[i + j] * scale * args.weight[i + j]);
-    store_vector(out + i, result);
-  }
+  store_normed_row(residual, scale, args.weight, args.cols, out);
 }
 
 // residual + x, or residual alone, four elements from i.
@@ -59,7 +53,7 @@ __device__ __forceinline__ float4 row_sum(const float* residual, const T* x, int
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) rms_norm_rows_kernel(RmsNormRowsArgs args) {
+__global__ void __launch_bounds__(kNormThreads) rms_norm_rows_kernel(RmsNormRowsArgs args) {
   grid_dependency_wait();
   const int64_t row = blockIdx.x;
   const int64_t from = args.row_indices == nullptr ? row : args.row_indices[row];
@@ -67,13 +61,13 @@ __global__ void __launch_bounds__(kThreads) rms_norm_rows_kernel(RmsNormRowsArgs
   const T* x = args.x == nullptr ? nullptr : static_cast<const T*>(args.x) + from * args.x_stride;
   T* out = static_cast<T*>(args.out) + row * args.out_stride;
   float squares = 0;
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < args.cols; i += kThreads * 4) {
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < args.cols; i += kNormThreads * 4) {
     const float4 r = row_sum(residual, x, i);
     squares += r.x * r.x + r.y * r.y + r.z * r.z + r.w * r.w;
   }
   const float scale = rsqrtf(block_sum(squares) / static_cast<float>(args.cols) + args.eps);
   grid_dependency_launch();
-  for (int i = static_cast<int>(threadIdx.x) * 4; i < args.cols; i += kThreads * 4) {
+  for (int i = static_cast<int>(threadIdx.x) * 4; i < args.cols; i += kNormThreads * 4) {
     const float4 r = row_sum(residual, x, i);
     const float4 w = *reinterpret_cast<const float4*>(args.weight + i);
     store_elements(out + i, Elements<T, 4>{{from_float<T>(r.x * scale * w.x), from_float<T>(r.y * scale * w.y),
@@ -85,28 +79,18 @@ __global__ void __launch_bounds__(kThreads) rms_norm_rows_kernel(RmsNormRowsArgs
 
 int add_rms_norm(const AddRmsNormArgs& args, Stream stream) {
   if (args.rows == 0) return cudaSuccess;
-  if (args.rows < 0 || args.cols <= 0 || args.cols % 8 != 0 || args.cols > 65536) return cudaErrorInvalidValue;
-  const LaunchShape shape{
-      .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(kThreads), .overlaps_previous = true};
-  switch (args.type) {
-    case ElementType::kFloat32: return launch(shape, stream, add_rms_norm_kernel<float>, args);
-    case ElementType::kBFloat16: return launch(shape, stream, add_rms_norm_kernel<bf16>, args);
-    case ElementType::kFloat16: return launch(shape, stream, add_rms_norm_kernel<fp16>, args);
-  }
-  return cudaErrorInvalidValue;
+  if (!fits_norm(args.rows, args.cols)) return cudaErrorInvalidValue;
+  return with_element_type(args.type, [&](auto zero) {
+    return launch(norm_shape(args.rows), stream, add_rms_norm_kernel<decltype(zero)>, args);
+  });
 }
 
 int rms_norm_rows(const RmsNormRowsArgs& args, Stream stream) {
   if (args.rows == 0) return cudaSuccess;
-  if (args.rows < 0 || args.cols <= 0 || args.cols % 8 != 0 || args.cols > 65536) return cudaErrorInvalidValue;
-  const LaunchShape shape{
-      .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(kThreads), .overlaps_previous = true};
-  switch (args.type) {
-    case ElementType::kFloat32: return launch(shape, stream, rms_norm_rows_kernel<float>, args);
-    case ElementType::kBFloat16: return launch(shape, stream, rms_norm_rows_kernel<bf16>, args);
-    case ElementType::kFloat16: return launch(shape, stream, rms_norm_rows_kernel<fp16>, args);
-  }
-  return cudaErrorInvalidValue;
+  if (!fits_norm(args.rows, args.cols)) return cudaErrorInvalidValue;
+  return with_element_type(args.type, [&](auto zero) {
+    return launch(norm_shape(args.rows), stream, rms_norm_rows_kernel<decltype(zero)>, args);
+  });
 }
 
 }  // namespace sextant::kernels::cuda

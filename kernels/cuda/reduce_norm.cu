@@ -1,24 +1,23 @@
 #include "kernels/cuda/reduce_norm.h"
 
-#include "kernels/cuda/element.h"
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/element_dispatch.h"
+#include "kernels/cuda/norm_row.h"
 #include "kernels/cuda/ptx.h"
 #include "kernels/cuda/warp.h"
 
 namespace sextant::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-
 template <typename T>
-__global__ void __launch_bounds__(kThreads) reduce_add_rms_norm_kernel(ReduceAddRmsNormArgs args) {
+__global__ void __launch_bounds__(kNormThreads) reduce_add_rms_norm_kernel(ReduceAddRmsNormArgs args) {
   constexpr int kWidth = kPerVector<T>;
   grid_dependency_wait();
+  grid_dependency_launch();  // the product that follows asks for its weights while this one sums
   const int64_t row = blockIdx.x;
   float* residual = args.residual + row * args.residual_stride;
   T* out = static_cast<T*>(args.out) + row * args.out_stride;
   float squares = 0;
-  for (int i = static_cast<int>(threadIdx.x) * kWidth; i < args.cols; i += kThreads * kWidth) {
+  for (int i = static_cast<int>(threadIdx.x) * kWidth; i < args.cols; i += kNormThreads * kWidth) {
     float sums[kWidth];
     for (int r = 0; r < args.num_parts; ++r) {
       const Vector<T> part = load_vector(static_cast<const T*>(args.parts[r]) + row * args.part_stride + i);
@@ -37,30 +36,20 @@ __global__ void __launch_bounds__(kThreads) reduce_add_rms_norm_kernel(ReduceAdd
     }
   }
   const float scale = rsqrtf(block_sum(squares) / static_cast<float>(args.cols) + args.eps);
-  grid_dependency_launch();
-  for (int i = static_cast<int>(threadIdx.x) * kWidth; i < args.cols; i += kThreads * kWidth) {
-    Vector<T> result;
-    for (int j = 0; j < kWidth; ++j) result.at[j] = from_float<T>(residual[i + j] * scale * args.weight[i + j]);
-    store_vector(out + i, result);
-  }
+  store_normed_row(residual, scale, args.weight, args.cols, out);
 }
 
 }  // namespace
 
 int reduce_add_rms_norm(const ReduceAddRmsNormArgs& args, Stream stream) {
   if (args.rows == 0) return cudaSuccess;
-  if (args.rows < 0 || args.cols <= 0 || args.cols % 8 != 0 || args.cols > 65536 || args.num_parts < 1 ||
-      args.num_parts > kMaxReducedParts || args.part_stride < args.cols || args.part_stride % 8 != 0) {
+  if (!fits_norm(args.rows, args.cols) || args.num_parts < 1 || args.num_parts > kMaxReducedParts ||
+      args.part_stride < args.cols || args.part_stride % 8 != 0) {
     return cudaErrorInvalidValue;
   }
-  const LaunchShape shape{
-      .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(kThreads), .overlaps_previous = true};
-  switch (args.type) {
-    case ElementType::kFloat32: return launch(shape, stream, reduce_add_rms_norm_kernel<float>, args);
-    case ElementType::kBFloat16: return launch(shape, stream, reduce_add_rms_norm_kernel<bf16>, args);
-    case ElementType::kFloat16: return launch(shape, stream, reduce_add_rms_norm_kernel<fp16>, args);
-  }
-  return cudaErrorInvalidValue;
+  return with_element_type(args.type, [&](auto zero) {
+    return launch(norm_shape(args.rows), stream, reduce_add_rms_norm_kernel<decltype(zero)>, args);
+  });
 }
 
 }  // namespace sextant::kernels::cuda

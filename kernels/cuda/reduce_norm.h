@@ -2,6 +2,8 @@
 //
 // parts[r] [T, H] of `type`, all with row stride part_stride: places of one gathered buffer, or of peers whose memory this device
 // may read. Pointers and strides in bytes are multiples of 16; H a multiple of 8, at most 65536. One block per row.
+// Overlap (compute capability 9.0): the kernel after may start when all blocks have, and needs the sums, but not for its weights:
+// gemv and gemm_weight_only ask for their first ones before they wait for this kernel.
 // Determinism: a row depends on itself alone; parts in order, then partial sums of squares per thread in steps of the block, then
 // block_sum's tree: the same for every number of rows.
 #pragma once

@@ -84,5 +84,13 @@ inline LaunchShape row_access_shape(int64_t rows, int64_t cols, int width) {
           .block = dim3(kRowAccessThreads),
           .overlaps_previous = true};
 }
+// The kernel's instance of 128-bit accesses where all operands and the columns allow it, else the one of single elements.
+template <typename T, typename Args, size_t kCount>
+int launch_row_access(void (*wide)(Args), void (*narrow)(Args), const AlignedOperand (&operands)[kCount],
+                      const Args& args, cudaStream_t stream) {
+  const bool is_wide = args.cols % kPerVector<T> == 0 && all_aligned(operands);
+  return launch(row_access_shape(args.rows, args.cols, is_wide ? kPerVector<T> : 1), stream, is_wide ? wide : narrow,
+                args);
+}
 
 }  // namespace sextant::kernels::cuda

@@ -1,6 +1,9 @@
 // Kernel launches: what the device profile refuses, and the work that a launch becomes.
 #include <cuda_runtime.h>
 
+#include <utility>
+
+#include "kernels/simt/block_run.h"
 #include "kernels/simt/kernel_name.h"
 #include "kernels/simt/runtime_state.h"
 #include "kernels/simt/worker_pool.h"
@@ -57,7 +60,21 @@ cudaError_t launch(const void* kernel, Dim3 grid, Dim3 block, size_t dynamic_byt
                           }});
 }
 
+DependencyEffects g_effects;
+
+void at_once(const std::function<void()>& effect, const char* where) {
+  if (!effect) return;
+  BlockRun& block = current_block();
+  block.sync_threads(where, 0);
+  if (current_thread().linear == 0) effect();
+  block.sync_threads(where, 0);
+}
+
 }  // namespace
+
+void set_dependency_effects(DependencyEffects effects) { g_effects = std::move(effects); }
+void wait_for_previous_grid() { at_once(g_effects.at_wait, "grid_dependency_wait"); }
+void launch_next_grid() { at_once(g_effects.at_launch, "grid_dependency_launch"); }
 
 int enqueue_launch(const void* kernel, Dim3 grid, Dim3 block, size_t dynamic_shared_bytes, void* stream,
                    std::function<void()> body) {

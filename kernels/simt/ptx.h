@@ -190,8 +190,8 @@ inline float exp2_approx(float x) {
   return y < 0x1p-126f ? 0.0f : y;
 }
 
-// Programmatic dependent launch: no effect on results.
-inline void grid_dependency_wait() {}
-inline void grid_dependency_launch() {}
+// Programmatic dependent launch: no effect on results, but for what a test does there (runtime.h).
+inline void grid_dependency_wait() { ::sextant::simt::wait_for_previous_grid(); }
+inline void grid_dependency_launch() { ::sextant::simt::launch_next_grid(); }
 
 }  // namespace sextant::kernels::cuda

@@ -47,6 +47,16 @@ void set_machine(const Machine& machine);
 // How launches pick the next thread of a block, the order of blocks and of streams: 0 as enqueued, else drawn from this
 // seed. Default: the environment variable SEXTANT_SIMT_SEED, else 0.
 void set_seed(uint64_t seed);
+// Stand-ins for the kernels before and after one that was launched with programmatic dependent launch, which here run one after
+// the other. `at_wait` takes place when all threads of a block have come to grid_dependency_wait(): what they read before is
+// what the kernel before had not written yet. `at_launch` likewise at grid_dependency_launch(), from where on the kernel after may
+// run beside this one. Each once per block. For tests of kernels, which set them while nothing runs, and set them back.
+struct DependencyEffects {
+  std::function<void()> at_wait;
+  std::function<void()> at_launch;
+};
+void set_dependency_effects(DependencyEffects effects);
+
 // The last violation that work was ended for, with kernel, block and thread; empty when there was none since set_machine or
 // cudaDeviceReset.
 std::string last_report();
@@ -55,6 +65,10 @@ std::string last_report();
 int enqueue_launch(const void* kernel, Dim3 grid, Dim3 block, size_t dynamic_shared_bytes, void* stream,
                    std::function<void()> body);
 int set_function_attribute(const void* kernel, int attribute, int value);
+
+// Device code's side of them.
+void wait_for_previous_grid();
+void launch_next_grid();
 
 // Work of a library shadow (cuBLASLt, NCCL) as one node of the stream: ordered after what the stream holds, captured into a
 // graph when the stream captures, and allowed to touch memory of the stream's device while it runs. `work` may run many times

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import server_process
+from golden_tokens import expect_reference_tokens
 from server_process import Server
 
 TINY = server_process.ROOT / "tests" / "data" / "golden" / "tiny" / "llama"
@@ -20,16 +21,6 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def sure_tokens(case, most, least_gap=0.2):
-    """The reference's tokens up to the first that the rule of this path's class does not decide."""
-    ids = []
-    for step in case["steps"][:most]:
-        if step["top"][0][1] - step["top"][1][1] < least_gap:
-            break
-        ids.append(step["id"])
-    return ids
 
 
 @contextlib.contextmanager
@@ -44,22 +35,8 @@ def group(model, num_nodes, *arguments, env=None, small=SMALL):
         yield nodes
 
 
-def ask(server, case, count):
-    return server.client().completions.create(model="smollm2", prompt=case["ids"], max_tokens=count, temperature=0,
-                                              extra_body={"return_token_ids": True}).choices[0].token_ids
-
-
 def expect_golden(leader, golden, is_full):
-    judged = 0
-    for case in golden["greedy"]:
-        expected = sure_tokens(case, 32 if is_full else 8)
-        if not expected:
-            continue
-        assert ask(leader, case, len(expected)) == expected, case["ids"]
-        judged += 1
-        if judged == 3 and not is_full:
-            break
-    assert judged >= 3
+    expect_reference_tokens(leader, golden, *((None, 32) if is_full else (3, 8)), fewest_tokens=1)
 
 
 def wait_for_ranks(leader, count):

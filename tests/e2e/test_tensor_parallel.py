@@ -5,33 +5,9 @@ import time
 
 import pytest
 import server_process
+from golden_tokens import expect_reference_tokens
 
 SMALL = ("--served-model-name", "smollm2", "--max-model-len", "512", "--max-num-seqs", "4")
-
-
-def sure_tokens(case, least_gap=0.2):
-    """The reference's tokens up to the first that the rule of this path's class does not decide."""
-    ids = []
-    for step in case["steps"]:
-        if step["top"][0][1] - step["top"][1][1] < least_gap:
-            break
-        ids.append(step["id"])
-    return ids
-
-
-def expect_reference_tokens(server, golden, num_cases, most_tokens):
-    judged = 0
-    for case in golden["greedy"]:
-        expected = sure_tokens(case)[:most_tokens]
-        if len(expected) < 4:
-            continue
-        answer = server.client().completions.create(
-            model="smollm2", prompt=case["ids"], max_tokens=len(expected), temperature=0, extra_body={"return_token_ids": True})
-        assert answer.choices[0].token_ids == expected, case["ids"]
-        judged += 1
-        if judged == num_cases:
-            break
-    assert judged == num_cases
 
 
 @pytest.fixture(scope="module")

@@ -3,63 +3,23 @@
 // or fp16): our likeliest token is the reference's wherever the gap is at least 0.2. Class B (int8 activations: block-quantised
 // weights on the CPU): it is in at least 99% of the steps with a gap of 0.2, and in all with a gap of 0.5. Both: the mean NLL is
 // within 0.5%.
-#include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <string_view>
 
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
 #include "engine/exec/sampler.h"
+#include "tests/support/golden_cases.h"
 #include "tests/support/loaded_model.h"
 
 namespace sextant {
 namespace {
 
+using testing_support::full_tests;
+using testing_support::JudgedSteps;
 using testing_support::LoadedModel;
 using testing_support::test_model_path;
-
-nlohmann::json read_json(const std::string& name) {
-  std::ifstream file(std::string(SEXTANT_TEST_DATA) + "/golden/" + name);
-  EXPECT_TRUE(file.good()) << name;
-  return nlohmann::json::parse(file);
-}
-
-int32_t top_1(const std::vector<float>& logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-struct Judged {
-  int steps = 0;
-  std::vector<double> missed_gaps;  // of the steps whose likeliest token is another than the reference's
-};
-
-// Teacher-forced over the first `max_steps` stored steps of one case, added to `judged`.
-void check_steps(LoadedModel& model, const nlohmann::json& golden_case, double min_gap, size_t max_steps,
-                 Judged& judged) {
-  auto ids = golden_case["ids"].get<std::vector<int32_t>>();
-  const size_t prompt_length = ids.size();
-  const size_t num_steps = std::min(max_steps, golden_case["steps"].size());
-  for (size_t i = 0; i < num_steps; ++i) ids.push_back(golden_case["steps"][i]["id"]);
-  model.reset();
-  const auto logits = model.step({{0, ids}})[0];
-  for (size_t i = 0; i < num_steps; ++i) {
-    const auto& top = golden_case["steps"][i]["top"];
-    const double gap = top[0][1].get<double>() - top[1][1].get<double>();
-    if (gap < min_gap) continue;
-    ++judged.steps;
-    if (top_1(logits[prompt_length + i - 1]) == top[0][0].get<int32_t>()) continue;
-    judged.missed_gaps.push_back(gap);
-    std::printf("step %zu of %s: another token at a gap of %.3f\n", i, golden_case["ids"].dump().c_str(), gap);
-  }
-}
-
-bool full_tests() {
-  const char* full = std::getenv("SEXTANT_FULL_TESTS");
-  return full != nullptr && std::string_view(full) == "1";
-}
 
 // The parameter is an instruction set, forced through SEXTANT_CPU_ISA, or "cuda" (bf16), or "cuda_float16".
 class Golden : public testing::TestWithParam<const char*> {
@@ -99,17 +59,8 @@ INSTANTIATE_TEST_SUITE_P(EveryIsa, Golden,
 TEST_P(Golden, SmolLm2TopOneAtEveryStepWithAGap) {
   if (const char* reason = reason_to_skip_smollm2()) GTEST_SKIP() << reason;
   const auto model = load(test_model_path(), DType::kBFloat16);
-  const nlohmann::json golden = read_json("smollm2-135m-instruct-q4_1.json");
-  Judged judged;
-  int stored = 0;
-  int num_cases = 0;
-  for (const char* kind : {"greedy", "chat"}) {
-    for (const auto& golden_case : golden[kind]) {
-      if (!all_cases() && ++num_cases > 3) break;
-      check_steps(*model, golden_case, 0.2, all_cases() ? golden_case["steps"].size() : 8, judged);
-      stored += static_cast<int>(golden_case["steps"].size());
-    }
-  }
+  const JudgedSteps judged =
+      all_cases() ? judge_smollm2(*model, {}) : judge_smollm2(*model, {.max_cases = 3, .max_steps = 8});
   if (is_cuda()) {
     EXPECT_TRUE(judged.missed_gaps.empty());
   } else {
@@ -120,16 +71,16 @@ TEST_P(Golden, SmolLm2TopOneAtEveryStepWithAGap) {
     EXPECT_GT(judged.steps, 12);
     return;
   }
-  EXPECT_EQ(stored, 480);
+  EXPECT_EQ(judged.stored, 480);
   RecordProperty("judged", judged.steps);
-  std::printf("%zu of %d steps judged (%d stored) differ\n", judged.missed_gaps.size(), judged.steps, stored);
+  std::printf("%zu of %d steps judged (%d stored) differ\n", judged.missed_gaps.size(), judged.steps, judged.stored);
   EXPECT_GT(judged.steps, 300);
 }
 
 TEST_P(Golden, SmolLm2MeanNll) {
   if (const char* reason = reason_to_skip_smollm2()) GTEST_SKIP() << reason;
   if (!all_cases()) GTEST_SKIP() << "minutes long on this path: SEXTANT_FULL_TESTS=1 runs it";
-  const nlohmann::json golden = read_json("smollm2-135m-instruct-q4_1.json")["nll"];
+  const nlohmann::json golden = testing_support::read_golden("smollm2-135m-instruct-q4_1.json")["nll"];
   const auto ids = golden["ids"].get<std::vector<int32_t>>();
   for (const DType kv_dtype : {DType::kBFloat16, DType::kInt8}) {
     if (is_cuda() && kv_dtype == DType::kInt8) continue;
@@ -149,32 +100,12 @@ TEST_P(Golden, SmolLm2MeanNll) {
 TEST_P(Golden, TinyLlamasLastLogitsAndTokens) {
   for (const std::string name : {"llama", "llama3_rope"}) {
     SCOPED_TRACE(name);
-    const nlohmann::json golden = read_json("tiny/" + name + "/golden.json");
     for (const auto& [kv_dtype, tolerance] :
          {std::pair{DType::kFloat32, 1e-3}, std::pair{DType::kBFloat16, is_float16() ? 0.1 / 8 : 0.1},
           std::pair{DType::kInt8, 0.1}}) {
       if (is_cuda() && kv_dtype != DType::kBFloat16) continue;  // bf16 compute: the looser bound is its own
-      const auto model = load(std::string(SEXTANT_TEST_DATA) + "/golden/tiny/" + name, kv_dtype);
-      int judged = 0;
-      for (const auto& golden_case : golden["cases"]) {
-        auto ids = golden_case["ids"].get<std::vector<int32_t>>();
-        const size_t prompt_length = ids.size();
-        const auto greedy = golden_case["greedy"].get<std::vector<int32_t>>();
-        ids.insert(ids.end(), greedy.begin(), greedy.end());
-        model->reset();
-        const auto logits = model->step({{0, ids}})[0];
-        const auto expected = golden_case["last_logits"].get<std::vector<float>>();
-        ASSERT_EQ(logits[prompt_length - 1].size(), expected.size());
-        for (size_t i = 0; i < expected.size(); ++i) {
-          ASSERT_NEAR(logits[prompt_length - 1][i], expected[i], tolerance) << "logit " << i;
-        }
-        for (size_t i = 0; i < greedy.size(); ++i) {
-          if (golden_case["gaps"][i].get<double>() < 0.03) continue;
-          ++judged;
-          EXPECT_EQ(top_1(logits[prompt_length + i - 1]), greedy[i]) << "step " << i;
-        }
-      }
-      EXPECT_GT(judged, 30);
+      const auto model = load(testing_support::golden_path("tiny/" + name), kv_dtype);
+      testing_support::expect_tiny_llama(*model, name, tolerance);
     }
   }
 }

@@ -1,42 +1,32 @@
 // A model cut between ranks against the whole one and against the reference, on the CPU and on CUDA (devices, or the emulator's).
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <random>
 #include <string_view>
 
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
 
+#include "engine/device/host_matrix.h"
 #include "engine/model/memory_model.h"
+#include "kernels/ref/reference.h"
+#include "tests/support/golden_cases.h"
+#include "tests/support/memory_source.h"
 #include "tests/support/parallel_model.h"
 
 namespace sextant {
 namespace {
 
+using testing_support::full_tests;
+using testing_support::golden_path;
+using testing_support::JudgedSteps;
 using testing_support::LoadedModel;
+using testing_support::MemorySource;
 using testing_support::ParallelModel;
 using testing_support::test_model_path;
 using Rows = std::vector<std::vector<float>>;
-
-std::string golden_path(const std::string& name) { return std::string(SEXTANT_TEST_DATA) + "/golden/" + name; }
-
-nlohmann::json read_json(const std::string& name) {
-  std::ifstream file(golden_path(name));
-  EXPECT_TRUE(file.good()) << name;
-  return nlohmann::json::parse(file);
-}
-
-int32_t top_1(const std::vector<float>& logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
-bool full_tests() {
-  const char* full = std::getenv("SEXTANT_FULL_TESTS");
-  return full != nullptr && std::string_view(full) == "1";
-}
 
 std::vector<int32_t> random_ids(std::mt19937_64& rng, size_t count, int64_t vocab_size) {
   std::vector<int32_t> ids(count);
@@ -45,21 +35,16 @@ std::vector<int32_t> random_ids(std::mt19937_64& rng, size_t count, int64_t voca
 }
 
 // How far logits may lie apart when the attention's and the MLP's output are summed in n parts instead of one. A sum of K products
-// in another order differs by a random walk of K roundings: sqrt(K) u of its size (Higham, Accuracy and Stability, 2.8). A
-// part held in 16 bits is rounded itself, n of them where the whole was rounded once: sqrt(n + 1) u16. L layers put 2 L such
-// sums into the residual stream, independently: sqrt(2 L) of that, in proportion to the stream, and so to the logits. K
-// and V in 16 bits turn what differs by a little into what differs by one rounding: u16 more, as often. Six standard
-// deviations: of these thousands of logits none lies beyond.
-// Where the CPU multiplies block-quantised weights, it rounds its inputs to int8 by blocks of 32, whose largest of 32 normal
-// numbers is 2.1 standard deviations: 2.1 / 127 / sqrt(12) of an element, and 4 L inputs, not 2 L.
-double tolerance(const ModelConfig& config, int num_ranks, DType activation, DType kv_dtype, bool int8_inputs,
-                 const Rows& logits) {
-  const auto unit = [](DType dtype) { return dtype == DType::kFloat32 ? 0x1p-24 : 0x1p-8; };
+// in another order differs by a random walk of K roundings: sqrt(K) u of its size (Higham, Accuracy and Stability, 2.8).
+// Activations, and K and V, in 16 bits: a part is rounded itself, n of them where the whole was rounded once, sqrt(n + 1) u16;
+// and K and V are rounded apart once more, u16. L layers put 2 L such sums into the residual stream, independently: sqrt(2 L) of
+// that, in proportion to the stream, and so to the logits. Six standard deviations: of these thousands of logits none lies
+// beyond.
+double tolerance(const ModelConfig& config, int num_ranks, DType activation, const Rows& logits) {
   const double longest = static_cast<double>(std::max(config.q_size(), config.intermediate_size));
   double of_sum = std::sqrt(longest) * 0x1p-24;
-  if (activation != DType::kFloat32) of_sum += std::sqrt(num_ranks + 1.0) * unit(activation);
-  if (kv_dtype != DType::kFloat32) of_sum += unit(kv_dtype);
-  if (int8_inputs) of_sum += std::sqrt(2.0) * 2.1 / 127 / std::sqrt(12.0);
+  if (activation != DType::kFloat32)
+    of_sum += (std::sqrt(num_ranks + 1.0) + 1) * (activation == DType::kBFloat16 ? 0x1p-8 : 0x1p-11);
   double squares = 0, count = 0;
   for (const std::vector<float>& row : logits) {
     for (const float x : row) squares += static_cast<double>(x) * x;
@@ -84,18 +69,21 @@ class TensorParallel : public testing::TestWithParam<const char*> {
   static bool is_cuda() { return std::string_view(GetParam()) == "cuda"; }
   static bool is_emulated() { return is_cuda() && cuda_is_emulated(); }
   static bool has_ranks(int count) { return !is_cuda() || testing_support::has_cuda_devices(count); }
+  // On CUDA K and V are of the activations' type.
   static LoadedModel::Options options(DType kv_dtype = DType::kBFloat16) {
     LoadedModel::Options made;
     made.device = is_cuda() ? testing_support::cuda_device_name() : "cpu";
-    made.kv_dtype = is_cuda() ? DType::kBFloat16 : kv_dtype;
+    made.kv_dtype = kv_dtype;
+    if (is_cuda()) made.activation = kv_dtype;
     return made;
   }
   static std::vector<DType> kv_dtypes() {
-    return is_cuda() ? std::vector{DType::kBFloat16} : std::vector{DType::kFloat32, DType::kBFloat16};
+    return is_cuda() ? std::vector{DType::kBFloat16, DType::kFloat16} : std::vector{DType::kFloat32, DType::kBFloat16};
   }
+  // Where sums are the only difference, or on CUDA what is rounded before them.
+  static std::vector<DType> summed_in() { return is_cuda() ? kv_dtypes() : std::vector{DType::kFloat32}; }
   // Random tokens in a prompt and a few steps after it: whole against cut.
-  void expect_close(const ModelConfig& config, int num_ranks, DType kv_dtype, const ParallelModel::Load& load,
-                    bool int8_inputs = false) {
+  void expect_close(const ModelConfig& config, int num_ranks, DType kv_dtype, const ParallelModel::Load& load) {
     std::mt19937_64 rng(17);
     const std::vector<int32_t> ids = random_ids(rng, 45, config.vocab_size);
     Rows all[2];
@@ -105,11 +93,10 @@ class TensorParallel : public testing::TestWithParam<const char*> {
       rows = model.step({{0, {ids.begin(), ids.begin() + 40}}})[0];
       for (size_t i = 40; i < ids.size(); ++i) rows.push_back(model.step({{0, {ids[i]}}})[0][0]);
     }
-    const double bound = tolerance(config, num_ranks, is_cuda() ? DType::kBFloat16 : DType::kFloat32,
-                                   options(kv_dtype).kv_dtype, int8_inputs && !is_cuda(), all[0]);
+    const double bound = tolerance(config, num_ranks, kv_dtype, all[0]);
     const double difference = largest_difference(all[0], all[1]);
-    std::printf("%d ranks, KV in %s: logits differ by %.3g at most, %.3g are allowed\n", num_ranks,
-                std::string(dtype_name(options(kv_dtype).kv_dtype)).c_str(), difference, bound);
+    std::printf("%d ranks on %s in %s: logits differ by %.3g at most, %.3g are allowed\n", num_ranks, GetParam(),
+                std::string(dtype_name(kv_dtype)).c_str(), difference, bound);
     EXPECT_LE(difference, bound);
   }
 };
@@ -123,30 +110,12 @@ TEST_P(TensorParallel, TinyLlamasOnTwoRanksGiveTheReferencesTokensAndLogits) {
   NEEDS_RANKS(2);
   for (const std::string name : {"llama", "llama3_rope"}) {
     SCOPED_TRACE(name);
-    const nlohmann::json golden = read_json("tiny/" + name + "/golden.json");
     for (const DType kv_dtype : kv_dtypes()) {
+      if (kv_dtype == DType::kFloat16 && name != "llama") continue;  // one is enough
       // The bounds of golden_test.cpp.
-      const double bound = kv_dtype == DType::kFloat32 ? 1e-3 : 0.1;
+      const double bound = kv_dtype == DType::kFloat32 ? 1e-3 : kv_dtype == DType::kFloat16 ? 0.1 / 8 : 0.1;
       const auto model = ParallelModel::open(golden_path("tiny/" + name), 2, options(kv_dtype));
-      int judged = 0;
-      for (const auto& golden_case : golden["cases"]) {
-        auto ids = golden_case["ids"].get<std::vector<int32_t>>();
-        const size_t prompt_length = ids.size();
-        const auto greedy = golden_case["greedy"].get<std::vector<int32_t>>();
-        ids.insert(ids.end(), greedy.begin(), greedy.end());
-        model->reset();
-        const Rows logits = model->step({{0, ids}})[0];
-        const auto expected = golden_case["last_logits"].get<std::vector<float>>();
-        ASSERT_EQ(logits[prompt_length - 1].size(), expected.size());
-        for (size_t i = 0; i < expected.size(); ++i)
-          ASSERT_NEAR(logits[prompt_length - 1][i], expected[i], bound) << "logit " << i;
-        for (size_t i = 0; i < greedy.size(); ++i) {
-          if (golden_case["gaps"][i].get<double>() < 0.03) continue;
-          ++judged;
-          EXPECT_EQ(top_1(logits[prompt_length + i - 1]), greedy[i]) << "step " << i;
-        }
-      }
-      EXPECT_GT(judged, 30);
+      testing_support::expect_tiny_llama(*model, name, bound);
     }
   }
 }
@@ -154,50 +123,69 @@ TEST_P(TensorParallel, TinyLlamasOnTwoRanksGiveTheReferencesTokensAndLogits) {
 TEST_P(TensorParallel, SmolLm2OnThreeRanksGivesTheReferencesTokens) {
   if (test_model_path() == nullptr) GTEST_SKIP() << "SEXTANT_TEST_MODEL is not set: no model file to test with";
   NEEDS_RANKS(3);
-  const bool all_cases = !is_emulated() || full_tests();
+  const bool all_steps = !is_emulated() || full_tests();
   const auto model = ParallelModel::open(test_model_path(), 3, options());
-  const nlohmann::json golden = read_json("smollm2-135m-instruct-q4_1.json");
-  int judged = 0, num_cases = 0;
-  for (const char* kind : {"greedy", "chat"}) {
-    for (const auto& golden_case : golden[kind]) {
-      // On the CPU of CI three prompts are enough, too, but whole ones.
-      if (!full_tests() && ++num_cases > 3) break;
-      auto ids = golden_case["ids"].get<std::vector<int32_t>>();
-      const size_t prompt_length = ids.size();
-      const size_t num_steps = std::min<size_t>(all_cases ? SIZE_MAX : 8, golden_case["steps"].size());
-      for (size_t i = 0; i < num_steps; ++i) ids.push_back(golden_case["steps"][i]["id"]);
-      model->reset();
-      const Rows logits = model->step({{0, ids}})[0];
-      for (size_t i = 0; i < num_steps; ++i) {
-        const auto& top = golden_case["steps"][i]["top"];
-        if (top[0][1].get<double>() - top[1][1].get<double>() < 0.2) continue;
-        ++judged;
-        EXPECT_EQ(top_1(logits[prompt_length + i - 1]), top[0][0].get<int32_t>())
-            << "step " << i << " of " << golden_case["ids"];
-      }
+  // On the CPU of CI three prompts are enough, too, but whole ones.
+  const JudgedSteps judged =
+      judge_smollm2(*model, {.max_cases = full_tests() ? SIZE_MAX : 3, .max_steps = all_steps ? SIZE_MAX : 8});
+  EXPECT_TRUE(judged.missed_gaps.empty());
+  std::printf("judged %d steps\n", judged.steps);
+  EXPECT_GT(judged.steps, full_tests() ? 300 : 12);
+}
+
+// The same tensors without block quantisation, so that on the CPU, with K and V in fp32, sums are the only difference. Where it
+// multiplies block-quantised weights it rounds its inputs to int8, and there no bound that comes from the order of a sum can be
+// tight (nor with K and V in 16 bits): inputs that differ by d are rounded apart in d / step of all elements, which is
+// sqrt(d step) in the root of their squares, and so again in each layer: after a few layers the two models' roundings have
+// nothing in common, however small d was. What that does to the tokens is SmolLm2OnThreeRanksGivesTheReferencesTokens'.
+MemorySource plain_weights(const TensorSource& file) {
+  MemorySource plain;
+  for (const TensorInfo& info : file.tensors()) {
+    std::vector<std::byte> stored(info.num_bytes);
+    EXPECT_TRUE(file.read(info, stored).ok());
+    if (!is_block_quantized(info.type)) {
+      plain.add(info.name, info.shape, info.type, std::move(stored));
+      continue;
     }
+    const int64_t cols = info.shape.back();
+    const size_t row_bytes = *encoded_bytes(info.type, 1, static_cast<uint64_t>(cols));
+    std::vector<uint16_t> as_bf16;
+    as_bf16.reserve(info.num_elements());
+    for (size_t at = 0; at < stored.size(); at += row_bytes) {
+      const auto* row = reinterpret_cast<const uint8_t*>(stored.data() + at);
+      for (const double x : kernels::ref::dequantize_row(*panel_type_of(info.type), row, cols))
+        as_bf16.push_back(static_cast<uint16_t>(std::bit_cast<uint32_t>(static_cast<float>(x)) >> 16));
+    }
+    plain.add(info.name, info.shape, WeightType::kBF16, testing_support::words(as_bf16));
   }
-  std::printf("judged %d steps\n", judged);
-  EXPECT_GT(judged, full_tests() ? 300 : 12);
+  return plain;
 }
 
 TEST_P(TensorParallel, LogitsAreTheWholeModelsWithinTheOrderOfTheSum) {
   NEEDS_RANKS(3);
-  for (const DType kv_dtype : kv_dtypes()) {
-    for (const std::string name : {"llama", "llama3_rope"}) {
-      const std::string path = golden_path("tiny/" + name);
-      const auto files = open_model(path);
-      ASSERT_TRUE(files.ok());
-      expect_close(*model_config_from_files(**files), 2, kv_dtype,
+  for (const std::string name : {"llama", "llama3_rope"}) {
+    const std::string path = golden_path("tiny/" + name);
+    const auto files = open_model(path);
+    ASSERT_TRUE(files.ok());
+    for (const DType dtype : summed_in()) {
+      expect_close(*model_config_from_files(**files), 2, dtype,
                    [&](const LoadedModel::Options& of_rank) { return LoadedModel::load(path, of_rank); });
     }
-    if (test_model_path() == nullptr || (is_emulated() && !full_tests())) continue;
-    const auto files = open_model(test_model_path());
-    ASSERT_TRUE(files.ok());
-    expect_close(
-        *model_config_from_files(**files), 3, kv_dtype,
-        [&](const LoadedModel::Options& of_rank) { return LoadedModel::load(test_model_path(), of_rank); }, true);
   }
+  if (test_model_path() == nullptr || (is_emulated() && !full_tests())) return;
+  const auto files = open_model(test_model_path());
+  ASSERT_TRUE(files.ok());
+  const ModelConfig config = *model_config_from_files(**files);
+  if (is_cuda()) {
+    expect_close(config, 3, DType::kBFloat16,
+                 [](const LoadedModel::Options& of_rank) { return LoadedModel::load(test_model_path(), of_rank); });
+    return;
+  }
+  const MemorySource plain = plain_weights(*(*files)->tensors());
+  expect_close(config, 3, DType::kFloat32, [&](const LoadedModel::Options& of_rank) {
+    WeightLoader loader(plain, {.gguf_names = (*files)->is_gguf()});
+    return LoadedModel::load(config, loader, of_rank);
+  });
 }
 
 ModelConfig made_up_config(int64_t heads, int64_t kv_heads) {
@@ -230,7 +218,7 @@ TEST_P(TensorParallel, HeadsOfKAndVAreCutOrOnSeveralRanks) {
   for (const Case& each : cases) {
     SCOPED_TRACE(std::to_string(each.heads) + " heads, " + std::to_string(each.kv_heads) + " of K and V");
     const ModelConfig config = made_up_config(each.heads, each.kv_heads);
-    expect_close(config, each.num_ranks, DType::kFloat32, [&](const LoadedModel::Options& of_rank) {
+    expect_close(config, each.num_ranks, summed_in()[0], [&](const LoadedModel::Options& of_rank) {
       WeightLoader loader = WeightLoader::dummy(WeightType::kBF16, 7);
       return LoadedModel::load(config, loader, of_rank);
     });

@@ -2,6 +2,7 @@
 #include "kernels/cuda/gemv.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "tests/kernels/cuda/packed_matrix.h"
 #include "tests/kernels/cuda/typed_array.h"
@@ -112,6 +113,42 @@ TEST_P(GemvTest, RowIsTheSameAloneAndInABatch) {
     }
   }
 }
+
+#if defined(SEXTANT_SIMT)
+// What overlaps with the kernel before, which after an all-reduce is the one that sums its parts (reduce_norm.h): nothing of x is read
+// before the wait, and all loads of weights that are under way by then have been asked for: the matrix is gone afterwards.
+TEST_P(GemvTest, AsksForItsWeightsBeforeItWaitsForTheKernelBefore) {
+  const int64_t rows = 8, cols = 64;  // one block, all of it in a thread's first loads
+  const PackedMatrix w(file_type(), rows, cols, *this, x_type());
+  const int32_t tokens = max_gemv_tokens(w.format);
+  const std::vector<float> x = normals_of(x_type(), tokens * cols, *this);
+  const std::vector<uint16_t> there = to_16_bit(x, x_type());
+  DeviceArray<uint16_t> on_device(there.size());
+  DeviceArray<float> out(static_cast<size_t>(tokens * rows));
+  const GemvArgs args{w.format, w.weights(), w.scales(), rows,       cols, on_device.data(),
+                      cols,     x_type(),    tokens,     out.data(), rows, ElementType::kFloat32};
+  on_device.upload(there);
+  ASSERT_EQ(gemv(args, nullptr), 0);
+  const std::vector<float> expected = out.download();
+  under_thread_orders(seed(), [&] {
+    std::vector<std::byte> weights(static_cast<size_t>(weight_bytes(w.format, rows, cols)));
+    ASSERT_EQ(cudaMemcpy(weights.data(), w.weights(), weights.size(), cudaMemcpyDeviceToHost), cudaSuccess);
+    on_device.upload(std::vector<uint16_t>(there.size(), 0x7fff));  // not a number
+    simt::set_dependency_effects({.at_wait =
+                                      [&] {
+                                        std::memcpy(on_device.data(), there.data(), there.size() * sizeof(uint16_t));
+                                        std::memset(const_cast<void*>(w.weights()), 0xff, weights.size());
+                                      },
+                                  .at_launch = {}});
+    EXPECT_EQ(gemv(args, nullptr), 0);
+    const std::vector<float> got = out.download();
+    simt::set_dependency_effects({});
+    EXPECT_EQ(std::memcmp(got.data(), expected.data(), got.size() * sizeof(float)), 0);
+    ASSERT_EQ(cudaMemcpy(const_cast<void*>(w.weights()), weights.data(), weights.size(), cudaMemcpyHostToDevice),
+              cudaSuccess);
+  });
+}
+#endif
 
 TEST_P(GemvTest, LimitsAreChecked) {
   const PackedMatrix w(file_type(), 4, 64, *this, x_type());

@@ -1,6 +1,7 @@
 #include "kernels/cuda/reduce_norm.h"
 
 #include <cmath>
+#include <cstring>
 #include <memory>
 
 #include "tests/kernels/cuda/cuda_test_support.h"
@@ -69,6 +70,40 @@ TEST_P(ReduceNormTest, AddsPartsInOrderThenTheResidualAndNormalises) {
     }
   }
 }
+
+#if defined(SEXTANT_SIMT)
+// The kernel after may start, and ask for its weights (gemv_test.cpp), while this one sums: it says so before it reads any part.
+TEST_P(ReduceNormTest, LetsTheNextKernelStartBeforeItSums) {
+  constexpr int32_t kCols = 576, kParts = 3;
+  const std::vector<float> part = rounded(normals(kCols), GetParam()), residual = normals(kCols);
+  under_thread_orders(seed(), [&] {
+    DeviceArray<float> on_device(residual), weights(std::vector<float>(kCols, 1.0f));
+    TypedArray not_yet(std::vector<float>(kCols, NAN), GetParam()), out(part, GetParam()), source(part, GetParam());
+    ReduceAddRmsNormArgs args = {};
+    for (int32_t r = 0; r < kParts; ++r) args.parts[r] = not_yet.data();
+    args.num_parts = kParts;
+    args.part_stride = kCols;
+    args.residual = on_device.data();
+    args.residual_stride = kCols;
+    args.weight = weights.data();
+    args.out = out.data();
+    args.out_stride = kCols;
+    args.rows = 1;
+    args.cols = kCols;
+    args.type = GetParam();
+    const size_t bytes = kCols * (GetParam() == ElementType::kFloat32 ? 4 : 2);
+    simt::set_dependency_effects(
+        {.at_wait = {}, .at_launch = [&] { std::memcpy(not_yet.data(), source.data(), bytes); }});
+    EXPECT_EQ(reduce_add_rms_norm(args, nullptr), 0);
+    const std::vector<float> sums = on_device.download();
+    simt::set_dependency_effects({});
+    for (size_t i = 0; i < sums.size(); ++i) {
+      const float of_parts = part[i] + part[i] + part[i];
+      ASSERT_EQ(sums[i], residual[i] + of_parts) << i;
+    }
+  });
+}
+#endif
 
 TEST(ReduceNormLimits, AreChecked) {
   ReduceAddRmsNormArgs args = {};
