@@ -15,6 +15,10 @@ constexpr int kMaxDepth = 64;
 // From the container's start to the first byte of weights, and from the last to ready: process, CUDA context, graphs, tokenizer.
 constexpr double kStartSeconds = 60;
 
+size_t num_characters(const std::string& text) {
+  return static_cast<size_t>(std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
 // Reads fields of one object; each failure is an error that names the field.
 class Fields {
  public:
@@ -45,8 +49,9 @@ class Fields {
     const ordered_json* value = find(key);
     if (value == nullptr && otherwise) return *otherwise;
     const bool ok = value != nullptr && value->is_string() && !value->get_ref<const std::string&>().empty() &&
-                    value->get_ref<const std::string&>().size() <= most && is_clean_text(value->get<std::string>());
-    if (!ok) bad(key, "must be a text of 1 to " + std::to_string(most) + " bytes without control characters");
+                    num_characters(value->get_ref<const std::string&>()) <= most &&
+                    is_clean_text(value->get<std::string>());
+    if (!ok) bad(key, "must be a text of 1 to " + std::to_string(most) + " characters without control characters");
     return ok ? value->get<std::string>() : "";
   }
   void bad(const char* key, const std::string& why) {
@@ -142,6 +147,8 @@ void resolve_scaling(Target& target, bool plan_scales, std::vector<Status>& erro
 
 }  // namespace
 
+double Target::error_budget() const { return std::round((100 - availability_pct) * 1e7) / 1e9; }
+
 int64_t Target::spot_replicas() const {
   if (options.spot_percent <= 0) return 0;
   // At least one replica stays on demand: the floor.
@@ -207,7 +214,8 @@ std::vector<Status> read_target(const ordered_json& given, const Options& option
   const auto found = plan->find("options");
   if (found == plan->end() || !found->is_array()) return stop("plan: options must be a list", "options");
   if (found->empty())
-    return stop("plan: no option meets its spec, so there is nothing to deploy; `rejected` says why", "options");
+    return stop("plan: options is empty: nothing meets its spec, so there is nothing to deploy; `rejected` says why",
+                "options");
   if (options.option < 1 || options.option > static_cast<int64_t>(found->size()))
     return stop("option must be from 1 to " + std::to_string(found->size()) + ", the options that the plan has",
                 "option");

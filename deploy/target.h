@@ -52,6 +52,7 @@ struct Target {
   bool ours() const { return options.runtime == "sextant"; }
   bool uses_gpus() const { return !simulate(); }
   int64_t gpus_per_replica() const { return tensor_parallel * pipeline_parallel; }
+  double error_budget() const;  // share of the requests that may fail: 0.001 of 99.9%
   int64_t spot_replicas() const;
   const std::string& name() const { return options.name; }
   const std::string& ns() const { return options.namespace_name; }

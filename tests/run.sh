@@ -72,7 +72,8 @@ make_venv() {
     rm -rf "$venv"
     python3 -m venv "$venv" &&
       "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input -r tests/e2e/requirements.txt &&
-      sha256sum tests/e2e/requirements.txt >"$stamp"
+      "$venv/bin/pip" install --quiet --disable-pip-version-check --no-input --no-deps -r tests/e2e/requirements-no-deps.txt &&
+      sha256sum tests/e2e/requirements.txt tests/e2e/requirements-no-deps.txt >"$stamp"
   fi
 }
 

@@ -178,7 +178,7 @@ void Checker::check_scalers() {
            shown + " has no /scale: the autoscaler could never act" +
                (kind == "InferenceService" ? "; KServe's Deployment " + name + "-predictor has" : ""));
     } else if (const Document* workload = lookup(kind, at.ns, name); workload != nullptr) {
-      if (kind == "Deployment" && !member(member(workload->body, "spec"), "replicas").is_null())
+      if (!member(member(workload->body, "spec"), "replicas").is_null())
         find(*workload, "two-scalers",
              "sets spec.replicas, which " + at.kind + "/" + at.name + " also does: each apply would set it back");
     } else {

@@ -62,7 +62,7 @@ void add_error_series(const Queries& ask, const std::string& share, int minutes,
 std::vector<Alert> alerts_of(const Target& target) {
   std::vector<Alert> out;
   const Queries ask(target);
-  const double budget = 1 - target.availability_pct / 100;
+  const double budget = target.error_budget();
   const ReplicaRange range = replica_range_of(target);
   const auto add = [&](Alert alert) { out.push_back(std::move(alert)); };
 
@@ -255,7 +255,7 @@ Object rule_groups_of(const Target& target) {
     for (const double q : {0.5, 0.95, 0.99})
       record(std::string("sextant:") + what + "_seconds:p" + percent_of(q), ask.quantile(q, ask.histogram_of(what)));
   record("sextant:error_budget:remaining",
-         "1 - " + ask.recorded(error_record("30d")) + " / " + number_text(1 - target.availability_pct / 100));
+         "1 - " + ask.recorded(error_record("30d")) + " / " + number_text(target.error_budget()));
   if (target.usd_per_replica_hour > 0)
     record("sextant:cost_usd_per_hour", "sum(" + ask.of("up") + ") * " + number_text(target.usd_per_replica_hour));
 

@@ -181,7 +181,7 @@ Object business_board(const Target& target) {
 Object slo_board(const Target& target) {
   const Queries ask(target);
   Dashboard board(target, "slo", "objectives");
-  const double budget = 1 - target.availability_pct / 100;
+  const double budget = target.error_budget();
   board.add("stat", "Error budget of 30 days that is left", "percentunit",
             {{ask.recorded("sextant:error_budget:remaining"), "left"}});
   board.add("timeseries", "Share of failed requests", "percentunit",

@@ -52,7 +52,8 @@ Object group_set(const Target& target) {
   choice.in_group = true;
   Object leader_worker = {{"size", target.num_nodes}, {"restartPolicy", "RecreateGroupOnPodRestart"}};
   leader_worker["workerTemplate"] = pod_template_of(target, choice);
-  Object spec = {{"replicas", target.replicas}, {"startupPolicy", "LeaderCreated"}};
+  Object spec = {{"startupPolicy", "LeaderCreated"}};
+  if (target.options.autoscaler == "none") spec["replicas"] = target.replicas;
   spec["rolloutStrategy"] = {{"type", "RollingUpdate"},
                              {"rollingUpdateConfiguration", {{"maxUnavailable", 1}, {"maxSurge", 0}}}};
   spec["leaderWorkerTemplate"] = leader_worker;
