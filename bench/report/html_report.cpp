@@ -265,7 +265,7 @@ std::string sweep_html(const Json& result) {
       out += "<td>" + number_of(at(point, {"latency_ms", key, statistic}), "", "n too small") + "</td>";
     }
     out += std::string("<td>") +
-           (!met.is_boolean() ? "–"
+           (!met.is_boolean() ? at(result, {"slo"}).empty() ? "–" : "n too small"
             : met.get<bool>() ? "<span class=\"good\">met</span>"
                               : "<span class=\"bad\">missed</span>") +
            "</td></tr>\n";

@@ -137,7 +137,7 @@ std::string table_text(const BenchResult& result, const ReportOptions& options) 
     out += "  " + padded(point.label, 26, true) + padded(short_number(m.request_rps), 11) +
            padded(short_number(m.output_tokens_per_s), 11) + at(m.ttft, 0.5) + at(m.ttft, 0.95) + at(m.tpot, 0.5) +
            at(m.tpot, 0.95) + at(m.e2e, 0.5);
-    if (!options.slo.empty()) out += point.slo_met.value_or(false) ? "   met" : "   missed";
+    if (!options.slo.empty()) out += !point.slo_met ? "   n small" : *point.slo_met ? "   met" : "   missed";
     if (m.validity.over_saturated.value_or(false)) out += "   over-saturated";
     if (!m.valid) out += "   INVALID";
     out += "\n";

@@ -395,9 +395,14 @@ std::optional<bool> goal_met(const Measurement& measurement, const RunGoal& goal
   const LatencyResult& latency = measurement.latency(goal.latency);
   if (latency.empty()) return std::nullopt;
   if (!goal.quantile) return latency.mean_ms < goal.limit_ms;
-  // With too few samples for the percentile itself, a run can still miss it for certain: more are beyond than may be.
+  // Too few samples for the percentile itself can still decide: how many of n lie at or beyond the limit is binomial, and
+  // each answer must be one that the opposite would give in at most 5% of such runs.
   if (const auto value = latency.at(*goal.quantile)) return *value < goal.limit_ms;
-  if (latency.sorted_ms.size() >= 2 && percentile(latency.sorted_ms, 0.5) >= goal.limit_ms) return false;
+  const auto n = static_cast<int64_t>(latency.sorted_ms.size());
+  const auto beyond =
+      latency.sorted_ms.end() - std::lower_bound(latency.sorted_ms.begin(), latency.sorted_ms.end(), goal.limit_ms);
+  if (binomial_cdf(beyond, n, 1 - *goal.quantile) <= 0.05) return true;
+  if (beyond > 0 && 1 - binomial_cdf(beyond - 1, n, 1 - *goal.quantile) <= 0.05) return false;
   return std::nullopt;
 }
 
@@ -419,6 +424,10 @@ const std::vector<std::pair<std::string, std::string>>& measurement_formulas() {
       {"goodput", "finished requests that keep every --goodput limit / window"},
       {"window", "first send to last token, without --warmup-s and --cooldown-s"},
       {"percentiles", "linear between order statistics; at least 10 samples beyond, else \"n too small\""},
+      {"SLO",
+       "percentile < limit; where n is too small for it, the count of requests beyond the limit decides if it is "
+       "binomially "
+       "unlikely (5%) under the opposite"},
       {"intervals",
        "90%: order statistics (percentiles), Student's t (means; over requests for ITL); they take requests as "
        "independent"},

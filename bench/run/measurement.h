@@ -93,7 +93,8 @@ struct Measurement {
 Measurement measure(ClientRun run, const std::vector<PreparedRequest>& requests, MonitorResult monitor,
                     const MeasureOptions& options);
 
-// Whether a goal is met; nothing where there are too few samples to say.
+// Whether a goal is met: by the percentile where there are samples enough for one, else by how many requests lie beyond the
+// limit (binomial, 5% on each side); nothing where that does not tell either.
 std::optional<bool> goal_met(const Measurement& measurement, const RunGoal& goal);
 
 // Name and formula of everything that is reported.

@@ -263,15 +263,16 @@ class ServeBench {
       if (result_.deployment.engine.empty() && owned_by_ == engine) result_.deployment.engine = engine;
     }
     if (!options_.slo.empty()) {
-      bool all = true;
+      bool missed = point.measurement.error_rate() > 0, is_open = false;
       for (const RunGoal& goal : options_.slo) {
         const auto met = goal_met(point.measurement, goal);
+        missed = missed || (met && !*met);
         if (!met) {
+          is_open = true;
           point.measurement.validity.warnings.push_back("too few requests to say whether " + goal.text() + " is met");
         }
-        all = all && met.value_or(false);
       }
-      point.slo_met = all && point.measurement.error_rate() == 0;
+      if (missed || !is_open) point.slo_met = !missed;
     }
     result_.points.push_back(std::move(point));
     if (hooks_.on_point) hooks_.on_point(result_.points.back());

@@ -70,7 +70,7 @@ struct BenchPoint {
   uint64_t seed = 0;
   std::string timestamp;  // begin, UTC
   Measurement measurement;
-  std::optional<bool> slo_met;
+  std::optional<bool> slo_met;  // absent: no SLO was given, or too few requests to say
 };
 
 struct BenchResult {

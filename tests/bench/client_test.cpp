@@ -247,6 +247,25 @@ TEST(Measurement, FormulasAreWhatTheySay) {
   EXPECT_FALSE(m.queue_mean_ms.has_value());
 }
 
+TEST(Measurement, FewRequestsDecideAGoalWhereTheirCountDoes) {
+  Measurement m;
+  const auto with = [&](size_t good, size_t bad) {
+    m.ttft.sorted_ms.assign(good, 100.0);
+    m.ttft.sorted_ms.insert(m.ttft.sorted_ms.end(), bad, 500.0);
+    return goal_met(m, {Latency::kTtft, 0.95, 300.0});
+  };
+  EXPECT_EQ(with(0, 0), std::nullopt);
+  EXPECT_EQ(with(58, 0), std::nullopt);  // 0.95^58 = 5.1%
+  EXPECT_EQ(with(59, 0), true);          // 0.95^59 = 4.85%
+  EXPECT_EQ(with(59, 1), std::nullopt);
+  EXPECT_EQ(with(91, 1), std::nullopt);  // at most one of 92: 5.2%
+  EXPECT_EQ(with(92, 1), true);          // at most one of 93: 4.998%
+  EXPECT_EQ(with(20, 1), std::nullopt);
+  EXPECT_EQ(with(5, 2), false);     // two or more of 7: 4.4%
+  EXPECT_EQ(with(180, 20), false);  // enough for the percentile itself
+  EXPECT_EQ(with(200, 1), true);
+}
+
 TEST(Measurement, ConservesAndIsCausal) {
   std::mt19937 random(3);
   for (int round = 0; round < 200; ++round) {
