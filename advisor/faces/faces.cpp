@@ -117,6 +117,13 @@ Status Faces::open_locked() {
   return ok_status();
 }
 
+Result<HealthReport> Faces::check() {
+  const std::lock_guard lock(mutex_);
+  RETURN_IF_ERROR(open_locked());
+  ASSIGN_OR_RETURN(const KbSnapshot snapshot, read_snapshot(*kb_));
+  return check_health(snapshot, options_.today());
+}
+
 Status Faces::open() { return world().status(); }
 
 Result<std::shared_ptr<const World>> Faces::world() { return world_of("", std::nullopt); }

@@ -46,6 +46,8 @@ class Faces {
 
   // Opens the knowledge base, which is made and filled when there is none, and trains; answer() does it when it was not done.
   Status open();
+  // What health there is to log at start: opens the knowledge base, trains nothing.
+  Result<HealthReport> check();
   // For one of the routes; nothing a body holds ends more than its own request.
   FaceAnswer answer(const FaceRequest& request);
 

@@ -67,6 +67,9 @@ std::optional<Option> evaluate(const SearchContext& context, const Candidate& ca
 void finish_option(const SearchContext& context, Option& option);
 Day simulate_day(const SearchContext& context, const Option& option);
 
+// The cheapest way to run one model on two types of GPU, of the options found: `mixed_gpus` of the document.
+nlohmann::ordered_json mixed_gpus(const SearchContext& context, const std::vector<Option>& options);
+
 std::string ms_text(double value);
 
 }  // namespace sextant::advisor

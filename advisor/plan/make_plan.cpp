@@ -28,7 +28,7 @@ std::string plan_id_of(const World& world, const PlanRequest& request) {
 std::vector<std::string> not_considered(const Spec& spec) {
   std::vector<std::string> out = {
       "prefill and decode on different GPUs: not searched",
-      "one model on GPUs of several types, or several models on one GPU: not searched",
+      "several models on one GPU: not searched; each has GPUs of its own",
       "weights of 4 and 8 bit integers: searched only when quantizations names them (they cost quality)"};
   if (spec.given("use_case_description")) out.emplace_back("use_case_description: kept, not read by the search");
   if (spec.text("deployment_model") != "cloud_rental") {
@@ -63,6 +63,47 @@ std::string verdict_of_plan(const ordered_json& options) {
   return options[0]["verdict"] == "pass" ? "feasible" : "uncertain";
 }
 
+// Layers of requirements 000, chosen by the plan's own numbers.
+ordered_json stack_json(const Spec& spec, const Option& o) {
+  ordered_json out = ordered_json::array();
+  const auto add = [&](const char* layer, const std::string& choice, const std::string& why,
+                       std::vector<std::string> others) {
+    out.push_back({{"layer", layer}, {"choice", choice}, {"because", why}, {"alternatives", std::move(others)}});
+  };
+  const std::string replicas = std::to_string(o.replicas());
+  const bool scales = spec.value("autoscaling.enabled").get<bool>() && o.day.replicas_min < o.day.replicas_max;
+  std::vector<std::string> engines;
+  for (const char* engine : {"vllm", "sglang", "trtllm", "sextant"})
+    if (spec.text("engine") != engine) engines.emplace_back(engine);
+  add("inference engine", spec.text("engine"),
+      std::string(spec.given("engine") ? "the spec names it" : "the engine of most measured points") +
+          "; figures are " + provenance_name(o.model.provenance(o.at_peak.concurrency / o.model.stages)),
+      engines);
+  const bool cluster = o.instances() > 1 || o.sites.size() > 1 || scales;
+  add("container platform", cluster ? "Kubernetes" : "systemd or compose on one host",
+      cluster ? replicas + " replicas on " + std::to_string(o.instances()) + " instances in " +
+                    std::to_string(o.sites.size()) + (o.sites.size() == 1 ? " region" : " regions") +
+                    (scales ? ", from " + std::to_string(o.day.replicas_min) + " to " +
+                                  std::to_string(o.day.replicas_max) + " over the day"
+                            : "")
+              : "one instance carries the peak, and its replicas do not change over the day",
+      {cluster ? "systemd or compose on each host, without autoscaling" : "Kubernetes, when a second instance comes"});
+  add("gateway", o.sites.size() > 1 ? "one per region behind DNS that follows latency" : "one address",
+      "API keys, rate limits and routing for " + std::to_string(std::llround(sized_rps(spec))) +
+          " requests/s at the peak",
+      {});
+  add("scaling", scales ? "KEDA on requests waiting and KV cache use" : "a fixed number of replicas",
+      scales
+          ? "saves $" + std::to_string(std::llround(std::max(0.0, o.usd_per_month - o.day.usd_per_month))) + " a month"
+          : "the day needs the same replicas throughout, or autoscaling is off",
+      {scales ? "a fixed number of replicas" : "KEDA on requests waiting and KV cache use"});
+  add("monitoring", "Prometheus and Grafana",
+      "no licence cost; costs.monitoring_usd_per_month counts $" +
+          std::to_string(std::llround(spec.number("costs.monitoring_usd_per_month"))) + " for what runs it",
+      {"a monitoring service, at its own price in costs.monitoring_usd_per_month"});
+  return out;
+}
+
 ordered_json decisions_json(const Spec& spec, const Option& o, const PlanOutcome& outcome) {
   ordered_json out = ordered_json::array();
   const auto add = [&](const std::string& what, const std::string& choice, const std::string& why,
@@ -82,6 +123,24 @@ ordered_json decisions_json(const Spec& spec, const Option& o, const PlanOutcome
       "99% of the moments at the highest load that keeps the targets have fewer requests in flight", {});
   add("replicas", std::to_string(o.replicas()),
       "peak x headroom over the rate of one replica, and spares for reliability_target and survive_loss_of", {});
+  std::string places;
+  for (const Site& site : o.sites)
+    places += (places.empty() ? "" : ", ") + (site.region == "any" ? site.offer.region : site.region) + " (" +
+              std::to_string(static_cast<int>(std::lround(100 * site.share))) + "%)";
+  add("regions", places,
+      spec.has("regions") ? "the spec's shares, as compliance allows" : "the cheapest price: the spec names no region",
+      {});
+  add("instances", std::to_string(o.instances()) + " x " + o.sites.front().offer.instance,
+      "the cheapest way to " + std::to_string(o.replicas()) + " replicas of " + std::to_string(o.gpus_per_replica()) +
+          " GPUs in whole instances",
+      {});
+  const double spot = spec.number("pricing.spot_share");
+  const double reserved = spec.number("pricing.reserved_share");
+  char mix[80];
+  std::snprintf(mix, sizeof mix, "%.0f%% on demand, %.0f%% reserved, %.0f%% spot", 100 * (1 - spot - reserved),
+                100 * reserved, 100 * spot);
+  add("purchase", mix,
+      spot + reserved > 0 ? "the spec says so" : "no commitment was given; purchase_mixes has the others", {});
   return out;
 }
 
@@ -163,14 +222,11 @@ Result<ordered_json> make_plan(const World& world, const PlanRequest& request) {
     const Option& best = outcome.options[0];
     plan["sensitivity"] = sensitivities(world, spec, best);
     plan["architecture"] = architecture_json(spec, best);
-    plan["stack"] = {
-        {{"layer", "gateway"}, {"choice", "one address, API keys, rate limits"}},
-        {{"layer", "serving"}, {"choice", spec.text("engine") + " with " + best.model_id}},
-        {{"layer", "GPUs"}, {"choice", std::to_string(best.gpus()) + " x " + best.gpu}},
-        {{"layer", "scaling"},
-         {"choice", spec.value("autoscaling.enabled").get<bool>() ? "replicas follow the load" : "fixed replicas"}}};
+    plan["stack"] = stack_json(spec, best);
+    plan["purchase_mixes"] = purchase_mixes(world, spec, best);
     plan["decisions"] = decisions_json(spec, best, outcome);
   }
+  plan["mixed_gpus"] = outcome.mixed_gpus;
   plan["answers"] = answer_questions(world, spec, outcome, request.solve_for);
   plan["search"] = {
       {"combinations", outcome.searched}, {"predicted", outcome.predicted}, {"feasible", outcome.feasible}};

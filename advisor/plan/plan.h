@@ -134,6 +134,7 @@ struct PlanOutcome {
   std::vector<std::string> left_out;        // prices, regions and GPUs without what is needed to use them
   std::vector<std::string> not_considered;  // fields of the spec that the search did not use, and axes it has not
   std::vector<std::string> assumptions;
+  nlohmann::ordered_json mixed_gpus;
 };
 
 // The search. Errors: an unknown model, GPU or engine of the spec, with the nearest name.
@@ -157,6 +158,11 @@ RequestShape shape_of(const Spec& spec);
 double sized_rps(const Spec& spec);
 // Spares so that `needed` of all are up with the wanted probability; 0 when one alone always is.
 int spares_for(int needed, double availability, double wanted);
+double share_of_time_enough(int needed, int spares, double availability);
+// Of one replica: pricing.spot_share of them lose what interruptions take.
+double availability_of(const Spec& spec);
+// Mixes of on-demand, reserved and spot instances for one option, each with its price and risk: `purchase_mixes` of the document.
+nlohmann::ordered_json purchase_mixes(const World& world, const Spec& spec, const Option& option);
 // Replicas, instances and money of an option whose rate is known; false with a reason when there is no way to buy it.
 bool size_option(const Spec& spec, const Offers& offers, Option& option, std::string& reason);
 int instances_for(int replicas, const Offer& offer, const Option& option);

@@ -26,6 +26,7 @@ class Search {
     refine();
     for (auto& [key, rejection] : set_.rejected) out_.rejected.push_back(std::move(rejection));
     rank(context_.spec, options_, out_);
+    out_.mixed_gpus = mixed_gpus(context_, options_);
     for (Option& option : out_.options) finish_option(context_, option);
     return std::move(out_);
   }

@@ -34,18 +34,30 @@ double sized_rps(const Spec& spec) {
   return std::max(spec.number("peak_rps"), spec.maybe("target_throughput_rps").value_or(0));
 }
 
+// P(at most `spares` of all are down), term by term in logarithms.
+double share_of_time_enough(int needed, int spares, double availability) {
+  if (availability >= 1 || needed <= 0) return 1;
+  const int all = needed + spares;
+  double up = 0;
+  for (int down = 0; down <= spares; ++down)
+    up += std::exp(std::lgamma(all + 1.0) - std::lgamma(down + 1.0) - std::lgamma(all - down + 1.0) +
+                   down * std::log(1 - availability) + (all - down) * std::log(availability));
+  return std::min(up, 1.0);
+}
+
 int spares_for(int needed, double availability, double wanted) {
-  if (availability >= 1 || needed <= 0) return 0;
-  for (int spares = 0; spares < 1000; ++spares) {
-    const int all = needed + spares;
-    // P(at most `spares` of `all` are down), term by term in logarithms.
-    double up = 0;
-    for (int down = 0; down <= spares; ++down)
-      up += std::exp(std::lgamma(all + 1.0) - std::lgamma(down + 1.0) - std::lgamma(all - down + 1.0) +
-                     down * std::log(1 - availability) + (all - down) * std::log(availability));
-    if (up >= wanted) return spares;
-  }
+  for (int spares = 0; spares < 1000; ++spares)
+    if (share_of_time_enough(needed, spares, availability) >= wanted) return spares;
   return 1000;
+}
+
+double availability_of(const Spec& spec) {
+  const double spot = spec.number("pricing.spot_share");
+  double availability = spec.number("replica_availability_pct") / 100;
+  if (spot > 0)
+    availability *= 1 - spot * std::min(1.0, spec.maybe("pricing.spot_interruptions_per_day").value_or(0) *
+                                                 spec.number("pricing.spot_recovery_minutes") / 1440);
+  return availability;
 }
 
 // Whole ones. Replicas share an instance when more than one fits; stages may lie on several, a tensor group never does.
@@ -63,11 +75,7 @@ bool size_option(const Spec& spec, const Offers& offers, Option& option, std::st
   const double headroom = 1 + spec.number("headroom_pct") / 100;
   const std::string survive = spec.text("survive_loss_of");
   const double zones = spec.number("zones");
-  const double spot = spec.number("pricing.spot_share");
-  double availability = spec.number("replica_availability_pct") / 100;
-  if (spot > 0)
-    availability *= 1 - spot * std::min(1.0, spec.number("pricing.spot_interruptions_per_day") *
-                                                 spec.number("pricing.spot_recovery_minutes") / 1440);
+  const double availability = availability_of(spec);
   option.sites.clear();
   option.usd_per_hour = 0;
   const int gpus_per_replica = option.gpus_per_replica();

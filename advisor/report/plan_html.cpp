@@ -157,6 +157,26 @@ std::string diagram(const ordered_json& o) {
   return out + "</svg>";
 }
 
+std::string joined(const ordered_json& items) {
+  std::string out;
+  for (const ordered_json& item : items) out += (out.empty() ? "" : ", ") + text(item);
+  return out.empty() ? "–" : out;
+}
+
+std::string compliance_list(const ordered_json& c) {
+  if (!c.is_object() || c["regulations"].empty()) return "";
+  std::string out =
+      "<h2>Compliance</h2><div class=card><p>Regions: " + text(c["regions"]) + ". Audit log for " +
+      number(c["audit_retention_days"]) + " days; prompts and answers kept for " +
+      (c["content_retention_days_max"].is_null() ? "any time"
+                                                 : "at most " + number(c["content_retention_days_max"]) + " days") +
+      "; encrypted in transit and at rest.</p><ul>";
+  for (const ordered_json& rule : c["rules"])
+    out += "<li>" + text(rule["regulation"]) + ": " + text(rule["setting"]) + " <span class=soft>" + text(rule["why"]) +
+           "</span></li>";
+  return out + "</ul></div>";
+}
+
 std::string list(const char* title, const ordered_json& items, bool open) {
   if (!items.is_array() || items.empty()) return "";
   std::string out = std::string("<details") + (open ? " open" : "") + "><summary>" + title + " (" +
@@ -219,7 +239,9 @@ std::string first_option(const ordered_json& o) {
       load_chart(o["day"]["hours"], rate) + "</div><div class=card><b style=\"font-size:14px\">Utilisation</b>" +
       utilization_chart(o["day"]["hours"]) + "</div></div><p class=soft>" +
       fixed(100 * o["day"]["attainment"].get<double>(), 2) +
-      "% of the day's requests within capacity; the line is capacity with replicas that follow the load.</p>";
+      "% of the day's requests within every latency target, from " + number(o["day"]["replicas_min"]) + " to " +
+      number(o["day"]["replicas_max"]) +
+      " replicas; the line is what they can carry. Below the charts: the hour of the day.</p>";
   out += "<h2>Memory of each GPU and mean latency</h2><div class=two><div class=card>" +
          stacked_bar(o["memory_per_gpu_gib"], {"weights", "kv_cache", "activations", "overhead", "free"}, "GiB") +
          "</div><div class=card>" +
@@ -296,7 +318,30 @@ std::string body(const ordered_json& plan) {
       rows += "<tr>" + td(text(a["pattern"])) + td(a["suitable"] == true ? "suitable" : "no") + td(text(a["why"])) +
               "</tr>";
     out += "<h2>Architecture</h2>" + table({"pattern", "suitable", "why"}, rows);
+    rows.clear();
+    for (const ordered_json& layer : plan["stack"])
+      rows += "<tr>" + td(text(layer["layer"])) + td(text(layer["choice"])) + td(text(layer["because"])) +
+              td(joined(layer["alternatives"])) + "</tr>";
+    out += "<h2>Stack</h2>" + table({"layer", "choice", "because", "instead"}, rows);
+    rows.clear();
+    for (const ordered_json& d : plan["decisions"])
+      rows += "<tr>" + td(text(d["decision"])) + td(text(d["choice"])) + td(text(d["because"])) +
+              td(joined(d["alternatives"])) + "</tr>";
+    out += "<h2>Decisions</h2>" + table({"decision", "choice", "because", "instead"}, rows);
+    rows.clear();
+    for (const ordered_json& m : plan["purchase_mixes"]) {
+      rows += "<tr>" + td(text(m["mix"]));
+      if (m.contains("left_out"))
+        rows += "<td colspan=4 class=soft>" + text(m["left_out"]) + "</td></tr>";
+      else
+        rows += tdn("$" + number(m["usd_per_month"])) + tdn(number(m["change_pct"], 1) + "%") +
+                tdn(number(m["interruptions_per_day"], 1)) + tdn(number(m["too_few_replicas_pct"], 3) + "%") + "</tr>";
+    }
+    if (!rows.empty())
+      out += "<h2>Other ways to pay</h2>" +
+             table({"mix", "#a month", "#change", "#interruptions a day", "#time with too few replicas"}, rows);
   }
+  out += compliance_list(plan.value("compliance", ordered_json()));
   std::string rows;
   for (const ordered_json& r : plan.value("rejected", ordered_json::array())) {
     if (rows.size() > 12000) break;

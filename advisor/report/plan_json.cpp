@@ -236,8 +236,15 @@ ordered_json brief_json(const Option& o) {
 ordered_json ownership_json(const World& world, const Spec& spec, const Option& o) {
   const std::string model = spec.text("deployment_model");
   const GpuProfile* gpu = world.snapshot.gpus.find(o.gpu);
-  if (model == "cloud_rental" || gpu == nullptr) return nullptr;
-  const auto at = [&](const char* name) { return spec.maybe(std::string("datacenter_context.") + name).value_or(0); };
+  const bool priced = spec.has("datacenter_context.purchase_price_usd_per_gpu");
+  if ((model == "cloud_rental" && !priced) || gpu == nullptr) return nullptr;
+  // What completion fills for owned and bought GPUs holds for a comparison too.
+  const auto at = [&](const std::string& name) {
+    const double otherwise = name == "cooling_overhead_pue"                                     ? 1.3
+                             : name == "amortization_period_months" || name == "horizon_months" ? 36
+                                                                                                : 0;
+    return spec.maybe("datacenter_context." + name).value_or(otherwise);
+  };
   OwnershipInputs in;
   in.num_gpus = o.gpus();
   in.power_w_per_gpu = gpu->power_w;
@@ -248,7 +255,7 @@ ordered_json ownership_json(const World& world, const Spec& spec, const Option& 
   in.staff_usd_per_month = at("staff_cost_per_month");
   in.amortization_months = at("amortization_period_months");
   in.annual_discount_rate = at("annual_discount_rate");
-  if (model == "purchase") {
+  if (priced) {
     in.purchase_usd_per_gpu = at("purchase_price_usd_per_gpu");
     in.server_usd = at("server_cost_usd");
     in.residual_usd = at("residual_value_usd");
@@ -269,7 +276,7 @@ ordered_json ownership_json(const World& world, const Spec& spec, const Option& 
                       {"operation_usd_per_month", shown(cost->operation_usd_per_month)},
                       {"rental_usd_per_month", maybe(cost->rental_usd_per_month)},
                       {"rental_usd_per_gpu_hour", rent > 0 ? ordered_json(shown(rent)) : ordered_json(nullptr)}};
-  if (model == "purchase") {
+  if (priced) {
     out["capital_usd"] = shown(cost->capital_usd);
     out["capital_usd_per_month"] = shown(cost->capital_usd_per_month);
     out["purchase_usd_per_month"] = shown(cost->purchase_usd_per_month);

@@ -65,6 +65,7 @@ class AdvisorVerb final : public Verb {
     if (Status status = server.start(); !status.ok()) return failed(status);
     LOG_INFO << "listening at " << url_of(host_, server.local_port()) << ", reading the knowledge base";
     if (Status status = routes.faces().open(); !status.ok()) return failed(status);
+    routes.log_health();
     auto api = std::make_shared<http::Router>();
     routes.add_to(*api);
     gate.open(api);

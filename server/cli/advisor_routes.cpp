@@ -3,7 +3,9 @@
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <cstdio>
+#include <map>
 
+#include "engine/base/log.h"
 #include "server/cli/command_line.h"
 #include "server/http/error_body.h"
 
@@ -33,6 +35,27 @@ void AdvisorRoutes::handle(std::shared_ptr<http::Exchange> exchange) {
   if (!pool_.try_submit(std::move(job), num_bytes))
     exchange->respond(
         http::error_response(503, "The advisor has too many requests waiting. Try again later.", {}, "queue_full"));
+}
+
+void AdvisorRoutes::log_health() {
+  auto job = [this] {
+    const auto report = faces_.check();
+    if (!report.ok()) {
+      LOG_WARNING << "knowledge base: " << report.status().message();
+      return;
+    }
+    std::map<std::string, std::pair<size_t, std::string>> rules;  // how many, and the first's words
+    for (const advisor::HealthIssue& issue : report->issues) {
+      auto& [count, first] = rules[issue.rule];
+      if (++count == 1) first = issue.kind + " " + issue.id + ": " + issue.message;
+    }
+    LOG_INFO << "knowledge base: " << report->benchmarks << " benchmarks, " << report->models << " models, "
+             << report->gpus << " GPUs, " << report->prices << " prices; " << report->quarantined.size()
+             << " benchmarks quarantined, " << report->issues.size() << " findings (sextant kb health lists them)";
+    for (const auto& [rule, found] : rules)
+      LOG_WARNING << "knowledge base, " << rule << " (" << found.first << "): " << found.second;
+  };
+  if (!pool_.try_submit(std::move(job), 0)) LOG_WARNING << "knowledge base: not checked, the advisor is busy";
 }
 
 std::string today_text() {

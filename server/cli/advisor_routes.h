@@ -17,6 +17,8 @@ class AdvisorRoutes {
 
   // The handlers point at this object.
   void add_to(http::Router& router);
+  // Logs what the knowledge base's health is, from the pool: a line that counts, and one for each of the first rules broken.
+  void log_health();
   advisor::Faces& faces() { return faces_; }
 
  private:

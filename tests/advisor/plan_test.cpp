@@ -193,6 +193,34 @@ TEST(Plan, IsTheSameEachTimeAndKeepsItsOwnArithmetic) {
   EXPECT_NE(make_plan(shipped_world(), other).value()["plan_id"], plan["plan_id"]);
 }
 
+TEST(Plan, OtherWaysToPayAndWhatTheyRisk) {
+  json given = {{"peak_rps", 300}, {"providers", {"aws"}}, {"regions", {{{"name", "us-east-1"}, {"share", 1}}}}};
+  const auto mixes_of = [&] {
+    std::map<std::string, ordered_json> out;
+    const ordered_json plan = make_plan(shipped_world(), {spec_of(given), {}}).value();
+    for (const ordered_json& mix : plan["purchase_mixes"]) out[mix["mix"].get<std::string>()] = mix;
+    EXPECT_EQ(out["on_demand"]["change_pct"], 0);
+    EXPECT_TRUE(plan["mixed_gpus"].contains("searched"));
+    EXPECT_GE(plan["stack"].size(), 5u);
+    return out;
+  };
+  // What no row holds is left out and named.
+  auto mixes = mixes_of();
+  EXPECT_NE(mixes["spot_30"]["left_out"].dump().find("spot_interruptions_per_day"), std::string::npos);
+  EXPECT_NE(mixes["reserved"]["left_out"].dump().find("reserved_discount_pct"), std::string::npos);
+  given["pricing"] = {{"spot_interruptions_per_day", 1}, {"reserved_discount_pct", 35}};
+  given["available_gpus"] = {"L40S", "A10G"};  // which have a spot price
+  mixes = mixes_of();
+  EXPECT_NEAR(mixes["reserved"]["change_pct"].get<double>(), -35, 0.01);
+  EXPECT_EQ(mixes["reserved"]["assumed"], true);
+  const double expected = 0.7 * mixes["spot_70"]["instances"].get<double>();
+  EXPECT_NEAR(mixes["spot_70"]["interruptions_per_day"].get<double>(), expected,
+              1e-5 * expected);  // six digits are printed
+  EXPECT_LT(mixes["spot_70"]["usd_per_month"].get<double>(), mixes["on_demand"]["usd_per_month"].get<double>());
+  // Spares keep the reliability target in every mix.
+  for (const auto& [name, mix] : mixes) EXPECT_LE(mix["too_few_replicas_pct"].get<double>(), 1.0) << name;
+}
+
 TEST(Plan, WhatUsersWriteStaysText) {
   const PlanRequest request{
       spec_of({{"name", "<img src=x onerror=alert(1)>|*b*"}, {"peak_rps", 1}, {"available_gpus", {"L4"}}}), {}};
