@@ -158,9 +158,9 @@ class Server {
     api_.emplace(std::move(api_options), *engine_, *tokenizer_, chat_template_ ? &*chat_template_ : nullptr, &metrics_);
     auto routes = std::make_shared<http::Router>();
     api_->register_routes(*routes);
-    // Reads the knowledge base for its health alone; trains when it is first asked something.
+    // Opens the knowledge base when it is first asked something; one that it was given is checked at start.
     advisor_.emplace(default_faces(""), 1);
-    advisor_->log_health();
+    if (const char* given = std::getenv("SEXTANT_KB"); given != nullptr && *given != 0) advisor_->log_health();
     advisor_->add_to(*routes);
     gate_.open(std::move(routes));
     signals_.set_nothing_to_drain(false);
