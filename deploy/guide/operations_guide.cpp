@@ -152,11 +152,11 @@ void add_rollback(const Target& target, Page& page) {
   page.heading("Rollback");
   if (target.options.rollout != "none") {
     page.line("While two releases run, give the old one all requests first; it takes effect at once:");
-    page.line("render with `--new-weight 0`, apply `kubernetes/base`, then remove the new workload.");
+    page.line("render with `--new-weight 0`, apply it, then remove the new workload.");
     page.line("");
   }
   page.line("Apply the bundle before this one (it is in version control) and wait:");
-  page.shell("git checkout LAST_GOOD -- .\nkubectl apply -f kubernetes/base\n" +
+  page.shell("git checkout LAST_GOOD -- .\nkubectl apply -k kubernetes/overlays/production\n" +
              (target.kind() == "deployment"
                   ? "kubectl -n " + target.ns() + " rollout status deployment/" + target.name() + "\n"
                   : "kubectl -n " + target.ns() + " get pods --watch\n"));
