@@ -191,7 +191,9 @@ class Candidates {
     }
     const double parameters = count(facts).stored();
     const int most = static_cast<int>(context_.spec.maybe("gpu_constraints.max_tensor_parallel").value_or(8));
-    for (const auto& [name, gpu] : gpus_) {
+    for (const auto& entry : gpus_) {
+      const std::string& name = entry.first;
+      const GpuProfile* gpu = entry.second;
       const int instance = priced_[name];
       if (instance == 0) {
         if (context_.spec.has("available_gpus"))
