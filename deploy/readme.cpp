@@ -45,6 +45,11 @@ std::string bundle_readme(const Target& target, const Bundle& bundle) {
       "Sextant's "
       "sources and this bundle as `deployments/" +
       target.name() + "`.\n";
+  if (!target.compliance.empty()) {
+    out += "\nThe plan names ";
+    for (size_t i = 0; i < target.compliance.size(); ++i) out += (i > 0 ? ", " : "") + target.compliance[i];
+    out += ": audit, retention and encryption at rest are the cluster's and its storage's, and not in these files.\n";
+  }
   if (!bundle.notes.empty()) {
     out += "\n## To know\n\n";
     for (const std::string& note : bundle.notes) out += "- " + note + "\n";

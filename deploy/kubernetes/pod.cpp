@@ -274,9 +274,9 @@ Object pod_template_of(const Target& target, const PodChoice& choice) {
                  {"terminationGracePeriodSeconds", kGracePeriodSeconds},
                  {"securityContext",
                   {{"runAsNonRoot", true},
-                   {"runAsUser", 10001},
-                   {"runAsGroup", 10001},
-                   {"fsGroup", 10001},
+                   {"runAsUser", 65532},
+                   {"runAsGroup", 65532},
+                   {"fsGroup", 65532},
                    {"seccompProfile", {{"type", "RuntimeDefault"}}}}}};
   place(target, choice, spec);
   if (target.ours() && !target.simulate()) {

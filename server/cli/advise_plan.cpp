@@ -12,6 +12,7 @@
 #include "advisor/report/plan_json.h"
 #include "server/cli/advise.h"
 #include "server/cli/advisor_routes.h"
+#include "server/cli/deploy.h"
 
 namespace sextant::cli {
 namespace {
@@ -29,12 +30,14 @@ class PlanVerb final : public Verb {
            "sextant "
            "advise plan -\n"
            "  sextant advise plan spec.json --solve-for max_users,max_context --json\n"
+           "  sextant advise plan spec.json --emit bundle     and `sextant deploy render` has the choices\n"
            "  sextant advise plan --print-schema\n";
   }
 
   void declare(CLI::App& app) override {
     app.add_option("spec", path_, "a file of sextant.spec/1, or - for standard input")->type_name("SPEC.json");
     app.add_option("--output", output_, "write the plan here; .json, .md or .html say the form")->type_name("FILE");
+    app.add_option("--emit", emit_, "write the manifests of the first option into this folder")->type_name("DIR");
     app.add_option("--as-of", as_of_, "the date by which prices are judged (default: today)")->type_name("DATE");
     app.add_option("--solve-for", questions_, "gpus, max_rate, max_users, max_context, cheapest_slo_relaxation")
         ->type_name("WHAT")
@@ -100,11 +103,16 @@ class PlanVerb final : public Verb {
       if (!file) return failed(invalid_argument(output_ + ": cannot be written"));
       std::fprintf(stderr, "wrote %s\n", output_.c_str());
     }
+    const bool infeasible = (*plan)["verdict"] == "infeasible";
+    if (!emit_.empty() && infeasible) std::fprintf(stderr, "nothing is emitted: nothing meets the spec\n");
+    if (!emit_.empty() && !infeasible)
+      if (const std::vector<Status> wrong = emit_bundles(*plan, emit_); !wrong.empty())
+        return report_bad_input(name(), wrong);
     if (json_)
       std::printf("%s\n", rendered(*plan, "json").c_str());
     else if (output_.empty())
       std::printf("%s", advisor::plan_markdown(*plan).c_str());
-    return (*plan)["verdict"] == "infeasible" ? kExitLimitMissed : kExitDone;
+    return infeasible ? kExitLimitMissed : kExitDone;
   }
 
  private:
@@ -136,7 +144,7 @@ class PlanVerb final : public Verb {
     return kExitFailed;
   }
 
-  std::string path_, output_, as_of_, location_;
+  std::string path_, output_, emit_, as_of_, location_;
   std::vector<std::string> questions_;
   int64_t revision_ = 0;
   bool json_ = false;

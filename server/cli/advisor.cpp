@@ -56,7 +56,7 @@ class AdvisorVerb final : public Verb {
     auto front = std::make_shared<http::Router>();
     add_health_routes(*front, health, {.version = version_text(), .render_metrics = {}, .metrics_content_type = ""});
     std::vector<Gate::RouteName> names;
-    for (const advisor::Faces::Route& route : advisor::Faces::routes()) names.push_back({route.method, route.path});
+    for (const advisor::Faces::Route& route : AdvisorRoutes::routes()) names.push_back({route.method, route.path});
     gate.add_routes(*front, names);
     http::HttpServer::Options options;
     options.host = host_;

@@ -11,8 +11,14 @@
 
 namespace sextant::cli {
 
+std::vector<advisor::Faces::Route> AdvisorRoutes::routes() {
+  std::vector<advisor::Faces::Route> all = advisor::Faces::routes();
+  all.push_back(Manifests::kRoute);
+  return all;
+}
+
 void AdvisorRoutes::add_to(http::Router& router) {
-  for (const advisor::Faces::Route& route : advisor::Faces::routes())
+  for (const advisor::Faces::Route& route : routes())
     router.add(route.method, route.path,
                [this](std::shared_ptr<http::Exchange> exchange) { handle(std::move(exchange)); });
 }
@@ -22,11 +28,19 @@ void AdvisorRoutes::handle(std::shared_ptr<http::Exchange> exchange) {
   // The exchange is released on its own executor, never on a pool thread.
   auto job = [this, executor, exchange]() mutable {
     const http::HttpRequest& request = exchange->request();
-    advisor::FaceAnswer answer = faces_.answer({request.method, request.path, request.query, request.body});
+    Manifests::Answer answer;
+    if (request.path == Manifests::kRoute.path) {
+      answer = manifests_.answer(request.body);
+    } else {
+      advisor::FaceAnswer of_face = faces_.answer({request.method, request.path, request.query, request.body});
+      answer = {of_face.status, std::move(of_face.body), false};
+      if (answer.status == 200 && request.path == "/advisor/v1/recommendations") manifests_.remember(answer.body);
+    }
     boost::asio::post(executor, [exchange = std::move(exchange), answer = std::move(answer)]() mutable {
       http::HttpResponse response;
       response.status = answer.status;
       response.body = std::move(answer.body);
+      if (answer.is_tar) response.content_type = "application/x-tar";
       if (answer.status == 503) response.headers.push_back({"Retry-After", "1"});
       exchange->respond(std::move(response));
     });

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "advisor/faces/faces.h"
+#include "server/cli/manifests.h"
 #include "server/http/router.h"
 #include "server/openai/text_pool.h"
 
@@ -15,6 +17,8 @@ class AdvisorRoutes {
   explicit AdvisorRoutes(advisor::Faces::Options options, size_t num_threads = 2, size_t max_queued = 128)
       : faces_(std::move(options)), pool_(num_threads, max_queued, kMaxQueuedBytes) {}
 
+  // The advisor's own, and manifests'.
+  static std::vector<advisor::Faces::Route> routes();
   // The handlers point at this object.
   void add_to(http::Router& router);
   // Logs what the knowledge base's health is, from the pool: a line that counts, and one for each of the first rules broken.
@@ -26,6 +30,7 @@ class AdvisorRoutes {
   void handle(std::shared_ptr<http::Exchange> exchange);
 
   advisor::Faces faces_;
+  Manifests manifests_;
   openai::TextPool pool_;  // last: its jobs use the faces
 };
 

@@ -119,6 +119,21 @@ class RenderVerb final : public Verb {
 
 }  // namespace
 
+std::vector<Status> emit_bundles(const ordered_json& plan, const std::string& folder) {
+  std::vector<std::pair<std::string, deploy::Bundle>> bundles;
+  for (const deploy::Choice& choice : deploy::choices_of(plan, {})) {
+    deploy::Bundle bundle;
+    if (std::vector<Status> errors = deploy::render(plan, choice.options, bundle); !errors.empty()) return errors;
+    bundles.emplace_back(choice.folder.empty() ? folder : folder + "/" + choice.folder, std::move(bundle));
+  }
+  for (const auto& [path, bundle] : bundles) {
+    if (Status status = deploy::write_folder(bundle, path, false); !status.ok()) return {status};
+    for (const std::string& note : bundle.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
+    std::fprintf(stderr, "wrote %zu files to %s\n", bundle.files().size(), path.c_str());
+  }
+  return {};
+}
+
 std::unique_ptr<Verb> make_deploy_render_verb() { return std::make_unique<RenderVerb>(); }
 
 }  // namespace sextant::cli

@@ -2,6 +2,10 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "server/cli/command_line.h"
 
@@ -9,5 +13,9 @@ namespace sextant::cli {
 
 std::unique_ptr<Verb> make_deploy_render_verb();
 std::unique_ptr<Verb> make_deploy_validate_verb();
+
+// Bundles of a plan's first option with default choices: in the folder, or, of several models or regions, in folders in it.
+// Nothing is written when one cannot be rendered. Notes go to stderr.
+std::vector<Status> emit_bundles(const nlohmann::ordered_json& plan, const std::string& folder);
 
 }  // namespace sextant::cli

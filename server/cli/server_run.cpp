@@ -109,7 +109,7 @@ class Server {
                        .render_metrics = [this] { return metrics_.render(); },
                        .metrics_content_type = ServerMetrics::content_type()});
     std::vector<Gate::RouteName> routes(std::begin(kApiRoutes), std::end(kApiRoutes));
-    for (const advisor::Faces::Route& route : advisor::Faces::routes()) routes.push_back({route.method, route.path});
+    for (const advisor::Faces::Route& route : AdvisorRoutes::routes()) routes.push_back({route.method, route.path});
     gate_.add_routes(*front, routes);
     http::HttpServer::Options http_options;
     http_options.host = options_.server.host;

@@ -344,3 +344,54 @@ def test_doubtful_files_are_named(content, tmp_path):
 def test_what_cannot_be_validated_ends_with_two(tmp_path):
     for arguments in ([], [tmp_path / "nothing"], [tmp_path]):
         assert server_process.sextant("deploy", "validate", *arguments).returncode == 2
+
+
+# --- the other faces ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("advisor")
+    return {"SEXTANT_KB": str(folder / "kb.sqlite"), "SEXTANT_CACHE": str(folder / "cache"), "SEXTANT_API_KEY": ""}
+
+
+def test_a_plan_made_here_is_emitted_and_valid(home, tmp_path):
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"task_type": "chatbot", "users": 3000}))
+    run = server_process.sextant("advise", "plan", spec, "--as-of", "2026-02-01", "--json", "--emit", tmp_path / "bundle", env=home, timeout=300)
+    assert run.returncode == 0, run.stderr
+    plan = json.loads(run.stdout)
+    rendered = json.loads(render(plan, "--json", folder=tmp_path).stdout)["files"]
+    assert {name: (tmp_path / "bundle" / name).read_text() for name in rendered} == rendered
+    checked = server_process.sextant("deploy", "validate", tmp_path / "bundle")
+    assert checked.returncode == 0, checked.stdout
+    for _, document in manifests_of(tmp_path / "bundle"):
+        if document["apiVersion"] in CORE:
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+def test_manifests_over_http(home, tmp_path):
+    with server_process.Server(None, verb="advisor", env=home, ready_timeout_s=300) as server:
+        def ask(body):
+            return server.post("/advisor/v1/manifests", body)
+
+        plan, _ = deploy_plans.MATRIX["hostile"]
+        options = {"name": "hostile", "autoscaler": "keda", "max_replicas": 9}
+        answer = ask({"plan": plan, "options": options})
+        assert answer.status == 200
+        flags = ["--name", "hostile", "--autoscaler", "keda", "--max-replicas", "9"]
+        assert answer.json["files"] == json.loads(render(plan, *flags, "--json", folder=tmp_path).stdout)["files"]
+        tar = ask({"plan": deploy_plans.plan(), "format": "tar"})
+        assert tar.status == 200 and tar.headers["content-type"] == "application/x-tar" and "bundle/README.md" in tar.body
+        made = server.post("/advisor/v1/recommendations", {"spec": {"task_type": "chatbot", "users": 3000}, "as_of": "2026-02-01"}, timeout=300)
+        by_id = ask({"plan_id": made.json["plan_id"]})
+        assert by_id.status == 200 and by_id.json["files"] == ask({"plan": made.json}).json["files"]
+        for body, status, param in (
+                ({}, 400, "plan"), ({"plan": plan, "plan_id": "x"}, 400, "plan"), ({"plan_id": "never"}, 404, "plan_id"), ({"plan_id": 3}, 400, "plan_id"),
+                ({"plan": plan, "optoins": {}}, 400, "optoins"), ({"plan": plan, "options": []}, 400, "options"), ({"plan": plan, "format": "zip"}, 400, "format"),
+                ({"plan": plan, "options": {"kind": "pod"}}, 422, "kind"), ({"plan": plan, "options": {"knid": "lws"}}, 400, None),
+                ({"plan": {}}, 422, "schema"), ({"plan": {"schema": "sextant.plan/1"}}, 422, "options")):
+            refused = ask(body)
+            assert refused.status == status and (param is None or refused.error["param"] == param), (body, refused.body)
+        for text in (b"", b"[]", b"\xff", b"[" * 100000):
+            assert server.request("POST", "/advisor/v1/manifests", text).status == 400
