@@ -14,7 +14,7 @@ def emulated(model):
 
 
 def test_tokens_are_the_references(emulated, golden):
-    expect_reference_tokens(emulated, golden, num_cases=2, most_tokens=6)
+    expect_reference_tokens(emulated, golden, "cuda-emulated", num_cases=2, most_tokens=6)
 
 
 def test_sampling_with_penalties_and_logprobs_in_a_batch(emulated):

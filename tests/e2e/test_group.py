@@ -35,8 +35,8 @@ def group(model, num_nodes, *arguments, env=None, small=SMALL):
         yield nodes
 
 
-def expect_golden(leader, golden, is_full):
-    expect_reference_tokens(leader, golden, *((None, 32) if is_full else (3, 8)), fewest_tokens=1)
+def expect_golden(leader, golden, is_full, device="cpu"):
+    expect_reference_tokens(leader, golden, device, *((None, 32) if is_full else (3, 8)), fewest_tokens=1)
 
 
 def wait_for_ranks(leader, count):
@@ -178,7 +178,7 @@ def test_processes_under_the_emulator(model, golden, is_full, parallel, num_devi
         pytest.skip("the other has stages and processes too: by --full")
     small = ("--device", "cuda-emulated", *SMALL[2:])
     with group(model, 2, *parallel, env={"SEXTANT_SIMT_DEVICES": str(num_devices)}, small=small) as (leader, follower):
-        expect_golden(leader, golden, is_full)
+        expect_golden(leader, golden, is_full, "cuda-emulated")
         leader.terminate()
         assert leader.wait_end() == 0, leader.log()
         assert follower.wait_end() == 0, follower.log()

@@ -17,7 +17,7 @@ def three_ranks(model):
 
 
 def test_tokens_are_the_references(three_ranks, golden):
-    expect_reference_tokens(three_ranks, golden, num_cases=3, most_tokens=16)
+    expect_reference_tokens(three_ranks, golden, "cpu", num_cases=3, most_tokens=16)
 
 
 def test_seeded_samples_do_not_depend_on_what_else_runs(three_ranks):
@@ -80,7 +80,7 @@ def test_too_few_devices_are_refused(model):
 def test_the_emulators_devices_serve_with_steps_in_flight_and_graphs(model, golden):
     arguments = (*SMALL, "--device", "cuda-emulated", "--tensor-parallel-size", "3", "--kv-cache-memory-bytes", "8M")
     with server_process.Server(model, *arguments, env={"SEXTANT_SIMT_DEVICES": "3"}, ready_timeout_s=180) as server:
-        expect_reference_tokens(server, golden, num_cases=1, most_tokens=5)
+        expect_reference_tokens(server, golden, "cuda-emulated", num_cases=1, most_tokens=5)
         # Replayed graphs count as their record says: five tokens of prompt in one step, then two of one token each.
         logged = server.log()
         assert "all_reduce      2,304 B   1 call: 576 * 4 a token" in logged, logged

@@ -410,13 +410,15 @@ TEST_P(EngineParallelSmolLm2, GivesTheReferencesTokens) {
   config.cache.kv_cache_memory_bytes = 16 << 20;
   config.scheduler.max_num_seqs = 4;
   const auto engine = make_engine(config);
+  // The classes of golden_test.cpp: with int8 activations, the CPU's, every step is right only where the gap is 0.5.
+  const double least_gap = is_cpu() ? 0.5 : 0.2;
   size_t num_judged = 0;
   size_t num_prompts = 0;
   for (const nlohmann::json& each : golden["greedy"]) {
     if (num_prompts++ == num_cases) break;
     const nlohmann::json& steps = each["steps"];
     const auto is_sure = [&](size_t i) {
-      return steps[i]["top"][0][1].get<double>() - steps[i]["top"][1][1].get<double>() >= 0.2;
+      return steps[i]["top"][0][1].get<double>() - steps[i]["top"][1][1].get<double>() >= least_gap;
     };
     auto prompt = each["ids"].get<std::vector<int32_t>>();
     // From one unsure step to the next, each time after the reference's tokens.
