@@ -45,10 +45,19 @@ std::string bundle_readme(const Target& target, const Bundle& bundle) {
       "Sextant's "
       "sources and this bundle as `deployments/" +
       target.name() + "`.\n";
-  if (!target.compliance.empty()) {
-    out += "\nThe plan names ";
-    for (size_t i = 0; i < target.compliance.size(); ++i) out += (i > 0 ? ", " : "") + target.compliance[i];
-    out += ": audit, retention and encryption at rest are the cluster's and its storage's, and not in these files.\n";
+  const ComplianceNeeds& needs = target.compliance;
+  if (!needs.regulations.empty()) {
+    out += "\nThe plan names " + needs.names() + ". In these files: pods stay on nodes of the plan's region, ";
+    if (needs.encryption_in_transit) out += "nothing comes from outside without TLS, ";
+    out +=
+        "and annotations say what is asked. The server keeps no prompt and no answer on disk. Left to the cluster: "
+        "encryption of "
+        "Secrets and volumes at rest, ";
+    if (needs.audit_retention_days > 0)
+      out += "an audit log kept for " + std::to_string(needs.audit_retention_days) + " days, ";
+    if (needs.content_retention_days_max > 0)
+      out += "deletion of logged contents after " + std::to_string(needs.content_retention_days_max) + " days, ";
+    out += "and traffic between nodes.\n";
   }
   if (!bundle.notes.empty()) {
     out += "\n## To know\n\n";

@@ -103,6 +103,38 @@ void read_goals(const ordered_json& option, Target& target, std::vector<Status>&
   }
 }
 
+void read_compliance(const ordered_json& needs, Target& target, std::vector<Status>& errors) {
+  Fields fields(needs, "compliance.", errors);
+  ComplianceNeeds& out = target.compliance;
+  const ordered_json* names = fields.find("regulations");
+  if (names == nullptr || !names->is_array() || names->size() > 16)
+    return fields.bad("regulations", "must be a list of names");
+  for (const ordered_json& name : *names) {
+    const std::string text = name.is_string() ? name.get<std::string>() : "";
+    if (text.empty() || text.size() > 20 ||
+        !std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isalnum(c) != 0; }))
+      return fields.bad("regulations", "must be names such as gdpr");
+    out.regulations.push_back(text);
+  }
+  out.audit_retention_days = fields.whole("audit_retention_days", 0, 36500, 0);
+  if (const ordered_json* days = fields.find("content_retention_days_max"); days != nullptr && !days->is_null())
+    out.content_retention_days_max = fields.whole("content_retention_days_max", 0, 36500, 0);
+  const ordered_json* transit = fields.find("encryption_in_transit");
+  out.encryption_in_transit = transit != nullptr && transit->is_boolean() && transit->get<bool>();
+}
+
+// The server in the pod speaks HTTP: what comes from outside the cluster ends its TLS before it.
+void check_encryption(const Target& target, std::vector<Status>& errors) {
+  const Options& o = target.options;
+  if (!target.compliance.encryption_in_transit) return;
+  const std::string why = ": the plan's compliance (" + target.compliance.names() + ") asks for encryption in transit";
+  if (o.service_type != "ClusterIP")
+    errors.push_back(invalid_argument(
+        "service_type must be ClusterIP, with expose ingress or gateway and a tls_secret" + why, "service_type"));
+  if (o.expose != "none" && o.tls_secret.empty())
+    errors.push_back(invalid_argument("tls_secret must be set with expose " + o.expose + why, "tls_secret"));
+}
+
 void resolve_names(Target& target) {
   Options& o = target.options;
   if (o.name.empty()) o.name = slug_of(target.model_id);
@@ -146,6 +178,12 @@ void resolve_scaling(Target& target, bool plan_scales, std::vector<Status>& erro
 }
 
 }  // namespace
+
+std::string ComplianceNeeds::names() const {
+  std::string out;
+  for (const std::string& name : regulations) out += (out.empty() ? "" : ", ") + name;
+  return out;
+}
 
 double Target::error_budget() const { return std::round((100 - availability_pct) * 1e7) / 1e9; }
 
@@ -227,6 +265,7 @@ std::vector<Status> read_target(const ordered_json& given, const Options& option
   target.plan_id = of_plan.text("plan_id", 100, "");
   target.title = of_plan.text("title", 4000, "");
   target.version = of_plan.text("version", 40, "");
+  if (const ordered_json* needs = of_plan.find("compliance")) read_compliance(*needs, target, errors);
   target.as_of = of_plan.text("as_of", 40, "");
   const std::string at = "options[" + std::to_string(options.option - 1) + "].";
   Fields fields(target.option, at, errors);
@@ -304,10 +343,6 @@ std::vector<Status> read_target(const ordered_json& given, const Options& option
     target.options.spot_percent = target.options.kind == "auto" || target.options.kind == "deployment"
                                       ? std::lround(100 * spec_number(spec, {"pricing", "spot_share"}, 0, 0, 1))
                                       : 0;
-  if (const ordered_json* names = spec_value(spec, {"compliance"}); names != nullptr && names->is_array())
-    for (const ordered_json& name : *names)
-      if (name.is_string() && is_clean_text(name.get<std::string>()))
-        target.compliance.push_back(name.get<std::string>());
   const ordered_json* scales = spec_value(spec, {"autoscaling", "enabled"});
   const bool plan_scales = scales == nullptr || !scales->is_boolean() || scales->get<bool>();
   if (!errors.empty()) return errors;
@@ -324,6 +359,7 @@ std::vector<Status> read_target(const ordered_json& given, const Options& option
   if (target.num_nodes > 1 && target.options.kind == "auto" && options.spot_percent < 0)
     target.options.spot_percent = 0;
   resolve_names(target);
+  check_encryption(target, errors);
   resolve_scaling(target, plan_scales, errors);
   if (target.planned_engine != options.runtime && !target.planned_engine.empty())
     target.notes.push_back("the plan's latencies and sizes were predicted for " + target.planned_engine +

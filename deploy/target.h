@@ -24,6 +24,16 @@ struct LatencyGoal {
   double limit_ms = 0;
 };
 
+// `compliance` of a plan, of which these files can do a part: nodes of the plan's region, TLS for what comes from outside, and the
+// rest as annotations for whoever runs the cluster.
+struct ComplianceNeeds {
+  std::vector<std::string> regulations;    // gdpr, hipaa...; empty: nothing is asked
+  int64_t audit_retention_days = 0;        // 0: no audit log is asked for
+  int64_t content_retention_days_max = 0;  // of prompts and answers; 0: any
+  bool encryption_in_transit = false;
+  std::string names() const;  // "gdpr, hipaa"
+};
+
 struct Target {
   Options options;  // with auto, 0 and -1 replaced by what they mean
 
@@ -43,7 +53,7 @@ struct Target {
   double availability_pct = 99.9;  // the SLO of success
   int64_t zones = 1;
   std::vector<LatencyGoal> goals;
-  std::vector<std::string> compliance;
+  ComplianceNeeds compliance;
   nlohmann::ordered_json option;         // the plan's, for what only describes
   nlohmann::ordered_json specification;  // completed
   std::vector<std::string> notes;

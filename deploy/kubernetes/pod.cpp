@@ -94,6 +94,9 @@ void place(const Target& target, const PodChoice& choice, Object& spec) {
   Object terms = Object::array();
   if (const std::string product = gpu_product_of(target.gpu); target.uses_gpus() && !product.empty())
     terms.push_back({{"key", "nvidia.com/gpu.product"}, {"operator", "In"}, {"values", {product}}});
+  // Where compliance says where data may be, pods are held to the region that the plan chose by it.
+  if (!target.compliance.regulations.empty() && !target.region.empty() && target.region != "any")
+    terms.push_back({{"key", "topology.kubernetes.io/region"}, {"operator", "In"}, {"values", {target.region}}});
   Object tolerations = Object::array();
   if (target.uses_gpus())
     tolerations.push_back({{"key", gpu_resource_of(target)}, {"operator", "Exists"}, {"effect", "NoSchedule"}});
@@ -153,6 +156,12 @@ Object metadata_of(const Target& target, const std::string& name, bool described
            {"sextant/gpu", target.gpu},
            {kLoadAnnotation, std::to_string(std::lround(target.load_seconds))}};
   if (!target.title.empty()) notes["sextant/title"] = target.title;
+  const ComplianceNeeds& needs = target.compliance;
+  if (!needs.regulations.empty()) notes["sextant/compliance"] = needs.names();
+  if (needs.audit_retention_days > 0)
+    notes["sextant/audit-retention-days"] = std::to_string(needs.audit_retention_days);
+  if (needs.content_retention_days_max > 0)
+    notes["sextant/content-retention-days-max"] = std::to_string(needs.content_retention_days_max);
   if (!target.options.description.empty()) notes["kubernetes.io/description"] = target.options.description;
   return out;
 }
