@@ -113,31 +113,26 @@ Result<FactsTable> FactsTable::from_csv(const CsvTable& table) {
     double window = 0;
     double shared_experts = 0;
     double shared_size = 0;
-    const std::pair<const char*, double*> columns[] = {{"hidden_size", &f.hidden_size},
-                                                       {"num_hidden_layers", &f.num_hidden_layers},
-                                                       {"num_attention_heads", &f.num_attention_heads},
-                                                       {"num_key_value_heads", &f.num_key_value_heads},
-                                                       {"head_dim", &f.head_dim},
-                                                       {"intermediate_size", &f.intermediate_size},
-                                                       {"vocab_size", &f.vocab_size},
-                                                       {"max_position_embeddings", &f.max_position_embeddings},
-                                                       {"num_experts", &f.num_experts},
-                                                       {"num_experts_per_tok", &f.num_experts_per_token},
-                                                       {"moe_intermediate_size", &f.moe_intermediate_size},
-                                                       {"n_shared_experts", &shared_experts},
-                                                       {"shared_expert_intermediate_size", &shared_size},
-                                                       {"first_k_dense_replace", &f.num_dense_layers},
-                                                       {"q_lora_rank", &f.q_lora_rank},
-                                                       {"kv_lora_rank", &f.kv_lora_rank},
-                                                       {"qk_nope_head_dim", &f.qk_nope_head_dim},
-                                                       {"qk_rope_head_dim", &f.qk_rope_head_dim},
-                                                       {"v_head_dim", &f.v_head_dim},
-                                                       {"sliding_window", &window}};
-    for (const auto& [name, target] : columns) {
-      auto value = optional_number(table, i, name, 0);
-      if (!value.ok()) return value.status();
-      *target = *value;
-    }
+    Status bad;
+    const auto read = [&](std::string_view column, double& target) {
+      auto value = optional_number(table, i, column, 0);
+      if (!value.ok() && bad.ok()) bad = value.status();
+      if (value.ok()) target = *value;
+    };
+    // Columns are named as transformers names them.
+    visit_numbers(
+        [&](std::string_view name, double& fact) {
+          if (name == "shared_intermediate_size") return;
+          read(name == "num_experts_per_token" ? "num_experts_per_tok"
+               : name == "num_dense_layers"    ? "first_k_dense_replace"
+                                               : name,
+               fact);
+        },
+        f);
+    read("n_shared_experts", shared_experts);
+    read("shared_expert_intermediate_size", shared_size);
+    read("sliding_window", window);
+    RETURN_IF_ERROR(bad);
     // What a configuration without a feature leaves out; a model that lacks what it must have is not usable and left out.
     if (f.hidden_size == 0 || f.num_hidden_layers == 0 || f.num_attention_heads == 0 || f.vocab_size == 0) continue;
     if (f.num_key_value_heads == 0) f.num_key_value_heads = f.num_attention_heads;

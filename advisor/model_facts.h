@@ -47,6 +47,29 @@ struct ModelFacts {
   bool latent() const { return kv_lora_rank > 0; }
 };
 
+// `visit(name, field)` of every fact that is a number and that a document of the knowledge base holds; T: ModelFacts, const or not.
+template <typename Visitor, typename T>
+void visit_numbers(Visitor&& visit, T& f) {
+  visit("hidden_size", f.hidden_size);
+  visit("num_hidden_layers", f.num_hidden_layers);
+  visit("num_attention_heads", f.num_attention_heads);
+  visit("num_key_value_heads", f.num_key_value_heads);
+  visit("head_dim", f.head_dim);
+  visit("intermediate_size", f.intermediate_size);
+  visit("vocab_size", f.vocab_size);
+  visit("max_position_embeddings", f.max_position_embeddings);
+  visit("num_experts", f.num_experts);
+  visit("num_experts_per_token", f.num_experts_per_token);
+  visit("moe_intermediate_size", f.moe_intermediate_size);
+  visit("shared_intermediate_size", f.shared_intermediate_size);
+  visit("num_dense_layers", f.num_dense_layers);
+  visit("q_lora_rank", f.q_lora_rank);
+  visit("kv_lora_rank", f.kv_lora_rank);
+  visit("qk_nope_head_dim", f.qk_nope_head_dim);
+  visit("qk_rope_head_dim", f.qk_rope_head_dim);
+  visit("v_head_dim", f.v_head_dim);
+}
+
 // Parameter counts by what a step does with them.
 struct FactCounts {
   double attention = 0;  // of all layers

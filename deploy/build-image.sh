@@ -7,6 +7,7 @@
 #                                                sources that apt is configured with (kept for a day in the work folder)
 #   deploy/build-image.sh --tag NAME             name of the image
 #   deploy/build-image.sh --output FILE.tar      also write the image as an OCI archive (docker load, podman load)
+#   deploy/build-image.sh --sbom FILE.json       also write what the image holds, package by package (SPDX 2.3, from dpkg)
 #   deploy/build-image.sh --ccache DIR           a compiler cache that the build stage may use
 #   deploy/build-image.sh --work DIR             where images and layers are kept (default: build/image)
 # Root is needed: layers are plain folders (storage driver vfs), commands run in a chroot. Progress goes to stderr; the image's id
@@ -19,12 +20,12 @@ say() { echo "build-image: $*" >&2; }
 die() { say "$*"; exit 1; }
 cannot() { say "$*"; exit 77; }
 
-kind=cpu base='' binary='' tag='' output='' ccache_dir='' work=$root/build/image
+kind=cpu base='' binary='' tag='' output='' ccache_dir='' sbom='' work=$root/build/image
 while [ $# -gt 0 ]; do
   case "$1" in
     --cpu) kind=cpu ;;
     --cuda) kind=cuda ;;
-    --binary|--base|--tag|--output|--work|--ccache)
+    --binary|--base|--tag|--output|--work|--ccache|--sbom)
       [ $# -ge 2 ] || { say "$1 needs a value"; exit 2; }
       case "$1" in
         --binary) binary=$2 ;;
@@ -33,10 +34,11 @@ while [ $# -gt 0 ]; do
         --output) output=$2 ;;
         --work) work=$2 ;;
         --ccache) ccache_dir=$2 ;;
+        --sbom) sbom=$2 ;;
       esac
       shift
       ;;
-    -h|--help) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) say "unknown argument '$1'; --help lists what there is"; exit 2 ;;
   esac
   shift
@@ -102,7 +104,9 @@ run_buildah bud "${arguments[@]}" --iidfile "$scratch/id" "$root" >&2 || die "bu
 id=$(cat "$scratch/id")
 [ -z "$output" ] || run_buildah push --quiet "$id" "docker-archive:$output:$tag" >&2
 container=$(run_buildah from "$id")
-size=$(du -sb --apparent-size "$(run_buildah mount "$container")" | cut -f1)
+mounted=$(run_buildah mount "$container")
+size=$(du -sb --apparent-size "$mounted" | cut -f1)
+[ -z "$sbom" ] || "$root/deploy/write-sbom.sh" "$mounted" "$tag" >"$sbom"
 run_buildah rm "$container" >/dev/null
 run_buildah rmi --prune >/dev/null   # what earlier builds left under no name
 say "$tag takes $((size / 1000000)) MB"

@@ -18,7 +18,8 @@ build_packages=(
   libutf8proc-dev           # 2.8.0 (normalisation forms)
   libssl-dev                # 3.0
   libcurl4-openssl-dev      # 7.88.1
-  libsqlite3-dev libpq-dev  # 3.40.1, 15: the advisor's knowledge base
+  libsqlite3-dev libpq-dev  # 3.40.1, 15: the advisor's knowledge base, the server's state
+  libcjose-dev              # 0.6.2.1: signed tokens (JWT)
   libyaml-dev               # 0.2.5: reading manifests (linked statically)
 )
 test_packages=(

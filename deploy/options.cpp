@@ -34,6 +34,22 @@ bool is_url(const std::string& text) {
          std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f && c != '"' && c != '\\'; });
 }
 
+// A label's value; and "key=value" with a prefix of a host name or none.
+bool is_label_part(const std::string& text) {
+  const auto alnum = [](char c) { return is_low_alnum(c) || (c >= 'A' && c <= 'Z'); };
+  return !text.empty() && text.size() <= 63 && alnum(text.front()) && alnum(text.back()) &&
+         std::all_of(text.begin(), text.end(), [&](char c) { return alnum(c) || c == '-' || c == '_' || c == '.'; });
+}
+
+bool is_label(const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || !is_label_part(text.substr(equals + 1))) return false;
+  const std::string key = text.substr(0, equals);
+  const size_t slash = key.find('/');
+  return slash == std::string::npos ? is_label_part(key)
+                                    : is_host(key.substr(0, slash)) && is_label_part(key.substr(slash + 1));
+}
+
 std::string shown(const std::string& text) {
   return nlohmann::json(text.substr(0, 80)).dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
 }
@@ -84,6 +100,10 @@ std::vector<Status> Options::validate() const {
   check(hf_token_secret.empty() || is_object_name(hf_token_secret, 63), "hf_token_secret",
         dns + shown(hf_token_secret));
   check(load_gb_per_s >= 0.001 && load_gb_per_s <= 1000, "load_gb_per_s", "from 0.001 to 1000");
+  check(download_gb_per_s >= 0.001 && download_gb_per_s <= 1000, "download_gb_per_s", "from 0.001 to 1000");
+  check(gpu_product.empty() || is_label_part(gpu_product), "gpu_product",
+        "a label's value such as NVIDIA-L4, or none, not " + shown(gpu_product));
+  check(is_label(spot_label), "spot_label", "a label and its value, key=value, not " + shown(spot_label));
   check(name.empty() || (is_object_name(name, 40) && !(name[0] >= '0' && name[0] <= '9')), "name",
         dns + shown(name) + ", and a letter first");
   check(is_object_name(namespace_name, 63), "namespace", dns + shown(namespace_name));

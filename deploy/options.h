@@ -23,6 +23,8 @@ struct Options {
   std::string model_claim;
   std::string hf_token_secret;
   double load_gb_per_s = 0.5;
+  double download_gb_per_s = 0.25;
+  std::string gpu_product;
   // Names.
   std::string name;
   std::string namespace_name = "sextant";
@@ -34,6 +36,7 @@ struct Options {
   int64_t queue_depth_target = 50;
   int64_t gpu_utilization_target = 75;
   int64_t spot_percent = -1;
+  std::string spot_label = "sextant/capacity=spot";
   bool vpa = false;
   // Network.
   std::string service_type = "ClusterIP";
@@ -74,7 +77,12 @@ void visit_options(Config& config, Visitor&& visitor) {
           "PersistentVolumeClaim that keeps the weights (default: each pod fetches them)");
   visitor("hf_token_secret", config.hf_token_secret, "Secret whose key `token` fetches gated models");
   visitor("load_gb_per_s", config.load_gb_per_s,
-          "how fast a pod gets its weights, GB/s; the start-up probe waits for it");
+          "how fast a pod reads its weights from its volume, GB/s; the start-up probe waits for it");
+  visitor("download_gb_per_s", config.download_gb_per_s,
+          "how fast a pod fetches its weights over the network, GB/s; start-up and roll-out wait for it");
+  visitor(
+      "gpu_product", config.gpu_product,
+      "label nvidia.com/gpu.product of the nodes (default: as GPU feature discovery names the plan's GPU), or none");
   visitor("name", config.name, "name of the objects (default: from the model)");
   visitor("namespace", config.namespace_name, "namespace of the objects");
   visitor("description", config.description, "a line for people, kept as an annotation");
@@ -85,6 +93,8 @@ void visit_options(Config& config, Visitor&& visitor) {
   visitor("queue_depth_target", config.queue_depth_target, "waiting requests per replica that the autoscaler aims at");
   visitor("gpu_utilization_target", config.gpu_utilization_target, "percent of GPU time that the autoscaler aims at");
   visitor("spot_percent", config.spot_percent, "share of the replicas on spot nodes (default: the plan's)");
+  visitor("spot_label", config.spot_label,
+          "label and taint of spot nodes, such as karpenter.sh/capacity-type=spot or cloud.google.com/gke-spot=true");
   visitor("vpa", config.vpa, "a VerticalPodAutoscaler that recommends CPU and memory");
   visitor("service_type", config.service_type, "ClusterIP, LoadBalancer, NodePort");
   visitor("expose", config.expose, "none, ingress, gateway (Gateway API), istio (not validated: no schema)");

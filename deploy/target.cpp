@@ -141,6 +141,8 @@ void resolve_names(Target& target) {
   if (o.image.empty())
     o.image = target.ours() ? "sextant:" + (target.version.empty() ? std::string("latest") : target.version)
                             : "vllm/vllm-openai:v0.33.0";
+  if (o.gpu_product.empty()) o.gpu_product = gpu_product_of(target.gpu);
+  if (o.gpu_product == "none") o.gpu_product.clear();
 }
 
 void resolve_scaling(Target& target, bool plan_scales, std::vector<Status>& errors) {
@@ -156,25 +158,62 @@ void resolve_scaling(Target& target, bool plan_scales, std::vector<Status>& erro
   if (target.num_nodes > 1 && o.kind != "lws")
     refuse("kind", "lws: a replica of this plan needs " + std::to_string(target.num_nodes) + " nodes");
   if (o.kind == "lws" && target.simulate()) refuse("kind", "deployment with simulate");
-  if (o.kind == "lws" && !target.ours() && target.num_nodes > 1)
-    refuse("runtime", "sextant with kind lws over several nodes: vLLM needs Ray there, which is not emitted");
   if (o.kind == "lws" && o.spot_percent > 0) refuse("spot_percent", "0 with kind lws: a group is lost whole");
+  if (o.kind == "llmisvc")
+    target.notes.emplace_back(
+        "LLMInferenceService is merged over KServe's own preset (model folder, port, TLS, probes): its schema was "
+        "checked, a cluster was not tried");
+  if (!target.ours() && o.kind == "lws" && target.num_nodes > 1)
+    target.notes.emplace_back(
+        "vLLM's processes of one group talk unencrypted and trust one another: keep the network policy, which lets "
+        "in only the group's own pods");
   if (o.kind == "llmisvc" && o.autoscaler == "hpa")
     target.notes.emplace_back(
         "LLMInferenceService has no /scale: it scales by its own `scaling`, which needs KServe's autoscaler");
   if (o.kind == "kserve" && o.rollout == "canary") {
     o.autoscaler = "none";
     target.notes.emplace_back("a canary of KServe needs its Knative mode, which scales by itself: no HPA is emitted");
+    target.notes.emplace_back(
+        "Knative must allow what the pod names: in ConfigMap config-features set kubernetes.podspec-affinity, "
+        "-tolerations, "
+        "-topologyspreadconstraints, -init-containers, -securitycontext and -volumes-emptydir to enabled");
   }
   if (o.inference_pool)
-    target.notes.push_back("the InferencePool names the end point picker " + o.name +
-                           "-epp: install it with the chart inferencepool "
-                           "of gateway-api-inference-extension");
+    target.notes.push_back("the InferencePool asks the end point picker at Service " + o.name +
+                           "-epp, port 9002, which is not in these files: install one for the pool " + o.name +
+                           " (llm-d-router has the picker), without a second InferencePool of that name");
   if (o.expose == "istio")
     target.notes.emplace_back("Istio's objects are not validated: no schema of theirs is checked");
   if (target.uses_gpus() && target.options.runtime == "vllm" && o.autoscaler != "none")
     target.notes.emplace_back(
         "vLLM exports no GPU utilisation: NVIDIA's dcgm-exporter must be scraped, with labels namespace and pod");
+}
+
+// What these files take for granted about a cluster that the plan says nothing of.
+void add_assumptions(const Options& given, Target& target) {
+  const Options& o = target.options;
+  const auto note = [&](const std::string& text) { target.notes.push_back("assumed: " + text); };
+  if (given.image.empty())
+    note("image " + o.image +
+         (target.ours() ? ", which names no registry: push it where the nodes can pull it, and name it with --image"
+                        : ": name the tag that you have tried with --image"));
+  if (target.uses_gpus() && target.gpu_resource_is_nvidia()) {
+    if (o.gpu_product.empty())
+      note("nothing is known of how nodes with " + target.gpu +
+           " are labelled: any node with GPUs will do, unless --gpu-product says more");
+    else if (given.gpu_product.empty())
+      note("nodes carry the label nvidia.com/gpu.product=" + o.gpu_product +
+           ", as NVIDIA's GPU feature discovery writes it (`kubectl get nodes -L nvidia.com/gpu.product` shows); "
+           "--gpu-product names another, and none does without");
+  }
+  if (target.spot_replicas() > 0 && given.spot_label == Options().spot_label)
+    note("spot nodes carry the label and taint " + o.spot_label + "; --spot-label names the cloud's own");
+  if (!target.simulate())
+    note("weights come over the network at " + nlohmann::json(o.download_gb_per_s).dump() +
+         " GB/s (--download-gb-per-s) and from the volume at " + nlohmann::json(o.load_gb_per_s).dump() +
+         " GB/s (--load-gb-per-s); probes wait twice as long");
+  if (o.expose == "gateway" && o.ingress_class.empty())
+    note("a GatewayClass `gateway`: name the cluster's own with --ingress-class");
 }
 
 }  // namespace
@@ -349,18 +388,26 @@ std::vector<Status> read_target(const ordered_json& given, const Options& option
 
   const double seconds = target.simulate() ? 0 : target.weights_gib * 1.073741824 / options.load_gb_per_s;
   target.load_seconds = std::ceil(target.simulate() ? 5 : kStartSeconds + seconds);
+  target.download_seconds =
+      target.simulate() ? 0 : std::ceil(target.weights_gib * 1.073741824 / options.download_gb_per_s);
+  if (target.download_seconds > 86400)
+    errors.push_back(
+        invalid_argument("download_gb_per_s must be larger: " + std::to_string(std::lround(target.weights_gib)) +
+                             " GiB of weights would take more than a day",
+                         "download_gb_per_s"));
   if (target.load_seconds > 36000) {
     errors.push_back(
         invalid_argument("load_gb_per_s must be larger: " + std::to_string(std::lround(target.weights_gib)) +
                              " GiB of weights would take more than ten hours",
                          "load_gb_per_s"));
-    return errors;
   }
+  if (!errors.empty()) return errors;
   if (target.num_nodes > 1 && target.options.kind == "auto" && options.spot_percent < 0)
     target.options.spot_percent = 0;
   resolve_names(target);
   check_encryption(target, errors);
   resolve_scaling(target, plan_scales, errors);
+  if (errors.empty()) add_assumptions(options, target);
   if (target.planned_engine != options.runtime && !target.planned_engine.empty())
     target.notes.push_back("the plan's latencies and sizes were predicted for " + target.planned_engine +
                            "; this runs " + options.runtime +

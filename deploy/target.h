@@ -16,6 +16,8 @@ inline constexpr int kHttpPort = 8000;
 inline constexpr int kGroupPort = 29501;
 inline constexpr int kDrainSeconds = 45;        // --shutdown-timeout
 inline constexpr int kGracePeriodSeconds = 75;  // to kill: the endpoints' update, then the drain
+// The one key of the Secret carries the whole service: what may wait limits it, not what is right for one of many keys.
+inline constexpr const char* kNoLimitOfKey = "--limit-requests-per-s=0";
 
 struct LatencyGoal {
   std::string field;  // "target_ttft_p90_ms"
@@ -47,7 +49,8 @@ struct Target {
   int64_t max_num_seqs = 256, max_model_len = 0;
   int64_t cpus = 8, memory_gib = 32;  // of one pod
   double weights_gib = 0;             // of one replica
-  double load_seconds = 0;            // predicted: container start to ready
+  double load_seconds = 0;            // predicted: container start to ready, the weights being there
+  double download_seconds = 0;        // of the weights, by a pod that has none
   double peak_rps_per_replica = 0, limit_rps_per_replica = 0, peak_rps = 0;
   double usd_per_replica_hour = 0, usd_per_month = 0;
   double availability_pct = 99.9;  // the SLO of success
@@ -60,7 +63,10 @@ struct Target {
 
   bool simulate() const { return options.simulate; }
   bool ours() const { return options.runtime == "sextant"; }
+  // vLLM fetches its weights inside its container; ours in a container before it.
+  double start_seconds() const { return load_seconds + (ours() ? 0 : download_seconds); }
   bool uses_gpus() const { return !simulate(); }
+  bool gpu_resource_is_nvidia() const { return !gpu.starts_with("MI"); }
   int64_t gpus_per_replica() const { return tensor_parallel * pipeline_parallel; }
   double error_budget() const;  // share of the requests that may fail: 0.001 of 99.9%
   int64_t spot_replicas() const;
@@ -68,6 +74,9 @@ struct Target {
   const std::string& ns() const { return options.namespace_name; }
   std::string kind() const { return options.kind; }
 };
+
+// The value of label nvidia.com/gpu.product of nodes with this GPU (NVIDIA GPU feature discovery); empty when not known.
+std::string gpu_product_of(const std::string& gpu);
 
 inline constexpr size_t kMaxPlanBytes = 16u << 20;
 

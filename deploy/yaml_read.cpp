@@ -1,6 +1,7 @@
 // The reader: libyaml's events made into JSON, by YAML 1.2's core schema.
 #include <yaml.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <memory>
 #include <set>
@@ -41,8 +42,10 @@ Result<ordered_json> resolved(const std::string& text) {
     if (!power.empty() && (power[0] == '-' || power[0] == '+')) power.remove_prefix(1);
     number = all_of(power, "0123456789");
   }
-  if (number) return ordered_json(std::strtod(text.c_str(), nullptr));
-  return ordered_json(text);
+  if (!number) return ordered_json(text);
+  const double value = std::strtod(text.c_str(), nullptr);
+  if (!std::isfinite(value)) return invalid_argument("'" + text.substr(0, 40) + "' is beyond every number: quote it");
+  return ordered_json(value);
 }
 
 class Reader {

@@ -17,7 +17,8 @@ struct ModelSource {
   std::string load_format = "auto";  // auto, dummy (random weights of a config.json's shape)
   std::string dtype = "auto";        // auto, bfloat16, float16 (half), float32 (float): what matmuls compute in. auto
                                      // on CUDA: float16 where the checkpoint is, else bfloat16; on the CPU: fp32
-                                     // activations on weights as stored
+                                     // activations on weights as stored, bfloat16 rounds them for bf16 weights where
+                                     // the CPU multiplies pairs of bf16
   std::string chat_template;         // a file that replaces the model's own; empty: the model's
   int64_t max_model_len = 0;         // prompt + output tokens of one sequence; 0: what the model states
   int64_t seed = 0;                  // of dummy weights only; requests without a seed get a random one

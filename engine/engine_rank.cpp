@@ -14,8 +14,9 @@ Status RankLoader::open() {
   ASSIGN_OR_RETURN(rank_.backend,
                    make_rank_backend(config_.device, place_.local_rank, place_.num_local_ranks, opened_.dtype));
   const DType kv_dtype = kv_cache_dtype(config_, rank_.backend->activation_dtype());
-  RETURN_IF_ERROR(
-      rank_.backend->supports({opened_.weight_types, make_attention_params(local_), kv_dtype, asked_dtype(config_)}));
+  const BackendNeeds needs{opened_.weight_types, make_attention_params(local_), kv_dtype, asked_dtype(config_)};
+  RETURN_IF_ERROR(rank_.backend->supports(needs));
+  rank_.backend->adopt(needs);
   spec_ = make_kv_cache_spec(local_, kv_dtype, static_cast<int32_t>(config_.cache.block_size));
   return ok_status();
 }

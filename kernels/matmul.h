@@ -16,12 +16,16 @@
 //   kInt8   q [8][tile][4] int8 (AMX: [tile][32] from 6 tokens on), then e [tile] fp32, X [tile] fp32, S [tile] int32:
 //           e = max |x| / 127, q = round(x * (127 / max |x|)) to nearest even (0 when max |x| < 2^-100), S = sum of q, X = e * S
 //           (each operation rounded once). NaN or infinity in a block makes its e, and with it the row's results, not finite.
+//   kBf16   for kBF16 weights alone, where the instruction set has products of bf16 pairs (KernelTable::matmul_bf16): x rounded to
+//           bf16, to nearest even, [16 pairs][tile][2]; subnormal numbers count as 0
 //
 // Bytes: the panels once per call, the input once per panel (from a cache: 1.4 bytes per element and token); 2 T K N operations.
 // Bound by memory for few tokens (3.2 T operations a byte of kQ4_1), else by the dot products.
 //
 // Determinism: one recipe per type, whatever T, panel range, place in the batch. Over blocks b in order, from acc = 0:
 //   plain types      acc = acc + s_b, s_b = the sum of w x in the order of k, from 0, one fma per column
+//   kBF16 of kBf16   over pairs of columns in order, from 0: acc = acc + w x of the odd column, acc = acc + w x of the even one,
+//                    products exact, each sum rounded once (vdpbf16ps)
 //   kQ8_0, kQ4_0     acc = fma(d_b * e_b, I_b, acc), I_b = the sum of the block's quants times q, exact in int32 and in fp32
 //                    (quants of kQ4_0: -8..7)
 //   kQ4_1            acc = fma(m_b, X_b, fma(d_b * e_b, I_b, acc)), quants 0..15
@@ -38,9 +42,10 @@
 
 namespace sextant::kernels {
 
-enum class MatmulInputKind : uint8_t { kPlain, kInt8 };
-inline constexpr int kNumMatmulInputKinds = 2;
+enum class MatmulInputKind : uint8_t { kPlain, kInt8, kBf16 };
+inline constexpr int kNumMatmulInputKinds = 3;
 
+// kBF16 has kBf16 besides, by entries of its own.
 constexpr MatmulInputKind matmul_input_kind(PanelType type) {
   return type == PanelType::kQ8_0 || type == PanelType::kQ4_0 || type == PanelType::kQ4_1 ? MatmulInputKind::kInt8
                                                                                           : MatmulInputKind::kPlain;
@@ -50,7 +55,9 @@ constexpr MatmulInputKind matmul_input_kind(PanelType type) {
 inline constexpr int kMatmulTileMultiple = 12;
 inline constexpr int kMatmulTokensPerPass = 16 * kMatmulTileMultiple;
 
-constexpr int64_t matmul_input_block_bytes(MatmulInputKind kind) { return kind == MatmulInputKind::kInt8 ? 44 : 128; }
+constexpr int64_t matmul_input_block_bytes(MatmulInputKind kind) {
+  return kind == MatmulInputKind::kInt8 ? 44 : kind == MatmulInputKind::kBf16 ? 64 : 128;
+}
 // Bytes of the input of num_tokens tokens of `cols` columns.
 constexpr int64_t matmul_input_bytes(MatmulInputKind kind, int64_t cols, int64_t num_tokens) {
   return (num_tokens + kMatmulTileMultiple - 1) / kMatmulTileMultiple * kMatmulTileMultiple * num_panel_blocks(cols) *

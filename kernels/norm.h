@@ -3,6 +3,8 @@
 //   rms_norm:      out[t, i] = x[t, i] * (1 / sqrt(mean over i of x[t, i]^2 + eps)) * weight[i]
 //   add_rms_norm:  residual[t, i] += x[t, i]; out = rms_norm(residual)
 //
+// Heads of a row are normalised as rows of their own (QK-norm: Henry et al., arXiv:2010.04245), one call per row of heads.
+//
 // x, residual, out [T, H] fp32 with row strides >= H; weight [H] fp32. out may be x (rms_norm) and may be x (add_rms_norm);
 // otherwise nothing overlaps. One call does `rows` rows; rows are independent. Reads and writes 4 bytes per element two or
 // three times, a few operations each: bound by memory or by the cache.

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "server/metrics_cost.h"
 #include "server/metrics_families.h"
 #include "server/process_stats.h"
 
@@ -21,7 +22,7 @@ const prometheus::Histogram::BucketBoundaries kHttpDurationBuckets = {.001, .002
 
 // Bounded whatever clients send.
 std::string_view method_label(std::string_view method) {
-  for (const std::string_view known : {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"}) {
+  for (const std::string_view known : {"GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "WEBSOCKET"}) {
     if (method == known) return known;
   }
   return "OTHER";
@@ -48,6 +49,26 @@ struct ServerMetrics::Families {
   std::function<EngineStats()> stats_source;
   std::function<std::vector<DeviceReading>()> readings_source;
   std::function<std::vector<RankReading>()> ranks_source;
+  std::function<size_t()> connections_source;
+  std::function<ResponseCacheReading()> response_cache_source;
+  std::function<AuditReading()> audit_source;
+  struct AuditSeries {
+    TotalCounter records, lost;
+    prometheus::Gauge& is_failing;
+  };
+  std::optional<AuditSeries> audit;
+  std::function<BackupReading()> backup_source;
+  struct BackupSeries {
+    TotalCounter made, failed;
+    prometheus::Gauge& last;
+  };
+  std::optional<BackupSeries> backup;
+  struct ResponseCacheSeries {
+    TotalCounter hits, misses, evictions;
+    prometheus::Gauge& bytes;
+  };
+  std::optional<ResponseCacheSeries> response_cache;
+  std::optional<CostMeter> cost;  // set before the threads start
   struct Sample {
     int64_t at_ns;
     uint64_t generation_tokens;
@@ -119,6 +140,7 @@ void ServerMetrics::on_finished(const RequestTimings& timings) {
   all.llm_prompt_tokens.Observe(timings.num_prompt_tokens);
   all.llm_completion_tokens.Observe(static_cast<double>(num_generated));
   all.llm_requests_in_flight.Decrement();
+  if (families_->cost) families_->cost->add_tokens(timings.tenant, num_computed + num_generated);
   if (any_error) {
     all.llm_requests_error.Increment();
   } else if (any_abort) {
@@ -137,6 +159,8 @@ void ServerMetrics::on_step(const StepInfo& step) {
   all.llm_batch_size.Observe(step.num_sequences);
   all.step_execute.Observe(step.execute_s);
   all.step_schedule.Observe(step.schedule_s);
+  const double total_s = step.schedule_s + step.execute_s;
+  if (total_s > 0) all.step_host_ratio.Observe(step.schedule_s / total_s);
 }
 
 void ServerMetrics::Families::apply(const EngineStats& stats) {
@@ -300,6 +324,75 @@ void ServerMetrics::on_http_request(const http::RequestRecord& record) {
   series.response_bytes->Increment(static_cast<double>(record.response_bytes));
 }
 
+void ServerMetrics::set_price(double usd_per_hour) {
+  families_->cost.emplace(families_->all.registry, families_->all.model_name, usd_per_hour, families_->clock.now_ns());
+}
+
+void ServerMetrics::set_response_cache_source(std::function<ResponseCacheReading()> source) {
+  const std::lock_guard lock(families_->stats_mutex);
+  families_->response_cache_source = std::move(source);
+  if (families_->response_cache || !families_->response_cache_source) return;
+  prometheus::Registry& registry = families_->all.registry;
+  const prometheus::Labels& labels = families_->all.llm_labels;
+  const auto counter = [&](const char* name, const char* help) -> prometheus::Counter& {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add(labels);
+  };
+  families_->response_cache.emplace(Families::ResponseCacheSeries{
+      TotalCounter(counter("response_cache_hits_total", "Requests answered from the response cache.")),
+      TotalCounter(counter("response_cache_misses_total", "Requests that it could have answered and did not.")),
+      TotalCounter(counter("response_cache_evictions_total", "Answers that made room for others.")),
+      prometheus::BuildGauge()
+          .Name("response_cache_bytes")
+          .Help("Bytes that the response cache holds.")
+          .Register(registry)
+          .Add(labels)});
+}
+
+void ServerMetrics::set_audit_source(std::function<AuditReading()> source) {
+  const std::lock_guard lock(families_->stats_mutex);
+  families_->audit_source = std::move(source);
+  if (families_->audit || !families_->audit_source) return;
+  prometheus::Registry& registry = families_->all.registry;
+  const auto counter = [&](const char* name, const char* help) -> prometheus::Counter& {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+  };
+  families_->audit.emplace(Families::AuditSeries{
+      TotalCounter(counter("audit_records_total", "Records that the audit log was told, lost ones included.")),
+      TotalCounter(counter("audit_records_lost_total", "Records that the audit log had no room to keep.")),
+      prometheus::BuildGauge()
+          .Name("audit_log_failing")
+          .Help("1 while the audit log cannot be written.")
+          .Register(registry)
+          .Add({})});
+}
+
+void ServerMetrics::set_backup_source(std::function<BackupReading()> source) {
+  const std::lock_guard lock(families_->stats_mutex);
+  families_->backup_source = std::move(source);
+  if (families_->backup || !families_->backup_source) return;
+  prometheus::Registry& registry = families_->all.registry;
+  const auto counter = [&](const char* name, const char* help) -> prometheus::Counter& {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+  };
+  families_->backup.emplace(
+      Families::BackupSeries{TotalCounter(counter("backups_total", "Backups that were made.")),
+                             TotalCounter(counter("backup_failures_total", "Backups that could not be made.")),
+                             prometheus::BuildGauge()
+                                 .Name("backup_last_timestamp_seconds")
+                                 .Help("When the last backup was made; 0: none since start.")
+                                 .Register(registry)
+                                 .Add({})});
+}
+
+void ServerMetrics::set_connections_source(std::function<size_t()> source) {
+  const std::lock_guard lock(families_->stats_mutex);
+  families_->connections_source = std::move(source);
+}
+
+void ServerMetrics::on_startup_phase(const std::string& phase, double seconds) {
+  families_->all.startup_time_s.Add({{"phase", phase}}).Set(seconds);
+}
+
 std::string ServerMetrics::render() {
   std::function<std::vector<DeviceReading>()> readings_source;
   {
@@ -314,12 +407,46 @@ std::string ServerMetrics::render() {
     families_->apply(read_process_stats());
     families_->apply(readings);
     if (families_->ranks_source) families_->apply(families_->ranks_source());
+    if (families_->connections_source) {
+      families_->all.http_connections.Set(static_cast<double>(families_->connections_source()));
+    }
+    if (families_->response_cache_source) {
+      const ResponseCacheReading reading = families_->response_cache_source();
+      families_->response_cache->hits.set(static_cast<double>(reading.hits));
+      families_->response_cache->misses.set(static_cast<double>(reading.misses));
+      families_->response_cache->evictions.set(static_cast<double>(reading.evictions));
+      families_->response_cache->bytes.Set(static_cast<double>(reading.num_bytes));
+    }
+    if (families_->audit_source) {
+      const AuditReading reading = families_->audit_source();
+      families_->audit->records.set(static_cast<double>(reading.records));
+      families_->audit->lost.set(static_cast<double>(reading.lost));
+      families_->audit->is_failing.Set(reading.is_failing ? 1 : 0);
+    }
+    if (families_->backup_source) {
+      const BackupReading reading = families_->backup_source();
+      families_->backup->made.set(static_cast<double>(reading.made));
+      families_->backup->failed.set(static_cast<double>(reading.failed));
+      families_->backup->last.Set(reading.last_unix_s);
+    }
+    if (families_->cost) families_->cost->update(families_->clock.now_ns());
   }
   return prometheus::TextSerializer().Serialize(families_->all.registry.Collect());
 }
 
 std::vector<ExportedFamily> ServerMetrics::exported() {
   ServerMetrics metrics("model");
+  metrics.set_price(1);
+  metrics.set_response_cache_source([] { return ResponseCacheReading(); });
+  metrics.set_audit_source([] { return AuditReading(); });
+  metrics.set_backup_source([] { return BackupReading(); });
+  metrics.on_startup_phase("total", 1);
+  RequestTimings request;
+  request.num_prompt_tokens = 1;
+  request.choices.resize(1);
+  metrics.on_request_accepted();
+  metrics.on_finished(request);
+  metrics.families_->cost->update(metrics.families_->clock.now_ns());
   // One of each thing whose series come when it is met.
   DeviceReading device{.index = 0,
                        .name = "GPU",

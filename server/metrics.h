@@ -38,6 +38,29 @@ struct RequestTimings {
   std::optional<int32_t> max_tokens;   // as the client asked
   double e2e_s = 0;                    // arrival (before tokenization) -> last token at the server
   std::vector<ChoiceTimings> choices;  // n of them
+  std::string tenant;                  // empty: nobody in particular
+};
+
+// Of the response cache, since start; bytes and answers are of now.
+struct ResponseCacheReading {
+  uint64_t hits = 0;
+  uint64_t misses = 0;
+  uint64_t evictions = 0;
+  size_t num_bytes = 0;
+};
+
+// Of the audit log, since start.
+struct AuditReading {
+  uint64_t records = 0;
+  uint64_t lost = 0;
+  bool is_failing = false;
+};
+
+// Of the backups that this server makes, since start.
+struct BackupReading {
+  uint64_t made = 0;
+  uint64_t failed = 0;
+  double last_unix_s = 0;  // 0: none
 };
 
 // A family as the registry has it.
@@ -74,6 +97,14 @@ class ServerMetrics {
   void set_rank_readings_source(std::function<std::vector<RankReading>()> source);
   void set_engine_info(const EngineInfo& info,
                        const EngineConfig& config);  // once, after loading: cache_config_info
+
+  // Series that come with what is configured: each at most once, before the first render().
+  void set_price(double usd_per_hour);  // llm_cost_*
+  void set_response_cache_source(std::function<ResponseCacheReading()> source);
+  void set_audit_source(std::function<AuditReading()> source);
+  void set_backup_source(std::function<BackupReading()> source);
+  void set_connections_source(std::function<size_t()> source);
+  void on_startup_phase(const std::string& phase, double seconds);  // once per phase
 
   // By the HTTP server (HttpServer::Options::on_request).
   void on_http_request(const http::RequestRecord& record);

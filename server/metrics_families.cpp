@@ -46,6 +46,10 @@ const Buckets& preemption_buckets() {
   static const Buckets buckets = {0, 1, 2, 5, 10, 20};
   return buckets;
 }
+const Buckets& share_buckets() {
+  static const Buckets buckets = {.001, .0025, .005, .01, .025, .05, .1, .25, .5, .75, 1};
+  return buckets;
+}
 const Buckets& batch_size_buckets() {
   static const Buckets buckets = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
   return buckets;
@@ -156,6 +160,9 @@ MetricFamilies::MetricFamilies(const std::string& model)
       engine_busy_s(counter("sextant:engine_busy_seconds_total",
                             "Seconds inside model execution; its rate is the device's occupancy.", vllm_labels)),
       engine_schedule_s(counter("sextant:engine_schedule_seconds_total", "Seconds inside the scheduler.", vllm_labels)),
+      step_host_ratio(histogram("sextant:step_host_overhead_ratio",
+                                "Share of a step's time in which the host schedules and books, the device idle.",
+                                vllm_labels, share_buckets())),
       collective_calls(counter_family("sextant:collective_calls_total",
                                       "Collectives between ranks, of all ranks together, by kind.")),
       collective_bytes(counter_family("sextant:collective_bytes_total",
@@ -216,6 +223,9 @@ MetricFamilies::MetricFamilies(const std::string& model)
       process_open_fds(gauge("process_open_fds", "Open file descriptors.", {})),
       process_max_fds(gauge("process_max_fds", "Most file descriptors that may be open.", {})),
       process_threads(gauge("process_threads", "Threads of the process.", {})),
+      startup_time_s(
+          gauge_family("startup_time_seconds", "Time from the start of the server to its readiness, by phase.")),
+      http_connections(gauge("http_connections_active", "Client connections that are open, WebSockets included.", {})),
       http_requests(prometheus::BuildCounter()
                         .Name("http_requests_total")
                         .Help("HTTP requests by route, method and class of status.")

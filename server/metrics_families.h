@@ -82,6 +82,7 @@ struct MetricFamilies {
   TotalCounter engine_steps;
   TotalCounter engine_busy_s;
   TotalCounter engine_schedule_s;
+  Histogram& step_host_ratio;
   prometheus::Family<Counter>& collective_calls;  // a series per kind that was called
   prometheus::Family<Counter>& collective_bytes;
   Histogram& step_execute;
@@ -120,6 +121,8 @@ struct MetricFamilies {
   Gauge& process_open_fds;
   Gauge& process_max_fds;
   Gauge& process_threads;
+  prometheus::Family<Gauge>& startup_time_s;  // by phase
+  Gauge& http_connections;
   // http_*: their labels are met as requests come; one look-up per request in a small map.
   prometheus::Family<Counter>& http_requests;
   prometheus::Family<Histogram>& http_duration;

@@ -89,9 +89,10 @@ build() {  # <preset> [cmake arguments]
 
 run_ctest() {  # <preset>
   # Under a sanitizer the tiny checkpoints stand in for the default model, which would take minutes.
-  local without=()
+  local without=() limit=600
+  [ "$full" = 0 ] || limit=7200  # whole golden files through the emulator
   [ "$1" = release ] || [ "$full" = 1 ] || without=(env -u SEXTANT_TEST_MODEL)
-  "${without[@]}" ctest --preset "$1" --timeout 600 --output-junit "$results/$1-tests.xml" >"$results/$1-tests.log" 2>&1
+  "${without[@]}" ctest --preset "$1" --timeout "$limit" --output-junit "$results/$1-tests.xml" >"$results/$1-tests.log" 2>&1
   local status=$?
   if [ "$status" = 0 ]; then tail -n 12 "$results/$1-tests.log"; else
     grep -vE '^ *[0-9]+/[0-9]+ Test .*Passed|^ *Start ' "$results/$1-tests.log" | tail -n 400

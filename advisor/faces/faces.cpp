@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ctime>
 #include <exception>
 #include <set>
 
 #include "advisor/kb/importers.h"
 #include "advisor/plan/plan.h"
 #include "advisor/report/plan_json.h"
+#include "engine/base/log.h"
 
 namespace sextant::advisor {
 namespace {
@@ -124,6 +126,12 @@ Result<HealthReport> Faces::check() {
   return check_health(snapshot, options_.today());
 }
 
+Result<std::optional<std::string>> Faces::find_plan(const std::string& id) {
+  const std::lock_guard lock(mutex_);
+  RETURN_IF_ERROR(open_locked());
+  return kb_->find_plan(id, std::time(nullptr));
+}
+
 Status Faces::open() { return world().status(); }
 
 Result<std::shared_ptr<const World>> Faces::world() { return world_of("", std::nullopt); }
@@ -222,7 +230,14 @@ FaceAnswer Faces::recommendations(const json& body) {
   const auto errors = read_spec_object(body["spec"], (*loaded)->use_cases, request.spec);
   if (!errors.empty()) return refused(errors, std::all_of(errors.begin(), errors.end(), is_semantic));
   const auto plan = make_plan(**loaded, request);
-  return plan.ok() ? FaceAnswer{200, dumped(*plan)} : refused({plan.status()}, true);
+  if (!plan.ok()) return refused({plan.status()}, true);
+  FaceAnswer answer{200, dumped(*plan)};
+  // The answer does not depend on it: a plan that could not be kept can be sent whole.
+  const std::lock_guard lock(mutex_);
+  if (Status status = open_locked(); status.ok())
+    if (status = kb_->keep_plan((*plan)["plan_id"].get<std::string>(), answer.body, std::time(nullptr)); !status.ok())
+      LOG_WARNING << "a plan was not kept for its id: " << status.message();
+  return answer;
 }
 
 FaceAnswer Faces::compare(const json& body) {

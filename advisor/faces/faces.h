@@ -48,6 +48,8 @@ class Faces {
   Status open();
   // What health there is to log at start: opens the knowledge base, trains nothing.
   Result<HealthReport> check();
+  // A plan that recommendations made, here or in another process on the same knowledge base; nothing when it is not kept.
+  Result<std::optional<std::string>> find_plan(const std::string& id);
   // For one of the routes; nothing a body holds ends more than its own request.
   FaceAnswer answer(const FaceRequest& request);
 
@@ -73,8 +75,11 @@ class Faces {
 // {"error": {message, type, param, code, details}}; details has each error with its message, param and code.
 FaceAnswer error_answer(int status, const std::vector<Status>& errors);
 
-// OpenAPI 3.1 of the routes.
+// OpenAPI 3.1 of the routes. The two below describe a route of somebody else's in the same words.
 nlohmann::ordered_json openapi_document(const std::string& version);
+nlohmann::ordered_json openapi_reference(const std::string& schema);
+nlohmann::ordered_json openapi_post(const char* id, const char* summary, const std::string& body, const char* done,
+                                    const std::string& answer);
 
 // What a body of these routes holds, as JSON Schema; reading refuses whatever does not match.
 nlohmann::ordered_json prediction_schema();

@@ -22,20 +22,11 @@ ordered_json errors(std::initializer_list<const char*> codes) {
                            : status == "413" ? "too large"
                            : status == "422" ? "of the form, but contradictory, or naming what is not known"
                            : status == "401" ? "no API key, or a wrong one"
+
                                              : "not now",
                            "Error");
   }
   return out;
-}
-
-ordered_json post(const char* id, const char* summary, const std::string& body, const char* done,
-                  const std::string& answer) {
-  ordered_json responses = {{"200", response(done, answer)}};
-  responses.update(errors({"400", "401", "413", "422", "503"}));
-  return {{"operationId", id},
-          {"summary", summary},
-          {"requestBody", {{"required", true}, {"content", content(reference(body))}}},
-          {"responses", responses}};
 }
 
 ordered_json open_object(const std::vector<std::string>& required) {
@@ -43,6 +34,18 @@ ordered_json open_object(const std::vector<std::string>& required) {
 }
 
 }  // namespace
+
+ordered_json openapi_reference(const std::string& schema) { return reference(schema); }
+
+ordered_json openapi_post(const char* id, const char* summary, const std::string& body, const char* done,
+                          const std::string& answer) {
+  ordered_json responses = {{"200", response(done, answer)}};
+  responses.update(errors({"400", "401", "413", "422", "503"}));
+  return {{"operationId", id},
+          {"summary", summary},
+          {"requestBody", {{"required", true}, {"content", content(reference(body))}}},
+          {"responses", responses}};
+}
 
 ordered_json prediction_schema() {
   const auto whole = [](double low, double high) {
@@ -122,16 +125,17 @@ ordered_json openapi_document(const std::string& version) {
       {"OpenApi", open_object({"openapi", "paths"})}};
   ordered_json paths = {
       {"/advisor/v1/specification",
-       {{"post", post("complete_specification", "Fill what a spec leaves out", "Spec",
-                      "the spec as given, and every field with its value, source and rule", "Specification")}}},
+       {{"post", openapi_post("complete_specification", "Fill what a spec leaves out", "Spec",
+                              "the spec as given, and every field with its value, source and rule", "Specification")}}},
       {"/advisor/v1/predict",
-       {{"post", post("predict", "Mean TTFT and TPOT of a configuration", "PredictionRequest",
-                      "by load, with intervals", "Prediction")}}},
+       {{"post", openapi_post("predict", "Mean TTFT and TPOT of a configuration", "PredictionRequest",
+                              "by load, with intervals", "Prediction")}}},
       {"/advisor/v1/recommendations",
-       {{"post", post("recommend", "Plan for a spec", "RecommendationRequest", "a plan (sextant.plan/1)", "Plan")}}},
+       {{"post",
+         openapi_post("recommend", "Plan for a spec", "RecommendationRequest", "a plan (sextant.plan/1)", "Plan")}}},
       {"/advisor/v1/compare",
-       {{"post", post("compare", "Plans of scenarios side by side", "ComparisonRequest", "differences to the first",
-                      "Comparison")}}},
+       {{"post", openapi_post("compare", "Plans of scenarios side by side", "ComparisonRequest",
+                              "differences to the first", "Comparison")}}},
   };
   for (const KbKind kind : kKbKinds) {
     const std::string name(kb_kind_name(kind));
@@ -139,8 +143,8 @@ ordered_json openapi_document(const std::string& version) {
     schemas[schema] = kb_document_schema(kind);
     ordered_json list = {{"200", response("a page", "List")}};
     list.update(errors({"400", "401", "503"}));
-    ordered_json add = post(("add_" + name).c_str(), "Add or replace one document", schema,
-                            "it was there, or is replaced", "Imported");
+    ordered_json add = openapi_post(("add_" + name).c_str(), "Add or replace one document", schema,
+                                    "it was there, or is replaced", "Imported");
     add["responses"]["201"] = response("it is new", "Imported");
     paths["/advisor/v1/kb/" + name] = {
         {"get",

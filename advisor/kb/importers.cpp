@@ -420,27 +420,10 @@ KbDocument document_of(const ModelFacts& f) {
   bytes["parameters"] = counts.stored();
   bytes["active_parameters"] = counts.active();
   bytes["kv_bytes_per_token_bf16"] = 2 * kv_elements_per_token(f);
-  const json facts = {{"hidden_size", f.hidden_size},
-                      {"num_hidden_layers", f.num_hidden_layers},
-                      {"num_attention_heads", f.num_attention_heads},
-                      {"num_key_value_heads", f.num_key_value_heads},
-                      {"head_dim", f.head_dim},
-                      {"intermediate_size", f.intermediate_size},
-                      {"vocab_size", f.vocab_size},
-                      {"max_position_embeddings", f.max_position_embeddings},
-                      {"tie_word_embeddings", f.tie_word_embeddings},
-                      {"num_experts", f.num_experts},
-                      {"num_experts_per_token", f.num_experts_per_token},
-                      {"moe_intermediate_size", f.moe_intermediate_size},
-                      {"shared_intermediate_size", f.shared_intermediate_size},
-                      {"num_dense_layers", f.num_dense_layers},
-                      {"q_lora_rank", f.q_lora_rank},
-                      {"kv_lora_rank", f.kv_lora_rank},
-                      {"qk_nope_head_dim", f.qk_nope_head_dim},
-                      {"qk_rope_head_dim", f.qk_rope_head_dim},
-                      {"v_head_dim", f.v_head_dim},
-                      {"sliding_window", nullable(f.sliding_window)},
-                      {"full_attention_share", f.full_attention_share}};
+  json facts = {{"tie_word_embeddings", f.tie_word_embeddings},
+                {"sliding_window", nullable(f.sliding_window)},
+                {"full_attention_share", f.full_attention_share}};
+  visit_numbers([&](const char* name, double fact) { facts[name] = fact; }, f);
   const json body = {{"model_id", f.model_id},
                      {"architecture", f.architecture},
                      {"source", nullable(f.source)},

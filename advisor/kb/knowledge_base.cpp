@@ -37,7 +37,11 @@ std::vector<std::vector<std::string>> migrations() {
         " PRIMARY KEY (id, added_revision))");
     first.push_back("CREATE INDEX " + table + "_readable ON " + table + " (removed_revision, id)");
   }
-  return {first};
+  // Plans that were made, so that they are found by their id. No knowledge: revisions do not count them.
+  const std::vector<std::string> second = {
+      "CREATE TABLE kb_plans (id TEXT PRIMARY KEY, document TEXT NOT NULL, used_at BIGINT NOT NULL)",
+      "CREATE INDEX kb_plans_by_use ON kb_plans (used_at)"};
+  return {first, second};
 }
 
 }  // namespace
@@ -71,7 +75,7 @@ std::string default_kb_location() {
 }
 
 Result<KnowledgeBase> KnowledgeBase::open(const std::string& location) {
-  Result<std::unique_ptr<Database>> database = open_database(location);
+  Result<std::unique_ptr<Database>> database = open_database(location, "knowledge base");
   if (!database.ok()) return database.status();
   KnowledgeBase kb(std::move(database).value());
   RETURN_IF_ERROR(kb.migrate());
@@ -113,6 +117,39 @@ Result<ImportResult> KnowledgeBase::import(const std::vector<KbDocument>& docume
   const Status ended = database_->execute(result.ok() ? "COMMIT" : "ROLLBACK");
   if (result.ok() && !ended.ok()) return ended;
   return result;
+}
+
+Status KnowledgeBase::keep_plan(const std::string& id, const std::string& document, int64_t now_s) {
+  if (document.size() > kMaxPlanBytes) return ok_status();
+  // The id says what the document says: within a day nothing needs writing again.
+  const auto fresh = database_->query("SELECT 1 FROM kb_plans WHERE id = $1 AND used_at > CAST($2 AS BIGINT)",
+                                      {id, std::to_string(now_s - 86400)});
+  if (!fresh.ok()) return fresh.status();
+  if (!fresh->empty()) return ok_status();
+  RETURN_IF_ERROR(database_->begin_write());
+  const auto steps = [&]() -> Status {
+    const std::string now = std::to_string(now_s);
+    RETURN_IF_ERROR(
+        database_->execute("INSERT INTO kb_plans (id, document, used_at) VALUES ($1, $2, CAST($3 AS BIGINT)) "
+                           "ON CONFLICT (id) DO UPDATE SET document = $2, used_at = CAST($3 AS BIGINT)",
+                           {id, document, now}));
+    RETURN_IF_ERROR(database_->execute("DELETE FROM kb_plans WHERE used_at < CAST($1 AS BIGINT)",
+                                       {std::to_string(now_s - kPlanSeconds)}));
+    return database_->execute(
+        "DELETE FROM kb_plans WHERE id NOT IN (SELECT id FROM kb_plans ORDER BY used_at DESC, id LIMIT CAST($1 AS "
+        "BIGINT))",
+        {std::to_string(kMaxPlans)});
+  }();
+  const Status ended = database_->execute(steps.ok() ? "COMMIT" : "ROLLBACK");
+  return steps.ok() ? ended : steps;
+}
+
+Result<std::optional<std::string>> KnowledgeBase::find_plan(const std::string& id, int64_t now_s) {
+  const auto rows = database_->query("SELECT document FROM kb_plans WHERE id = $1 AND used_at >= CAST($2 AS BIGINT)",
+                                     {id, std::to_string(now_s - kPlanSeconds)});
+  if (!rows.ok()) return rows.status();
+  if (rows->empty()) return std::optional<std::string>();
+  return std::optional<std::string>((*rows)[0][0].value_or(""));
 }
 
 Result<ImportResult> KnowledgeBase::import_in_transaction(const std::vector<KbDocument>& documents) {

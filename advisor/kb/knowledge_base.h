@@ -14,9 +14,9 @@
 #include <nlohmann/json.hpp>
 
 #include "advisor/gpu_profile.h"
-#include "advisor/kb/database.h"
 #include "advisor/model_facts.h"
 #include "advisor/predict/serving_point.h"
+#include "database/database.h"
 
 namespace sextant::advisor {
 
@@ -52,6 +52,14 @@ class KnowledgeBase {
   Result<std::vector<KbDocument>> list(KbKind kind, size_t limit = 0, const std::string& after = "",
                                        std::optional<int64_t> revision = std::nullopt);
   Result<std::optional<KbDocument>> find(KbKind kind, const std::string& id);
+
+  // Plans by their id, which is a hash of all that they follow from. Kept for thirty days from when they were last made, the
+  // latest 500; one larger than 4 MiB is not kept. `now_s`: seconds since 1970.
+  static constexpr int64_t kPlanSeconds = 30 * 86400;
+  static constexpr int64_t kMaxPlans = 500;
+  static constexpr size_t kMaxPlanBytes = 4u << 20;
+  Status keep_plan(const std::string& id, const std::string& document, int64_t now_s);
+  Result<std::optional<std::string>> find_plan(const std::string& id, int64_t now_s);
 
   Result<int64_t> revision();
   // "12-<16 hex digits>": the number, and a hash of all that is readable at it.

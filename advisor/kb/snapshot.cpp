@@ -30,25 +30,7 @@ ModelFacts facts_from(const json& body) {
   f.source = text(body, "source");
   f.torch_dtype = text(body, "torch_dtype");
   f.quantization = text(body, "quantization");
-  const std::pair<const char*, double*> numbers[] = {{"hidden_size", &f.hidden_size},
-                                                     {"num_hidden_layers", &f.num_hidden_layers},
-                                                     {"num_attention_heads", &f.num_attention_heads},
-                                                     {"num_key_value_heads", &f.num_key_value_heads},
-                                                     {"head_dim", &f.head_dim},
-                                                     {"intermediate_size", &f.intermediate_size},
-                                                     {"vocab_size", &f.vocab_size},
-                                                     {"max_position_embeddings", &f.max_position_embeddings},
-                                                     {"num_experts", &f.num_experts},
-                                                     {"num_experts_per_token", &f.num_experts_per_token},
-                                                     {"moe_intermediate_size", &f.moe_intermediate_size},
-                                                     {"shared_intermediate_size", &f.shared_intermediate_size},
-                                                     {"num_dense_layers", &f.num_dense_layers},
-                                                     {"q_lora_rank", &f.q_lora_rank},
-                                                     {"kv_lora_rank", &f.kv_lora_rank},
-                                                     {"qk_nope_head_dim", &f.qk_nope_head_dim},
-                                                     {"qk_rope_head_dim", &f.qk_rope_head_dim},
-                                                     {"v_head_dim", &f.v_head_dim}};
-  for (const auto& [name, target] : numbers) *target = number(n, name);
+  visit_numbers([&](const char* name, double& fact) { fact = number(n, name); }, f);
   f.full_attention_share = number(n, "full_attention_share", 1);
   f.tie_word_embeddings = n.contains("tie_word_embeddings") && n["tie_word_embeddings"] == true;
   f.sliding_window = maybe(n, "sliding_window");

@@ -13,6 +13,7 @@ namespace {
 using nlohmann::json;
 
 constexpr double kRoughLoads[] = {1, 16, 64, 256};
+constexpr size_t kGpusTold = 12;  // in one reason
 
 const char* tier_of_parameters(double parameters) {
   return parameters >= 30e9 ? "very_high" : parameters >= 7e9 ? "high" : "standard";
@@ -63,6 +64,9 @@ class Candidates {
       models_.clear();
     }
     for (const auto& [name, profile] : gpus_) priced_[name] = dearest_way(name);
+    if (!context_.offers.sites.empty() &&
+        std::all_of(priced_.begin(), priced_.end(), [](const auto& entry) { return entry.second == 0; }))
+      reject_for_prices();
     for (const auto& [id, facts] : models_) candidates_of(id, *facts);
     return std::move(out_);
   }
@@ -158,6 +162,32 @@ class Candidates {
       least = std::min(least, most);
     }
     return least;
+  }
+
+  // No GPU can be bought in every region: which can be, in each.
+  void reject_for_prices() {
+    const Offers& offers = context_.offers;
+    std::string text = offers.sites.size() == 1 ? "no GPU has a price where it is wanted"
+                                                : "no GPU has a price in each of the regions";
+    for (size_t i = 0; i < offers.sites.size(); ++i) {
+      std::set<std::string> here;
+      for (const Offer& offer : offers.by_site[i])
+        if (gpus_.count(offer.gpu) > 0) here.insert(offer.gpu);
+      text += std::string(i == 0 ? ": " : "; ") +
+              (offers.sites[i].first == "any" ? "any region" : offers.sites[i].first) + " has ";
+      size_t told = 0;
+      for (const std::string& gpu : here) {
+        if (told == kGpusTold) break;
+        text += (told++ > 0 ? ", " : "") + gpu;
+      }
+      if (here.size() > told) text += " and " + std::to_string(here.size() - told) + " more";
+      if (here.empty()) text += "none";
+    }
+    out_.reject("", "", text,
+                offers.sites.size() == 1
+                    ? "pricing.gpu_prices with your own price, a region that has prices, or sextant kb set-price"
+                    : "one region alone, pricing.gpu_prices with your own price, or sextant kb set-price for the "
+                      "region without one");
   }
 
   double cheapest_per_gpu_hour(const std::string& gpu, int at_least) const {

@@ -40,9 +40,10 @@ std::vector<std::string> not_considered(const Spec& spec) {
 }
 
 ordered_json rejected_json(std::vector<Rejection> rejected) {
-  // The most telling first: those of a GPU, then whole models.
+  // The most telling first: what stops every model, then those of a GPU, then whole models.
+  const auto order = [](const Rejection& r) { return r.model_id.empty() ? 0 : r.gpu.empty() ? 2 : 1; };
   std::stable_sort(rejected.begin(), rejected.end(),
-                   [](const Rejection& a, const Rejection& b) { return !a.gpu.empty() && b.gpu.empty(); });
+                   [&](const Rejection& a, const Rejection& b) { return order(a) < order(b); });
   ordered_json out = ordered_json::array();
   // No more than three of one model, so that the list shows the width of the search.
   std::map<std::string, int> per_model;

@@ -22,7 +22,11 @@ main{max-width:1080px;margin:0 auto;padding:28px 20px 60px}h1{font-size:26px;mar
 table{border-collapse:collapse;width:100%;font-size:14px}th,td{text-align:left;padding:7px 12px;border-bottom:1px solid var(--line);vertical-align:top}tr:last-child td{border-bottom:0}
 th{font-weight:600;color:var(--soft);font-size:12.5px;white-space:nowrap}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 svg{display:block;width:100%;height:auto}.two{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:14px}pre{margin:0;padding:12px 14px;overflow-x:auto;font:13px/1.5 ui-monospace,Menlo,Consolas,monospace}
-details{margin-top:14px}summary{cursor:pointer;font-weight:600}li{margin:3px 0;overflow-wrap:anywhere}tr.best td{background:var(--fill)}text{fill:var(--soft);font:12px system-ui,sans-serif}text.ink{fill:var(--ink)}
+details{margin-top:14px}summary{cursor:pointer;font-weight:600}li{margin:3px 0;overflow-wrap:anywhere}tr.best td{background:var(--fill)}text{fill:var(--soft);font:12px system-ui,sans-serif}h3{font-size:14px;margin:0 0 6px}
+.flow{display:flex;align-items:center}.sites{display:grid;gap:10px}.box{background:var(--fill);border:1px solid var(--a);border-radius:9px;padding:9px 13px}.box b,.box span{display:block;overflow-wrap:anywhere}.card .box b{font-size:15px}.box span{color:var(--soft);font-size:13px}
+.arrow{flex:1 1 30px;max-width:110px;min-width:26px;border-top:2px solid var(--soft);position:relative}.arrow::after{content:"";position:absolute;right:-1px;top:-6px;border:5px solid transparent;border-left:8px solid var(--soft);border-right:0}
+@media(max-width:640px){main{padding:18px 12px 40px}.two{grid-template-columns:1fr}svg text{font-size:19px}th,td{padding:6px 8px}.wide{min-width:230px}.flow{flex-direction:column;align-items:stretch}
+.arrow{flex:none;width:0;min-width:0;height:22px;align-self:center;border-top:0;border-left:2px solid var(--soft)}.arrow::after{right:auto;left:-6px;top:auto;bottom:-1px;border:5px solid transparent;border-top:8px solid var(--soft);border-bottom:0}}
 )css";
 
 std::string escaped(const std::string& text) {
@@ -128,39 +132,48 @@ std::string stacked_bar(const ordered_json& parts, const std::vector<std::string
   return out + "</g></svg>" + legend + "</p>";
 }
 
+// Boxes in a row, or in a column where the screen is narrow.
 std::string diagram(const ordered_json& o) {
-  const ordered_json& sites = o["sites"];
-  const double height = 60 + 84.0 * static_cast<double>(std::min<size_t>(sites.size(), 4));
-  std::string out = "<svg viewBox=\"0 0 760 " + at(height) + "\" role=\"img\" aria-label=\"deployment\">";
-  const auto box = [&](double x, double y, double w, const std::string& head, const std::string& sub) {
-    out += "<rect x=\"" + at(x) + "\" y=\"" + at(y) + "\" width=\"" + at(w) +
-           "\" height=\"56\" rx=\"9\" fill=\"var(--fill)\" stroke=\"var(--a)\"/><text class=ink x=\"" + at(x + 12) +
-           "\" y=\"" + at(y + 24) + "\" font-weight=\"600\">" + head + "</text><text x=\"" + at(x + 12) + "\" y=\"" +
-           at(y + 43) + "\">" + sub + "</text>";
+  const auto box = [](const std::string& head, const std::string& sub) {
+    return "<div class=box><b>" + head + "</b><span>" + sub + "</span></div>";
   };
-  const double middle = height / 2 - 28;
-  box(4, middle, 120, "Clients", "HTTPS");
-  box(184, middle, 150, "Gateway", "keys, limits, routing");
-  out += "<path d=\"M124 " + at(middle + 28) + "H184\" stroke=\"var(--soft)\" stroke-width=\"1.5\"/>";
-  for (size_t i = 0; i < std::min<size_t>(sites.size(), 4); ++i) {
-    const ordered_json& s = sites[i];
-    const double y =
-        height / 2 - 42.0 * static_cast<double>(std::min<size_t>(sites.size(), 4)) + 84.0 * static_cast<double>(i) + 14;
+  const std::string arrow = "<div class=arrow></div>";
+  std::string out = "<div class=flow>" + box("Clients", "HTTPS") + arrow + box("Gateway", "keys, limits, routing") +
+                    arrow + "<div class=sites>";
+  for (const ordered_json& s : o["sites"]) {
     const int replicas = s["replicas_needed"].get<int>() + s["spares"].get<int>();
-    box(400, y, 352,
-        std::to_string(replicas) + (replicas == 1 ? " replica, " : " replicas, ") + number(o["tensor_parallel"]) +
-            " x " + text(o["gpu"]),
-        text(s["region"]) + ": " + number(s["instances"]) + " x " + text(s["instance"]));
-    out += "<path d=\"M334 " + at(middle + 28) + "C370 " + at(middle + 28) + " 364 " + at(y + 28) + " 400 " +
-           at(y + 28) + "\" fill=\"none\" stroke=\"var(--soft)\" stroke-width=\"1.5\"/>";
+    const int gpus = o["tensor_parallel"].get<int>() * o["pipeline_parallel"].get<int>();
+    out += box(std::to_string(replicas) + (replicas == 1 ? " replica of " : " replicas of ") + std::to_string(gpus) +
+                   " &times; " + text(o["gpu"]),
+               text(s["region"]) + ": " + number(s["instances"]) + " &times; " + text(s["provider"]) + " " +
+                   text(s["instance"]));
   }
-  return out + "</svg>";
+  return out + "</div></div>";
 }
 
 std::string joined(const ordered_json& items) {
   std::string out;
   for (const ordered_json& item : items) out += (out.empty() ? "" : ", ") + text(item);
   return out.empty() ? "–" : out;
+}
+
+std::string answer_text(const ordered_json& answer) {
+  std::string out = answer["value"].is_null() && answer.contains("why") ? text(answer["why"]) : text(answer["value"]);
+  if (answer.contains("unit")) out += " " + text(answer["unit"]);
+  return out;
+}
+
+std::string mixed_gpus(const ordered_json& mixed) {
+  if (!mixed.is_object()) return "";
+  std::string out = "<h2>One model on two types of GPU</h2><div class=card>";
+  if (!mixed.contains("pools")) return out + "<p>" + text(mixed["why"]) + "</p></div>";
+  out += "<p>" + text(mixed["model_id"]) + " for $" + number(mixed["usd_per_month"]) + " a month, " +
+         (mixed["cheaper"] == true ? "cheaper than" : "no cheaper than") + " $" +
+         number(mixed["one_type_usd_per_month"]) + " on one type:</p><ul>";
+  for (const ordered_json& pool : mixed["pools"])
+    out += "<li>" + number(pool["instances"]) + " &times; " + text(pool["instance"]) + " (" + text(pool["gpu"]) +
+           ") with " + fixed(100 * pool["share_of_traffic"].get<double>(), 0) + "% of the requests</li>";
+  return out + "</ul></div>";
 }
 
 std::string compliance_list(const ordered_json& c) {
@@ -208,12 +221,11 @@ std::string first_option(const ordered_json& o) {
   out += "<h2>Where it runs</h2><div class=card>" + diagram(o) + "</div>";
   std::string rows;
   for (const ordered_json& t : o["targets"])
-    rows += "<tr>" + td(text(t["target"])) + tdn(number(t["limit_ms"], 0)) + tdn(number(t["predicted_ms"], 1)) +
-            tdn(number(t["low90_ms"], 1) + " – " + number(t["high90_ms"], 1)) +
-            tdn(fixed(100 * t["probability"].get<double>(), 0) + "%") + td(text(t["provenance"])) +
-            td(tag(t["verdict"])) + "</tr>";
+    rows += "<tr>" + td(tag(t["verdict"])) + td(text(t["target"])) + tdn(number(t["limit_ms"], 0)) +
+            tdn(number(t["predicted_ms"], 1)) + tdn(number(t["low90_ms"], 1) + " – " + number(t["high90_ms"], 1)) +
+            tdn(fixed(100 * t["probability"].get<double>(), 0) + "%") + td(text(t["provenance"])) + "</tr>";
   out += "<h2>Targets at the peak</h2>" +
-         table({"target", "#limit ms", "#predicted ms", "#90% interval", "#probability", "from", "verdict"}, rows);
+         table({"verdict", "target", "#limit ms", "#predicted ms", "#90% interval", "#probability", "from"}, rows);
   rows.clear();
   for (const auto& [line, usd] : cost["lines_usd_per_month"].items())
     rows += "<tr>" + td(escaped(line)) + tdn("$" + number(usd, 2)) + "</tr>";
@@ -233,10 +245,10 @@ std::string first_option(const ordered_json& o) {
          "</ul><p class=soft>" + text(cost["definition"]) + "</p></div></div>";
   const double rate = o["limit_per_replica"]["requests_per_s"].get<double>();
   out +=
-      "<h2>Twenty-four hours</h2><div class=two><div class=card><b style=\"font-size:14px\">Requests per second, and "
+      "<h2>Twenty-four hours</h2><div class=two><div class=card><h3>Requests per second, and "
       "what the "
-      "replicas can carry</b>" +
-      load_chart(o["day"]["hours"], rate) + "</div><div class=card><b style=\"font-size:14px\">Utilisation</b>" +
+      "replicas can carry</h3>" +
+      load_chart(o["day"]["hours"], rate) + "</div><div class=card><h3>Utilisation</h3>" +
       utilization_chart(o["day"]["hours"]) + "</div></div><p class=soft>" +
       fixed(100 * o["day"]["attainment"].get<double>(), 2) +
       "% of the day's requests within every latency target, from " + number(o["day"]["replicas_min"]) + " to " +
@@ -295,15 +307,25 @@ std::string body(const ordered_json& plan) {
     for (size_t i = 0; i < options.size(); ++i) {
       const ordered_json& o = options[i];
       rows += std::string("<tr") + (i == 0 ? " class=best" : "") + ">" + tdn(std::to_string(i + 1)) +
-              td(text(o["model_id"]) + "<br><span class=soft>" + text(o["rationale"]) + "</span>") +
-              td(text(o["quantization"])) + td(number(o["gpus"]) + " &times; " + text(o["gpu"])) +
-              tdn("$" + number(o["cost"]["usd_per_month"])) + tdn(number(o["at_peak_per_replica"]["ttft_ms"]["p90"])) +
+              td(tag(o["verdict"])) + "<td class=wide>" + text(o["model_id"]) + "<br><span class=soft>" +
+              text(o["rationale"]) + "</span></td>" + td(text(o["quantization"])) +
+              td(number(o["gpus"]) + " &times; " + text(o["gpu"])) + tdn("$" + number(o["cost"]["usd_per_month"])) +
+              tdn(number(o["at_peak_per_replica"]["ttft_ms"]["p90"])) +
               tdn(number(o["at_peak_per_replica"]["tpot_ms"]["p90"], 1)) +
-              tdn(number(o["at_peak_per_replica"]["e2e_ms"]["p95"])) + td(tag(o["verdict"])) + "</tr>";
+              tdn(number(o["at_peak_per_replica"]["e2e_ms"]["p95"])) + "</tr>";
     }
     out += "<h2>Options by " + text(plan["specification"]["priority"]["value"]) + "</h2>" +
-           table({"#rank", "model", "weights", "GPUs", "#a month", "#TTFT p90", "#TPOT p90", "#answer p95", "verdict"},
+           table({"#rank", "verdict", "model", "weights", "GPUs", "#a month", "#TTFT p90 ms", "#TPOT p90 ms",
+                  "#answer p95 ms"},
                  rows);
+    rows.clear();
+    for (const ordered_json& o : plan["frontier"])
+      rows += "<tr>" + td(text(o["model_id"]) + " (" + text(o["quantization"]) + ")") +
+              td(number(o["gpus"]) + " &times; " + text(o["gpu"])) + tdn("$" + number(o["usd_per_month"])) +
+              tdn(number(o["e2e_p95_ms"])) + "</tr>";
+    if (plan["frontier"].size() > 1)
+      out +=
+          "<h2>Frontier of cost, latency and size</h2>" + table({"model", "GPUs", "#a month", "#answer p95 ms"}, rows);
     rows.clear();
     for (const ordered_json& row : plan["sensitivity"]["inputs"])
       rows += "<tr>" + td(text(row["input"])) + tdn(text(row["now"])) + tdn(number(row["change_at_minus_20_pct"], 1)) +
@@ -341,7 +363,13 @@ std::string body(const ordered_json& plan) {
       out += "<h2>Other ways to pay</h2>" +
              table({"mix", "#a month", "#change", "#interruptions a day", "#time with too few replicas"}, rows);
   }
+  out += mixed_gpus(plan.value("mixed_gpus", ordered_json()));
   out += compliance_list(plan.value("compliance", ordered_json()));
+  std::string answers;
+  const ordered_json questions = plan.value("answers", ordered_json::object());
+  for (const auto& [question, answer] : questions.items())
+    answers += "<tr>" + td(escaped(question)) + td(answer_text(answer)) + "</tr>";
+  if (!answers.empty()) out += "<h2>Answers</h2>" + table({"question", "answer"}, answers);
   std::string rows;
   for (const ordered_json& r : plan.value("rejected", ordered_json::array())) {
     if (rows.size() > 12000) break;

@@ -118,6 +118,68 @@ void first_option(std::string& out, const ordered_json& o) {
            " | " + number(ordered_json(100 * h["utilization"].get<double>())) + " | " + number(h["usd"], 2) + " |\n";
 }
 
+std::string joined(const ordered_json& items) {
+  std::string out;
+  for (const ordered_json& item : items) out += (out.empty() ? "" : ", ") + cell(item);
+  return out.empty() ? "-" : out;
+}
+
+// Rows of what was chosen, why, and what instead.
+void choices(std::string& out, const char* title, const char* key, const ordered_json& rows) {
+  out += std::string("\n## ") + title + "\n\n| " + key + " | choice | because | instead |\n|---|---|---|---|\n";
+  for (const ordered_json& row : rows)
+    out += "| " + cell(row[key]) + " | " + cell(row["choice"]) + " | " + cell(row["because"]) + " | " +
+           joined(row["alternatives"]) + " |\n";
+}
+
+void ways(std::string& out, const ordered_json& plan) {
+  if (plan.contains("architecture")) {
+    out += "\n## Architecture\n\n| pattern | suitable | why |\n|---|---|---|\n";
+    for (const ordered_json& a : plan["architecture"])
+      out += "| " + cell(a["pattern"]) + " | " + (a["suitable"] == true ? "suitable" : "no") + " | " + cell(a["why"]) +
+             " |\n";
+  }
+  if (plan.contains("stack")) choices(out, "Stack", "layer", plan["stack"]);
+  if (plan.contains("decisions")) choices(out, "Decisions", "decision", plan["decisions"]);
+  if (plan.contains("purchase_mixes") && !plan["purchase_mixes"].empty()) {
+    out +=
+        "\n## Other ways to pay\n\n| mix | $/month | change, % | interruptions a day | time with too few replicas, % "
+        "|\n|---|---|---|---|---|\n";
+    for (const ordered_json& m : plan["purchase_mixes"])
+      out += "| " + cell(m["mix"]) + " | " +
+             (m.contains("left_out")
+                  ? cell(m["left_out"]) + " | - | - | -"
+                  : number(m["usd_per_month"]) + " | " + number(m["change_pct"], 1) + " | " +
+                        number(m["interruptions_per_day"], 1) + " | " + number(m["too_few_replicas_pct"], 3)) +
+             " |\n";
+  }
+  if (plan.contains("mixed_gpus") && plan["mixed_gpus"].is_object()) {
+    const ordered_json& mixed = plan["mixed_gpus"];
+    out += "\n## One model on two types of GPU\n\n";
+    if (!mixed.contains("pools")) {
+      out += cell(mixed["why"]) + "\n";
+    } else {
+      out += cell(mixed["model_id"]) + " for $" + number(mixed["usd_per_month"]) + " a month, " +
+             (mixed["cheaper"] == true ? "cheaper than" : "no cheaper than") + " $" +
+             number(mixed["one_type_usd_per_month"]) + " on one type:\n\n";
+      for (const ordered_json& pool : mixed["pools"])
+        out += "- " + number(pool["instances"]) + " x " + cell(pool["instance"]) + " (" + cell(pool["gpu"]) +
+               ") with " + number(ordered_json(100 * pool["share_of_traffic"].get<double>())) + "% of the requests\n";
+    }
+  }
+  const ordered_json compliance = plan.value("compliance", ordered_json());
+  if (compliance.is_object() && !compliance["regulations"].empty()) {
+    out += "\n## Compliance\n\nRegions: " + cell(compliance["regions"]) + ". Audit log for " +
+           number(compliance["audit_retention_days"]) + " days; prompts and answers kept for " +
+           (compliance["content_retention_days_max"].is_null()
+                ? "any time"
+                : "at most " + number(compliance["content_retention_days_max"]) + " days") +
+           "; encrypted in transit and at rest.\n\n";
+    for (const ordered_json& rule : compliance["rules"])
+      out += "- " + cell(rule["regulation"]) + ": " + cell(rule["setting"]) + " (" + cell(rule["why"]) + ")\n";
+  }
+}
+
 void rest(std::string& out, const ordered_json& plan) {
   if (plan.contains("sensitivity")) {
     out += "\n## Sensitivity\n\nChange of " + cell(plan["sensitivity"]["measure"]) +
@@ -131,10 +193,12 @@ void rest(std::string& out, const ordered_json& plan) {
       out +=
           "\nThe verdict flips at " + cell(flip["input"]) + " = " + cell(flip["at"]) + ": " + cell(flip["what"]) + "\n";
   }
+  ways(out, plan);
   if (plan.contains("answers") && !plan["answers"].empty()) {
     out += "\n## Answers\n\n";
     for (const auto& [question, answer] : plan["answers"].items())
-      out += "- " + question + ": " + cell(answer["value"]) +
+      out += "- " + question + ": " +
+             cell(answer["value"].is_null() && answer.contains("why") ? answer["why"] : answer["value"]) +
              (answer.contains("unit") ? " " + cell(answer["unit"]) : "") + "\n";
   }
   if (plan.contains("frontier") && plan["frontier"].size() > 1) {

@@ -99,6 +99,26 @@ KernelCase norm_rows_case(const Rows& r, bool is_measured) {
           }};
 }
 
+KernelCase heads_case(const Rows& r, int32_t head_dim, bool is_measured) {
+  return {.op = "rms_norm_heads",
+          .shape = r.name() + ", heads of " + std::to_string(head_dim),
+          .bytes = r.elements() * 2 * static_cast<double>(type_bytes(r.type)) + 4.0 * head_dim,
+          .flops = r.elements() * 4,
+          .is_measured = is_measured,
+          .prepare = [=](CaseMemory& memory) -> Launch {
+            RmsNormHeadsArgs args = {};
+            args.x = memory.allocate(r.bytes(), content_of(r.type));
+            args.x_stride = r.cols;
+            args.weight = static_cast<float*>(memory.allocate(int64_t{head_dim} * 4, Content::kFloat32));
+            args.eps = 1e-5f;
+            args.rows = r.rows;
+            args.num_heads = r.cols / head_dim;
+            args.head_dim = head_dim;
+            args.type = r.type;
+            return [=](Stream stream) { return rms_norm_heads(args, stream); };
+          }};
+}
+
 KernelCase activation_case(const Rows& r, Activation activation, bool is_measured) {
   const char* names[] = {"silu", "gelu_tanh", "gelu_erf"};
   return {.op = "activation_mul",
@@ -191,6 +211,7 @@ void append_row_cases(const ModelShape& shape, std::vector<KernelCase>& cases) {
   cases.push_back(norm_rows_case({shape.decode_batch, shape.hidden, kBf16}, true));
   cases.push_back(add_case({shape.decode_batch, shape.hidden, kBf16}, true));
   cases.push_back(bias_case({shape.decode_batch, shape.hidden, kBf16}, true));
+  cases.push_back(heads_case({shape.decode_batch, shape.hidden, kBf16}, shape.hidden % 128 == 0 ? 128 : 64, true));
   cases.push_back(gather_case({shape.decode_batch, shape.hidden, kBf16}, true));
   const int64_t block_bytes = int64_t{16} * shape.num_kv_heads * shape.head_dim * 2;
   cases.push_back(block_copy_case(64, block_bytes, 16));
@@ -199,6 +220,7 @@ void append_row_cases(const ModelShape& shape, std::vector<KernelCase>& cases) {
   for (const ElementType type : kAllTypes) {
     cases.push_back(norm_rows_case({2, 64, type}, false));
     if (type != kBf16) cases.push_back(add_norm_case({2, 64, type}, false));
+    if (type != kBf16) cases.push_back(heads_case({2, 192, type}, 64, false));
     if (type != kBf16) cases.push_back(reduce_norm_case({2, 64, type}, false));
     for (const int32_t cols : {9, 64}) {
       for (const Activation kind : {Activation::kSilu, Activation::kGeluTanh, Activation::kGeluErf}) {

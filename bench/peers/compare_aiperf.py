@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--sextant", required=True)
     parser.add_argument("--aiperf", default=str(pathlib.Path(sys.executable).parent / "aiperf"))
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--time", default="constant:ttft=100ms,tpot=20ms")
+    parser.add_argument("--time", default="constant:ttft=200ms,tpot=50ms")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--limit-pct", type=float, default=2)
     arguments = parser.parse_args()

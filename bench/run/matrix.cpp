@@ -84,6 +84,12 @@ size_t MatrixSpec::num_cells() const {
   return count;
 }
 
+std::string MatrixServer::settings_text() const {
+  std::string text;
+  for (const auto& [key, value] : settings.items()) text += (text.empty() ? "" : ", ") + key + " " + flag_text(value);
+  return text;
+}
+
 Result<MatrixSpec> parse_matrix(const Json& json) {
   if (!json.is_object()) return invalid_argument("the matrix must be a JSON object");
   std::vector<std::string> faults;
@@ -241,8 +247,9 @@ Result<MatrixSpec> parse_matrix(const Json& json) {
                                : static_cast<size_t>(load.rate * duration_s * 2 + 100);
         char rate_text[32];
         std::snprintf(rate_text, sizeof rate_text, "%g", load.rate);
+        cell.lengths = input.text() + " in, " + output.text() + " out";
         cell.label =
-            input.text() + " in, " + output.text() + " out, " +
+            cell.lengths + ", " +
             (load.concurrency ? "concurrency " + std::to_string(*load.concurrency) : std::string(rate_text) + " req/s");
         Json identity = {{"command", server.command},
                          {"url", spec.url},
@@ -265,11 +272,11 @@ Result<MatrixSpec> parse_matrix(const Json& json) {
   return spec;
 }
 
-std::set<std::string> read_done_cells(const std::string& records_path) {
-  std::set<std::string> done;
+std::map<std::string, std::string> read_done_cells(const std::string& records_path) {
+  std::map<std::string, std::string> done;
   std::ifstream file(records_path + ".cells");
   for (std::string line; std::getline(file, line);) {
-    if (line.size() >= 64) done.insert(line.substr(0, 64));
+    if (line.size() >= 64) done[line.substr(0, 64)] = line.size() > 65 ? line.substr(65) : "";
   }
   return done;
 }

@@ -5,8 +5,8 @@
 #include <sys/types.h>
 
 #include <functional>
+#include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -19,6 +19,7 @@ namespace sextant::bench {
 struct MatrixCell {
   std::string key;            // SHA-256 of all that decides what is measured
   std::string label;          // "512 in, 128 out, concurrency 16"
+  std::string lengths;        // "512 in, 128 out"
   ServeBenchOptions options;  // url, api key and deployment are filled in when the server runs
 };
 
@@ -27,6 +28,7 @@ struct MatrixServer {
       command;  // with flags for this combination of settings; "{port}" where the port goes. Empty: `url` runs
   nlohmann::json settings = nlohmann::json::object();
   std::vector<MatrixCell> cells;
+  std::string settings_text() const;  // "max_num_seqs 16, dtype float16"; empty where there are none
 };
 
 struct MatrixSpec {
@@ -48,8 +50,8 @@ struct MatrixSpec {
 // Every error at once, named by its key; unknown keys are errors.
 Result<MatrixSpec> parse_matrix(const nlohmann::json& json);
 
-// Keys of cells that are done: one per line of "<records>.cells".
-std::set<std::string> read_done_cells(const std::string& records_path);
+// Cells that are done, each with the id of its last record: one per line of "<records>.cells".
+std::map<std::string, std::string> read_done_cells(const std::string& records_path);
 Status append_done_cell(const std::string& records_path, const std::string& key, const std::string& record_id);
 
 // A child process whose output goes to `log_path`. Stopped by SIGTERM, and by SIGKILL when it takes too long.

@@ -47,6 +47,7 @@ const std::vector<std::pair<const char*, const char*>>& check_rules() {
   static const std::vector<std::pair<const char*, const char*>> rules = {
       {"not-readable", "a file is neither YAML nor JSON, or doubtful YAML"},
       {"bad-name", "a name or label that the API server refuses"},
+      {"headless-name", "a Service with the name of a LeaderWorkerSet, which makes a headless one of that name"},
       {"twice", "an object that stands there twice"},
       {"selector", "a selector that selects no pod, or not its own template"},
       {"port", "a port that no container has, or that the server does not listen on"},
@@ -126,10 +127,15 @@ void Checker::collect_pods() {
       add(at_path(document.body, {"spec", "template"}), "spec", 1);
     } else if (document.kind == "LeaderWorkerSet") {
       const ordered_json& of_set = at_path(document.body, {"spec", "leaderWorkerTemplate"});
-      PodSet& pods =
-          add(member(of_set, "workerTemplate"), "spec", static_cast<int64_t>(number_or(member(of_set, "size"), 1)));
-      pods.labels["leaderworkerset.sigs.k8s.io/name"] = document.name;
-      pods.labels["leaderworkerset.sigs.k8s.io/worker-index"] = "0";
+      const auto size = static_cast<int64_t>(number_or(member(of_set, "size"), 1));
+      const bool own_leader = member(of_set, "leaderTemplate").is_object();
+      for (const char* which : {"leaderTemplate", "workerTemplate"}) {
+        const bool leads = which[0] == 'l';
+        if (leads ? !own_leader : own_leader && size < 2) continue;
+        PodSet& pods = add(member(of_set, which), "spec", size);
+        pods.labels["leaderworkerset.sigs.k8s.io/name"] = document.name;
+        if (leads || !own_leader) pods.labels["leaderworkerset.sigs.k8s.io/worker-index"] = "0";
+      }
     } else if (document.kind == "InferenceService") {
       PodSet& pods = add(document.body, "spec", 1);
       const ordered_json& predictor = at_path(document.body, {"spec", "predictor"});

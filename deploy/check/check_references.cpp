@@ -45,6 +45,11 @@ void Checker::check_services() {
       const ordered_json& selector = member(spec, "selector");
       const auto pods = selected(at.ns, selector);
       if (pods.empty()) find(at, "selector", "spec.selector selects no pod of these files");
+      if (lookup("LeaderWorkerSet", at.ns, at.name) != nullptr && text_or(member(spec, "clusterIP")) != "None")
+        find(at, "headless-name",
+             "LeaderWorkerSet/" + at.name +
+                 " finds its pods by a headless Service of its own name, and takes this one for it: give it another "
+                 "name");
       if (const ordered_json& ports = member(spec, "ports"); ports.is_array())
         for (const ordered_json& port : ports) {
           const ordered_json& to =
@@ -96,7 +101,8 @@ void Checker::check_services() {
       if (const ordered_json& endpoints = member(spec, "podMetricsEndpoints"); endpoints.is_array())
         for (const ordered_json& endpoint : endpoints)
           for (const PodSet* each : pods)
-            if (!has_port(*each, member(endpoint, "port")))
+            if (!has_port(*each, member(endpoint, "port")) &&
+                !(each->operator_made && member(endpoint, "port") == "user-port"))
               find(at, "port", "scrapes port " + member(endpoint, "port").dump() + ", which no container has");
     } else if (at.kind == "RoleBinding") {
       const std::string role = text_or(at_path(at.body, {"roleRef", "name"}));

@@ -120,7 +120,9 @@ void Checker::check_pods(const PodSet& pods) {
   for (const char* which : {"startupProbe", "readinessProbe", "livenessProbe"}) check_probe(pods, container, which);
   const ordered_json& arguments = member(container, "args");
   const std::string first = arguments.is_array() && !arguments.empty() ? text_or(arguments[0]) : "";
-  vllm_ = vllm_ || first.starts_with("--model=");
+  const bool of_kserve = at.kind == "LLMInferenceService";  // its preset has the model, port and probes
+  const bool of_vllm = of_kserve || first.starts_with("--model=");
+  vllm_ = vllm_ || of_vllm;
 
   // GPUs of a replica: every rank has one.
   const int64_t gpus = gpus_of(at_path(container, {"resources", "limits"}));
@@ -128,7 +130,7 @@ void Checker::check_pods(const PodSet& pods) {
     find(at, "gpus",
          "requests " + std::to_string(asked) + " GPUs and limits them to " + std::to_string(gpus) +
              ": GPUs are not overcommitted");
-  if (first == "serve" || first.starts_with("--model=")) {
+  if (first == "serve" || of_vllm) {
     const double ranks = seconds_of(argument_of(container, "--tensor-parallel-size", "1")) *
                          seconds_of(argument_of(container, "--pipeline-parallel-size", "1"));
     const auto have = static_cast<double>(gpus * pods.pods_per_replica);
@@ -152,7 +154,10 @@ void Checker::check_pods(const PodSet& pods) {
 
   // Load and drain.
   const auto load = pods.annotations.find("sextant/predicted-load-seconds");
-  if (load != pods.annotations.end()) {
+  bool headless = false;
+  if (arguments.is_array())
+    for (const ordered_json& argument : arguments) headless = headless || argument == "--headless";
+  if (load != pods.annotations.end() && !headless && !of_kserve) {
     const bool startup = member(container, "startupProbe").is_object();
     const ordered_json& probe = member(container, startup ? "startupProbe" : "livenessProbe");
     if (probe.is_object()) {
@@ -169,7 +174,9 @@ void Checker::check_pods(const PodSet& pods) {
   const double drain =
       first == "serve" || first == "simulate" ? seconds_of(argument_of(container, "--shutdown-timeout", "30")) : 0;
   const double pause = number_or(at_path(container, {"lifecycle", "preStop", "sleep", "seconds"}), 0);
-  if (const double grace = number_or(member(*pods.pod_spec, "terminationGracePeriodSeconds"), 30);
+  // Knative gives a pod as long as a request may take.
+  const double unsaid = at.kind == "InferenceService" ? number_or(member(*pods.pod_spec, "timeout"), 30) : 30;
+  if (const double grace = number_or(member(*pods.pod_spec, "terminationGracePeriodSeconds"), unsaid);
       grace < drain + pause)
     find(at, "grace-period",
          "pods are killed after " + std::to_string(std::llround(grace)) + " s and need " +

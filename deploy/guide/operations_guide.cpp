@@ -95,7 +95,10 @@ void add_capacity(const Target& target, Page& page) {
   page.number("output of one replica", number_at(option, {"output_tokens_per_s_per_replica"}), " tokens/s");
   page.number("KV cache used at the peak", number_at(option, {"memory_per_gpu_gib", "kv_used_at_peak_pct"}), " %");
   page.number("weights on each GPU", number_at(option, {"memory_per_gpu_gib", "weights"}), " GiB");
-  page.row({"a pod from start to ready", shown(target.load_seconds) + " s"});
+  if (target.download_seconds > 0)
+    page.row({"weights fetched by a pod that has none",
+              shown(target.download_seconds) + " s at " + shown(target.options.download_gb_per_s) + " GB/s"});
+  page.row({"the server from its start to ready, with weights there", shown(target.load_seconds) + " s"});
 
   const auto targets = option.find("targets");
   if (targets == option.end() || !targets->is_array() || targets->empty()) return;
@@ -105,7 +108,8 @@ void add_capacity(const Target& target, Page& page) {
     if (!goal.is_object()) continue;
     const auto ms = [&goal](const char* key) {
       const auto value = number_at(goal, {key});
-      return value ? shown(*value) + " ms" : std::string("-");
+      return value ? shown(*value >= 1000 ? *value / 1000 : *value) + (*value >= 1000 ? " s" : " ms")
+                   : std::string("-");
     };
     page.row({markdown_text(text_at(goal, "target")), ms("limit_ms"), ms("predicted_ms"),
               ms("low90_ms") + " to " + ms("high90_ms"), markdown_text(text_at(goal, "verdict"))});
@@ -186,11 +190,16 @@ void add_recovery(const Target& target, Page& page) {
   page.line("");
   // Detection: six failed probes, ten seconds apart. Names: a record with a time to live of 60 s.
   constexpr double kDetect = 60, kNames = 60;
-  const double total = kDetect + kNames + target.load_seconds;
+  const double fetch = target.options.model_claim.empty() ? target.download_seconds : 0;
+  const double total = kDetect + kNames + fetch + target.load_seconds;
   page.line("Predicted time to recover where nodes with " + markdown_text(target.gpu) +
-            " stand ready: " + shown(kDetect) + " s until it is noticed, " + shown(target.load_seconds) +
-            " s from pods' start to ready (the plan's weights at " + shown(target.options.load_gb_per_s) + " GB/s), " +
-            shown(kNames) + " s until names point there: " + shown(total) + " s.");
+            " stand ready: " + shown(kDetect) + " s until it is noticed, " +
+            (fetch > 0
+                 ? shown(fetch) + " s to fetch the weights (at " + shown(target.options.download_gb_per_s) + " GB/s), "
+                 : std::string()) +
+            shown(target.load_seconds) + " s from the server's start to ready (weights read at " +
+            shown(target.options.load_gb_per_s) + " GB/s), " + shown(kNames) +
+            " s until names point there: " + shown(total) + " s.");
   if (total > kRecoveryTimeSeconds)
     page.line("**This misses the goal of " + shown(kRecoveryTimeSeconds) +
               " s**: keep the weights on a volume of the other region (`--model-claim`), or a replica running there.");

@@ -17,7 +17,8 @@ ordered_json run_step(const char* name, const std::string& script) { return {{"n
 
 // What is waited for until the pods of a release are ready, as arguments of kubectl.
 std::string wait_command(const Target& target) {
-  const auto seconds = std::max<int64_t>(300, static_cast<int64_t>(std::ceil(2 * target.load_seconds)));
+  const auto seconds =
+      std::max<int64_t>(300, static_cast<int64_t>(std::ceil(2 * (target.load_seconds + target.download_seconds))));
   // Pods are replaced one after another at worst.
   const std::string timeout =
       " --timeout=" + std::to_string(seconds * std::max<int64_t>(1, std::min<int64_t>(target.replicas, 10))) + "s";
@@ -48,11 +49,16 @@ ordered_json apply_step(const Target& target, const char* environment, const std
   return step;
 }
 
-ordered_json forward_step() {
+ordered_json forward_step(const Target& target) {
+  // KServe's Services listen on its own port: there the pod's.
+  const std::string reached = target.kind() == "lws"      ? "service/$NAME-leader"
+                              : target.kind() == "kserve" ? "deployment/$NAME-predictor"
+                                                          : "service/$NAME";
   return run_step(
       "Reach the service",
-      "kubectl -n \"$NAMESPACE\" port-forward \"service/$NAME\" 8000:8000 > \"$RUNNER_TEMP/forward.log\" 2>&1 &\n"
-      "curl --silent --fail --retry 60 --retry-delay 1 --retry-all-errors http://127.0.0.1:8000/health\n");
+      "kubectl -n \"$NAMESPACE\" port-forward \"" + reached +
+          "\" 8000:8000 > \"$RUNNER_TEMP/forward.log\" 2>&1 &\n"
+          "curl --silent --fail --retry 60 --retry-delay 1 --retry-all-errors http://127.0.0.1:8000/health\n");
 }
 
 ordered_json smoke_step() {
@@ -159,13 +165,14 @@ ordered_json workflow_of(const Target& target) {
       job("Staging", {"build"}, {checkout(), kubeconfig_step(), apply_step(target, "staging", deployed)});
   staging["environment"] = "staging";
   staging["env"] = {{"NAMESPACE", staging_namespace}};
-  ordered_json smoke = job("Smoke test", {"staging"}, {checkout(), kubeconfig_step(), forward_step(), smoke_step()});
+  ordered_json smoke =
+      job("Smoke test", {"staging"}, {checkout(), kubeconfig_step(), forward_step(target), smoke_step()});
   smoke["environment"] = "staging";
   smoke["env"] = {{"NAMESPACE", staging_namespace}};
   ordered_json load = job("Load test", {"smoke"},
                           {checkout(),
                            kubeconfig_step(),
-                           forward_step(),
+                           forward_step(target),
                            load_step(target),
                            {{"uses", "actions/upload-artifact@v4"},
                             {"if", "${{ always() }}"},
@@ -174,11 +181,11 @@ ordered_json workflow_of(const Target& target) {
   load["env"] = {{"NAMESPACE", staging_namespace}};
   load["strategy"] = {{"max-parallel", 1}, {"matrix", {{"users", {10, 50, 100}}}}};
 
-  ordered_json production =
-      job("Production", {"load"},
-          {checkout(), kubeconfig_step(), apply_step(target, "production", deployed), forward_step(), smoke_step(),
-           run_step("Remember as the release to go back to",
-                    "git tag --force \"$RELEASE_TAG\"\ngit push --force origin \"$RELEASE_TAG\"\n")});
+  ordered_json production = job(
+      "Production", {"load"},
+      {checkout(), kubeconfig_step(), apply_step(target, "production", deployed), forward_step(target), smoke_step(),
+       run_step("Remember as the release to go back to",
+                "git tag --force \"$RELEASE_TAG\"\ngit push --force origin \"$RELEASE_TAG\"\n")});
   production["environment"] = "production";
   production["permissions"] = {{"contents", "write"}};
 
@@ -186,10 +193,10 @@ ordered_json workflow_of(const Target& target) {
   ordered_json before =
       run_step("Its image", "echo \"IMAGE=$REGISTRY/sextant:$(git rev-parse HEAD)\" >> \"$GITHUB_ENV\"\n");
   before["env"] = {{"REGISTRY", "${{ vars.REGISTRY }}"}};
-  ordered_json rollback = job(
-      "Rollback", {"production"},
-      {checkout(("refs/tags/" + tag).c_str()), kubeconfig_step(), before,
-       apply_step(target, "production", target.ours() ? "${{ env.IMAGE }}" : deployed), forward_step(), smoke_step()});
+  ordered_json rollback = job("Rollback", {"production"},
+                              {checkout(("refs/tags/" + tag).c_str()), kubeconfig_step(), before,
+                               apply_step(target, "production", target.ours() ? "${{ env.IMAGE }}" : deployed),
+                               forward_step(target), smoke_step()});
   rollback["if"] = "${{ always() && (needs.production.result == 'failure' || inputs.action == 'rollback') }}";
   rollback["environment"] = "production";
 

@@ -28,6 +28,12 @@ std::string alert_name_of(const LatencyGoal& goal) {
   return goal.what == "ttft" ? "HighTimeToFirstToken" : goal.what == "tpot" ? "HighTimePerOutputToken" : "HighLatency";
 }
 
+std::string goal_name_of(const LatencyGoal& goal) {
+  return goal.what == "ttft"   ? "time to first token"
+         : goal.what == "tpot" ? "time per output token"
+                               : "whole answer's latency";
+}
+
 constexpr const char* kErrorWindows[] = {"5m", "30m", "1h", "6h", "30d"};
 
 std::string error_record(const std::string& window) { return "sextant:request_errors:ratio_rate" + window; }
@@ -74,8 +80,8 @@ std::vector<Alert> alerts_of(const Target& target) {
         ask.recorded("sextant:" + goal.what + "_seconds:" + quantile) + " > " + number_text(goal.limit_ms / 1000);
     alert.wait = "5m";
     alert.severity = "warning";
-    alert.summary =
-        quantile + " of " + goal.what + " has been above " + number_text(goal.limit_ms) + " ms for 5 minutes";
+    alert.summary = quantile + " of the " + goal_name_of(goal) + " has been above " + duration_text(goal.limit_ms) +
+                    " for 5 minutes";
     alert.meaning =
         "Users wait longer than the plan promises. Mostly the load is above what the replicas were sized for.";
     alert.action = "Compare the rate with the plan's peak; add replicas; look at preemptions and KV cache use.";
@@ -217,10 +223,10 @@ std::vector<Alert> alerts_of(const Target& target) {
                  " > " + limit;
     alert.wait = "2m";
     alert.severity = severity;
-    alert.summary = "Errors use up the month's budget of " + number_text(std::round(budget * 1e6) / 1e4) + "% " +
-                    number_text(factor) + " times too fast (" + longer + " and " + shorter + ")";
+    alert.summary = "Errors use up the month's budget of " + figure_text(std::round(budget * 1e6) / 1e4) + "% " +
+                    figure_text(factor) + " times too fast (" + longer + " and " + shorter + ")";
     alert.meaning =
-        "At this rate the service misses its objective of " + number_text(target.availability_pct) + "% this month.";
+        "At this rate the service misses its objective of " + figure_text(target.availability_pct) + "% this month.";
     alert.action = "If a release is new, roll it back first and look for the cause afterwards.";
     // Always above the limit: of 100 requests of either kind at least 14.4 x the budget fail, which is at most 0.5.
     add_error_series(ask, "900", minutes, after, alert);

@@ -23,7 +23,14 @@ Objects monitoring_objects(const Target& target) {
   const bool own_service = target.options.kind == "deployment" || target.options.kind == "lws";
   Object spec = {{"jobLabel", kNameLabel}, {"selector", {{"matchLabels", pod_selector_of(target)}}}};
   // KServe's Services do not carry our labels; its pods do.
-  spec[own_service ? "endpoints" : "podMetricsEndpoints"] = Object::array({endpoint(target)});
+  Object of = endpoint(target);
+  // Knative names the port itself; KServe's preset for LLMInferenceService speaks TLS with a certificate of its own.
+  if (target.kind() == "kserve" && target.options.rollout != "none") of["port"] = "user-port";
+  if (target.kind() == "llmisvc") {
+    of["scheme"] = "https";
+    of["tlsConfig"] = {{"insecureSkipVerify", true}};
+  }
+  spec[own_service ? "endpoints" : "podMetricsEndpoints"] = Object::array({of});
   out.emplace_back(own_service ? "serviceMonitor" : "podMonitor",
                    Object{{"apiVersion", "monitoring.coreos.com/v1"},
                           {"kind", own_service ? "ServiceMonitor" : "PodMonitor"},

@@ -19,12 +19,13 @@ Object ingress(const Target& target) {
   Object spec = Object::object();
   if (!o.ingress_class.empty()) spec["ingressClassName"] = o.ingress_class;
   if (!o.tls_secret.empty()) spec["tls"] = {{{"hosts", {o.host}}, {"secretName", o.tls_secret}}};
-  spec["rules"] = {{{"host", o.host},
-                    {"http",
-                     {{"paths",
-                       {{{"path", o.path},
-                         {"pathType", "Prefix"},
-                         {"backend", {{"service", {{"name", target.name()}, {"port", {{"name", "http"}}}}}}}}}}}}}};
+  spec["rules"] = {
+      {{"host", o.host},
+       {"http",
+        {{"paths",
+          {{{"path", o.path},
+            {"pathType", "Prefix"},
+            {"backend", {{"service", {{"name", service_name_of(target)}, {"port", {{"name", "http"}}}}}}}}}}}}}};
   return {{"apiVersion", "networking.k8s.io/v1"}, {"kind", "Ingress"}, {"metadata", metadata}, {"spec", spec}};
 }
 
@@ -52,7 +53,7 @@ Object http_route(const Target& target) {
     backends.push_back({{"name", target.name()}, {"port", kHttpPort}, {"weight", 100 - o.new_weight}});
     backends.push_back({{"name", target.name() + "-new"}, {"port", kHttpPort}, {"weight", o.new_weight}});
   } else {
-    backends.push_back({{"name", target.name()}, {"port", kHttpPort}});
+    backends.push_back({{"name", service_name_of(target)}, {"port", kHttpPort}});
   }
   Object rule = {{"matches", {{{"path", {{"type", "PathPrefix"}, {"value", o.path}}}}}}};
   if (o.path != "/")
@@ -79,7 +80,7 @@ Object inference_pool(const Target& target) {
 
 // Istio publishes no CRD schema among those that we check against: the two objects are as its reference describes them.
 Object virtual_service(const Target& target) {
-  const Object destination = {{"host", target.name() + "." + target.ns() + ".svc.cluster.local"},
+  const Object destination = {{"host", service_name_of(target) + "." + target.ns() + ".svc.cluster.local"},
                               {"port", {{"number", kHttpPort}}}};
   Object http = {{"match", {{{"uri", {{"prefix", target.options.path}}}}}}};
   if (target.options.path != "/") http["rewrite"] = {{"uri", "/"}};
@@ -129,6 +130,11 @@ Object network_policy(const Target& target) {
             {"egress", egress}}}};
 }
 
+// Knative's sidecars and KServe's own router have ports and sizes that are not ours to say.
+bool owns_pods(const Target& target) {
+  return target.kind() != "llmisvc" && !(target.kind() == "kserve" && target.options.rollout != "none");
+}
+
 }  // namespace
 
 Objects network_objects(const Target& target) {
@@ -144,13 +150,12 @@ Objects network_objects(const Target& target) {
     out.emplace_back("istioGateway", istio_gateway(target));
     out.emplace_back("istioVirtualService", virtual_service(target));
   }
-  if (target.options.network_policy && (target.options.kind == "deployment" || target.options.kind == "lws"))
-    out.emplace_back("networkPolicy", network_policy(target));
+  if (target.options.network_policy && owns_pods(target)) out.emplace_back("networkPolicy", network_policy(target));
   return out;
 }
 
 Objects quota_objects(const Target& target) {
-  if (!target.options.quota || (target.options.kind != "deployment" && target.options.kind != "lws")) return {};
+  if (!target.options.quota || !owns_pods(target)) return {};
   // All that may run at once: the most replicas, a second release, and one pod of surge for each.
   const int64_t releases = target.options.rollout == "none" ? 0 : target.replicas;
   const int64_t pods = (std::max(target.options.max_replicas, target.replicas) + releases + 2) * target.num_nodes;

@@ -9,6 +9,20 @@ namespace sextant::deploy {
 namespace {
 
 constexpr int64_t kProbePeriodSeconds = 10;
+constexpr int64_t kLeaveSeconds = 10;  // until balancers have taken a pod off their lists
+
+struct Ending {
+  int64_t leave, drain, grace;  // before SIGTERM, after it, and to the kill in all
+};
+
+Ending ending_of(const Target& target, const PodChoice& choice) {
+  Ending out = {kLeaveSeconds, kDrainSeconds, kGracePeriodSeconds};
+  // AWS tells a spot instance two minutes ahead, Google and Azure thirty seconds, of which GKE and AKS give pods 25.
+  if (choice.pool == "spot" && target.provider != "aws") out = {5, 15, 25};
+  // vLLM drops what it serves at SIGTERM: it is let finish before.
+  if (!target.ours()) out.leave += out.drain, out.drain = 0;
+  return out;
+}
 
 Object resource_quantities(const Target& target) {
   Object out = {{"cpu", std::to_string(target.simulate() ? 1 : target.cpus)},
@@ -55,6 +69,7 @@ Object cache_variables(const Target& target) {
   } else {
     out.push_back({{"name", "HF_HOME"}, {"value", "/models"}});
     out.push_back({{"name", "HOME"}, {"value", "/tmp"}});
+    out.push_back({{"name", "USER"}, {"value", "vllm"}});  // torch asks who it is, and no password file knows 65532
   }
   if (!target.options.hf_token_secret.empty())
     out.push_back(secret_variable("HF_TOKEN", target.options.hf_token_secret, "token"));
@@ -76,7 +91,8 @@ Object volumes_of(const Target& target) {
          {"emptyDir",
           {{"medium", "Memory"}, {"sizeLimit", std::to_string(std::max<int64_t>(2, target.gpus_per_node)) + "Gi"}}}});
   }
-  out.push_back({{"name", "tmp"}, {"emptyDir", {{"sizeLimit", "2Gi"}}}});
+  // vLLM compiles kernels there.
+  out.push_back({{"name", "tmp"}, {"emptyDir", {{"sizeLimit", target.ours() ? "2Gi" : "16Gi"}}}});
   return out;
 }
 
@@ -92,7 +108,7 @@ Object mounts_of(const Target& target) {
 
 void place(const Target& target, const PodChoice& choice, Object& spec) {
   Object terms = Object::array();
-  if (const std::string product = gpu_product_of(target.gpu); target.uses_gpus() && !product.empty())
+  if (const std::string& product = target.options.gpu_product; target.uses_gpus() && !product.empty())
     terms.push_back({{"key", "nvidia.com/gpu.product"}, {"operator", "In"}, {"values", {product}}});
   // Where compliance says where data may be, pods are held to the region that the plan chose by it.
   if (!target.compliance.regulations.empty() && !target.region.empty() && target.region != "any")
@@ -100,20 +116,31 @@ void place(const Target& target, const PodChoice& choice, Object& spec) {
   Object tolerations = Object::array();
   if (target.uses_gpus())
     tolerations.push_back({{"key", gpu_resource_of(target)}, {"operator", "Exists"}, {"effect", "NoSchedule"}});
+  const size_t equals = target.options.spot_label.find('=');
+  const std::string spot_key = target.options.spot_label.substr(0, equals);
+  const std::string spot_value = target.options.spot_label.substr(equals + 1);
   if (choice.pool == "spot") {
-    // One label and taint of the user's own: clouds name theirs differently.
-    terms.push_back({{"key", "sextant/capacity"}, {"operator", "In"}, {"values", {"spot"}}});
-    tolerations.push_back(
-        {{"key", "sextant/capacity"}, {"operator", "Equal"}, {"value", "spot"}, {"effect", "NoSchedule"}});
+    terms.push_back({{"key", spot_key}, {"operator", "In"}, {"values", {spot_value}}});
+    tolerations.push_back({{"key", spot_key}, {"operator", "Equal"}, {"value", spot_value}, {"effect", "NoSchedule"}});
   } else if (target.spot_replicas() > 0) {
-    terms.push_back({{"key", "sextant/capacity"}, {"operator", "NotIn"}, {"values", {"spot"}}});
+    terms.push_back({{"key", spot_key}, {"operator", "NotIn"}, {"values", {spot_value}}});
   }
   if (!terms.empty())
     spec["affinity"] = {{"nodeAffinity",
                          {{"requiredDuringSchedulingIgnoredDuringExecution",
                            {{"nodeSelectorTerms", {{{"matchExpressions", terms}}}}}}}}};
   if (!tolerations.empty()) spec["tolerations"] = tolerations;
-  if (choice.in_group) return;  // a group's pods should be near one another
+  if (choice.in_group) {
+    // A group's pods exchange activations at each step: one zone for each group, where there is room.
+    if (target.num_nodes > 1)
+      spec["affinity"]["podAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] = {
+          {{"weight", 100},
+           {"podAffinityTerm",
+            {{"topologyKey", "topology.kubernetes.io/zone"},
+             {"labelSelector", {{"matchLabels", {{kGroupNameLabel, target.name()}}}}},
+             {"matchLabelKeys", {kGroupKeyLabel}}}}}};
+    return;
+  }
   const Object selector = {{"matchLabels", pod_selector_of(target)}};
   Object spread = Object::array();
   spread.push_back({{"maxSkew", 1},
@@ -154,7 +181,7 @@ Object metadata_of(const Target& target, const std::string& name, bool described
   notes = {{"sextant/plan-id", target.plan_id},
            {"sextant/model", target.model_id},
            {"sextant/gpu", target.gpu},
-           {kLoadAnnotation, std::to_string(std::lround(target.load_seconds))}};
+           {kLoadAnnotation, std::to_string(std::lround(target.start_seconds()))}};
   if (!target.title.empty()) notes["sextant/title"] = target.title;
   const ComplianceNeeds& needs = target.compliance;
   if (!needs.regulations.empty()) notes["sextant/compliance"] = needs.names();
@@ -169,7 +196,7 @@ Object metadata_of(const Target& target, const std::string& name, bool described
 std::string secret_name_of(const Target& target) { return target.name() + "-keys"; }
 
 int64_t startup_seconds_of(const Target& target) {
-  return std::max<int64_t>(300, static_cast<int64_t>(std::ceil(2 * target.load_seconds)));
+  return std::max<int64_t>(300, static_cast<int64_t>(std::ceil(2 * target.start_seconds())));
 }
 
 std::string gpu_resource_of(const Target& target) {
@@ -203,7 +230,8 @@ std::string gpu_product_of(const std::string& gpu) {
   return found == products.end() ? "" : found->second;
 }
 
-std::vector<std::string> arguments_of(const Target& target, bool in_group) {
+std::vector<std::string> arguments_of(const Target& target, const PodChoice& choice) {
+  const bool of_several = choice.in_group && target.num_nodes > 1;
   const std::string port = std::to_string(kHttpPort);
   const std::string model = argument_text(target.model_id);
   if (target.simulate()) {
@@ -220,7 +248,8 @@ std::vector<std::string> arguments_of(const Target& target, bool in_group) {
             "--port=" + port,
             "--time=constant:ttft=" + mean("ttft_ms") + "ms,tpot=" + mean("tpot_ms") + "ms",
             "--max-num-seqs=" + std::to_string(target.max_num_seqs),
-            "--shutdown-timeout=" + std::to_string(kDrainSeconds),
+            kNoLimitOfKey,
+            "--shutdown-timeout=" + std::to_string(ending_of(target, choice).drain),
             "--log-format=json"};
   }
   std::vector<std::string> out;
@@ -234,15 +263,24 @@ std::vector<std::string> arguments_of(const Target& target, bool in_group) {
   if (target.max_model_len > 0) out.push_back("--max-model-len=" + std::to_string(target.max_model_len));
   if (!target.ours()) {
     if (target.expert_parallel > 1) out.emplace_back("--enable-expert-parallel");
+    // docs.vllm.ai, "Parallelism and Scaling", multi-node with multiprocessing: no Ray.
+    if (of_several) {
+      for (const char* argument : {"--distributed-executor-backend=mp", "--nnodes=$(LWS_GROUP_SIZE)",
+                                   "--node-rank=$(LWS_WORKER_INDEX)", "--master-addr=$(LWS_LEADER_ADDRESS)"})
+        out.emplace_back(argument);
+      out.push_back("--master-port=" + std::to_string(kGroupPort));
+      if (!choice.leads) out.emplace_back("--headless");
+    }
     return out;
   }
   out.emplace_back("--device=cuda");
-  if (in_group && target.num_nodes > 1)
+  if (of_several)
     for (const char* argument :
          {"--nnodes=$(LWS_GROUP_SIZE)", "--node-rank=$(LWS_WORKER_INDEX)", "--master-addr=$(LWS_LEADER_ADDRESS)"})
       out.emplace_back(argument);
-  if (in_group && target.num_nodes > 1) out.push_back("--master-port=" + std::to_string(kGroupPort));
-  out.push_back("--shutdown-timeout=" + std::to_string(kDrainSeconds));
+  if (of_several) out.push_back("--master-port=" + std::to_string(kGroupPort));
+  out.emplace_back(kNoLimitOfKey);
+  out.push_back("--shutdown-timeout=" + std::to_string(ending_of(target, choice).drain));
   out.emplace_back("--log-format=json");
   return out;
 }
@@ -256,31 +294,33 @@ Object pod_template_of(const Target& target, const PodChoice& choice) {
   Object environment = target.simulate() ? Object::array() : cache_variables(target);
   environment.push_back(
       secret_variable(target.ours() ? "SEXTANT_API_KEY" : "VLLM_API_KEY", secret_name_of(target), "api-key"));
-  if (choice.in_group && target.num_nodes > 1)
+  const bool of_several = choice.in_group && target.num_nodes > 1;
+  if (of_several && target.ours())
     environment.push_back(secret_variable("SEXTANT_GROUP_SECRET", secret_name_of(target), "group-secret"));
 
+  if (of_several && !target.ours())
+    environment.push_back({{"name", "VLLM_HOST_IP"}, {"valueFrom", {{"fieldRef", {{"fieldPath", "status.podIP"}}}}}});
+
   Object ports = {{{"name", "http"}, {"containerPort", kHttpPort}}};
-  if (choice.in_group && target.num_nodes > 1) ports.push_back({{"name", "group"}, {"containerPort", kGroupPort}});
+  if (of_several) ports.push_back({{"name", "group"}, {"containerPort", kGroupPort}});
 
   Object container = {{"name", "server"},
                       {"image", image},
-                      {"args", arguments_of(target, choice.in_group)},
+                      {"args", arguments_of(target, choice)},
                       {"env", environment},
                       {"ports", ports},
                       {"resources", resources_of(target)},
                       {"securityContext", locked_down()},
                       {"volumeMounts", mounts_of(target)}};
-  add_probes(target, container);
-  if (choice.in_group) {
-    // Followers come up with their leader; only readiness is asked of them.
-    container["readinessProbe"]["failureThreshold"] = 3;
-  }
+  // The other pods of a group of vLLM's answer nobody: they end with their leader, and the group starts anew.
+  if (choice.leads) add_probes(target, container);
   // Balancers take the pod off their lists while it still answers.
-  container["lifecycle"] = {{"preStop", {{"sleep", {{"seconds", 10}}}}}};
+  const Ending ending = ending_of(target, choice);
+  container["lifecycle"] = {{"preStop", {{"sleep", {{"seconds", ending.leave}}}}}};
 
   Object spec = {{"serviceAccountName", target.name()},
                  {"automountServiceAccountToken", false},
-                 {"terminationGracePeriodSeconds", kGracePeriodSeconds},
+                 {"terminationGracePeriodSeconds", ending.grace},
                  {"securityContext",
                   {{"runAsNonRoot", true},
                    {"runAsUser", 65532},
@@ -301,7 +341,7 @@ Object pod_template_of(const Target& target, const PodChoice& choice) {
   }
   spec["containers"] = {container};
   spec["volumes"] = volumes_of(target);
-  Object annotations = {{kLoadAnnotation, std::to_string(std::lround(target.load_seconds))}};
+  Object annotations = {{kLoadAnnotation, std::to_string(std::lround(target.start_seconds()))}};
   return {{"metadata", {{"labels", labels}, {"annotations", annotations}}}, {"spec", spec}};
 }
 

@@ -1,8 +1,19 @@
 #include "deploy/kubernetes/queries.h"
 
+#include <array>
+#include <cstdio>
+
 namespace sextant::deploy {
 
 std::string number_text(double value) { return nlohmann::json(value).dump(); }
+
+std::string figure_text(double value) {
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.6g", value);
+  return text.data();
+}
+
+std::string duration_text(double ms) { return ms >= 1000 ? figure_text(ms / 1000) + " s" : figure_text(ms) + " ms"; }
 
 std::string Queries::of(const std::string& metric, const std::string& more) const {
   return metric + "{namespace=\"" + target_.ns() + "\",job=\"" + target_.name() + "\"" + more + "}";

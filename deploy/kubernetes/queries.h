@@ -34,6 +34,8 @@ class Queries {
   const Target& target_;
 };
 
+std::string figure_text(double value);  // for people: "6", "0.1"
+std::string duration_text(double ms);   // for people: "600 ms", "12 s"
 std::string number_text(double value);  // as PromQL reads it: shortest that reads back
 
 }  // namespace sextant::deploy

@@ -87,17 +87,23 @@ Objects scaling_objects(const Target& target) {
                                      {"metrics", metrics},
                                      {"behavior", behavior()}}}});
   } else if (target.options.autoscaler == "keda" && !own_scaling) {
-    out.emplace_back("scaledObject",
-                     Object{{"apiVersion", "keda.sh/v1alpha1"},
-                            {"kind", "ScaledObject"},
-                            {"metadata", metadata_of(target, target.name())},
-                            {"spec",
-                             {{"scaleTargetRef", scale_target_of(target)},
-                              {"minReplicaCount", range.least},
-                              {"maxReplicaCount", range.most},
-                              {"pollingInterval", 15},
-                              {"advanced", {{"horizontalPodAutoscalerConfig", {{"behavior", behavior()}}}}},
-                              {"triggers", keda_triggers(target)}}}});
+    out.emplace_back(
+        "scaledObject",
+        Object{{"apiVersion", "keda.sh/v1alpha1"},
+               {"kind", "ScaledObject"},
+               {"metadata", metadata_of(target, target.name())},
+               {"spec",
+                {{"scaleTargetRef", scale_target_of(target)},
+                 {"minReplicaCount", range.least},
+                 {"maxReplicaCount", range.most},
+                 {"pollingInterval", 15},
+                 // Where Prometheus does not answer for a minute, the plan's count.
+                 {"fallback",
+                  {{"failureThreshold", 4},
+                   {"replicas", std::clamp(target.spot_replicas() > 0 ? target.spot_replicas() : target.replicas,
+                                           range.least, range.most)}}},
+                 {"advanced", {{"horizontalPodAutoscalerConfig", {{"behavior", behavior()}}}}},
+                 {"triggers", keda_triggers(target)}}}});
   }
   if (target.options.vpa && !own_scaling) {
     Object to = scale_target_of(target);

@@ -15,8 +15,9 @@ Object deployment(const Target& target, const std::string& name, const PodChoice
   // An autoscaler owns the count: a later apply must not set it back.
   if (!scaled) spec["replicas"] = replicas;
   spec["revisionHistoryLimit"] = 5;
-  // Some seconds more than twice the load before a stuck release is reported.
-  spec["progressDeadlineSeconds"] = startup_seconds_of(target) + 300;
+  // A stuck release is reported when a pod could have fetched its weights twice, started, and had five minutes more.
+  const int64_t fetched = target.ours() ? static_cast<int64_t>(2 * target.download_seconds) : 0;
+  spec["progressDeadlineSeconds"] = fetched + startup_seconds_of(target) + 300;
   // GPUs for a surge may not exist; one less for a while always does.
   spec["strategy"] = {{"type", "RollingUpdate"},
                       {"rollingUpdate", {{"maxUnavailable", replicas > 1 ? 1 : 0}, {"maxSurge", 1}}}};
@@ -37,6 +38,8 @@ Object service(const Target& target, const std::string& name, const Object& sele
             {"ports", {{{"name", "http"}, {"port", kHttpPort}, {"targetPort", "http"}, {"protocol", "TCP"}}}}}}};
 }
 
+}  // namespace
+
 Object disruption_budget(const Target& target) {
   return {{"apiVersion", "policy/v1"},
           {"kind", "PodDisruptionBudget"},
@@ -47,10 +50,16 @@ Object disruption_budget(const Target& target) {
             {"selector", {{"matchLabels", pod_selector_of(target)}}}}}};
 }
 
+namespace {
+
 Object group_set(const Target& target) {
   PodChoice choice;
   choice.in_group = true;
   Object leader_worker = {{"size", target.num_nodes}, {"restartPolicy", "RecreateGroupOnPodRestart"}};
+  if (!target.ours() && target.num_nodes > 1) {
+    leader_worker["leaderTemplate"] = pod_template_of(target, choice);
+    choice.leads = false;
+  }
   leader_worker["workerTemplate"] = pod_template_of(target, choice);
   Object spec = {{"startupPolicy", "LeaderCreated"}};
   if (target.options.autoscaler == "none") spec["replicas"] = target.replicas;
@@ -64,6 +73,10 @@ Object group_set(const Target& target) {
 }
 
 }  // namespace
+
+std::string service_name_of(const Target& target) {
+  return target.kind() == "lws" ? target.name() + "-leader" : target.name();
+}
 
 std::string deployment_name_of(const Target& target) {
   if (target.options.kind == "kserve") return target.name() + "-predictor";
@@ -95,7 +108,7 @@ Objects workload_objects(const Target& target) {
     out.emplace_back("leaderWorkerSet", group_set(target));
     // Requests go to leaders alone: the others have no API.
     selector = {{kGroupNameLabel, name}, {kGroupIndexLabel, "0"}};
-    out.emplace_back("service", service(target, name, selector));
+    out.emplace_back("service", service(target, service_name_of(target), selector));
     out.emplace_back("disruptionBudget", disruption_budget(target));
     return out;
   }
@@ -134,18 +147,33 @@ Objects access_objects(const Target& target) {
                           {"metadata", metadata_of(target, target.name())},
                           {"automountServiceAccountToken", false}};
   Object rules = Object::array();
-  rules.push_back(
-      {{"apiGroups", {""}}, {"resources", {"pods", "services", "events"}}, {"verbs", {"get", "list", "watch"}}});
-  rules.push_back({{"apiGroups", {""}}, {"resources", {"pods/log"}}, {"verbs", {"get"}}});
-  Object names = Object::array();
-  if (target.options.kind == "deployment") {
-    names.push_back(target.name());
+  const auto allow = [&](const char* group, const Object& resources, const Object& verbs,
+                         const Object& names = Object()) {
+    Object rule = {{"apiGroups", {group}}, {"resources", resources}};
+    if (!names.is_null()) rule["resourceNames"] = names;
+    rule["verbs"] = verbs;
+    rules.push_back(rule);
+  };
+  const Object read = {"get", "list", "watch"};
+  const Object steer = {"get", "list", "watch", "patch", "update"};
+  allow("", {"pods", "services", "events"}, read);
+  allow("", {"pods/log"}, {"get"});
+  allow("autoscaling", {"horizontalpodautoscalers"}, read);
+  // What `kubectl rollout undo`, `rollout status` and `scale` ask for.
+  const std::string& kind = target.options.kind;
+  Object names = Object::array({target.name()});
+  if (kind == "deployment") {
     if (target.spot_replicas() > 0) names.push_back(target.name() + "-spot");
     if (target.options.rollout != "none") names.push_back(target.name() + "-new");
-    rules.push_back({{"apiGroups", {"apps"}},
-                     {"resources", {"deployments", "deployments/scale"}},
-                     {"resourceNames", names},
-                     {"verbs", {"get", "patch", "update"}}});
+    allow("apps", {"replicasets"}, read);
+    allow("apps", {"deployments", "deployments/scale"}, steer, names);
+  } else if (kind == "lws") {
+    allow("apps", {"statefulsets", "controllerrevisions"}, read);
+    allow("leaderworkerset.x-k8s.io", {"leaderworkersets", "leaderworkersets/scale"}, steer, names);
+  } else {
+    allow("apps", {"deployments", "replicasets"}, read);
+    allow("serving.kserve.io", Object::array({kind == "kserve" ? "inferenceservices" : "llminferenceservices"}), steer,
+          names);
   }
   const Object role = {{"apiVersion", "rbac.authorization.k8s.io/v1"},
                        {"kind", "Role"},

@@ -36,7 +36,7 @@ ordered_json health_of(const Target& target) {
   ordered_json test = {"CMD", "/usr/bin/curl", "--silent", "--fail", "--max-time", "4", "--output", "/dev/null", url};
   if (!target.ours())
     test = {"CMD", "python3", "-c", "import urllib.request as r; r.urlopen('" + url + "', timeout=4)"};
-  const auto load = static_cast<int64_t>(std::ceil(2 * target.load_seconds));
+  const auto load = static_cast<int64_t>(std::ceil(2 * (target.load_seconds + target.download_seconds)));
   return {{"test", test},
           {"interval", "10s"},
           {"timeout", "5s"},

@@ -94,6 +94,7 @@ std::vector<std::string> node_arguments(const Target& target, const std::string&
     return out;
   }
   if (!target.simulate()) out.emplace_back("--device=cuda");
+  out.emplace_back(kNoLimitOfKey);
   out.push_back(number("--max-num-queued-reqs=", kMaxQueuedRequests));
   out.push_back(number("--max-body-bytes=", kMaxBodyBytes));
   out.push_back(number("--shutdown-timeout=", kDrainSeconds));

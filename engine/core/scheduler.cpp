@@ -67,7 +67,10 @@ Status Scheduler::add(std::shared_ptr<const Request> request) {
                             "max_tokens");
   }
   const int64_t num_places = std::max<int64_t>(0, max_num_seqs_ - static_cast<int64_t>(running_.size()));
-  if (num_unstarted_requests_ >= options_.scheduler.max_num_queued_reqs + num_places) {
+  const int64_t max_unstarted = options_.scheduler.max_num_queued_reqs + num_places;
+  const int64_t of_tenant = fair_share_.num_waiting(request->tenant);
+  const int64_t num_tenants = fair_share_.num_tenants() + (of_tenant == 0 ? 1 : 0);
+  if (num_unstarted_requests_ >= max_unstarted && (num_tenants <= 1 || of_tenant >= max_unstarted / num_tenants)) {
     return unavailable("the queue is full: " + std::to_string(num_unstarted_requests_) +
                        " requests wait (max_num_queued_reqs is " +
                        std::to_string(options_.scheduler.max_num_queued_reqs) + "); try again later");
@@ -90,13 +93,15 @@ Status Scheduler::add(std::shared_ptr<const Request> request) {
   std::ranges::sort(group.stop_token_ids);
   group.num_shared_blocks = narrow((num_prompt - 1) / manager_.block_size());
   group.num_unfinished = sampling.n;
+  group.charge = fair_share_.add(group.request->tenant, num_prompt, max_output, sampling.n);
   group.sequences.resize(static_cast<size_t>(sampling.n));
   for (int32_t i = 0; i < sampling.n; ++i) {
     Sequence& sequence = group.sequences[static_cast<size_t>(i)];
     sequence.sequence_id = next_sequence_id_++;
     sequence.request_id = group.request->request_id;
     sequence.choice_idx = i;
-    sequence.precedence = {by_priority_ ? group.request->priority : 0, group.request->arrival_ns, sequence.sequence_id};
+    sequence.precedence = {by_priority_ ? group.request->priority : 0, group.charge.start, group.request->arrival_ns,
+                           sequence.sequence_id};
     sequence.group = &group;
     sequence.prompt = group.request->prompt_token_ids;
     sequence.max_output_tokens = narrow(max_output);
@@ -272,6 +277,10 @@ void Scheduler::end_sequence(Sequence& sequence, FinishReason reason, SequenceEv
   if (group.leader == &sequence) choose_leader(group);
   if (group.num_unfinished > 0) return;
   if (!group.started) --num_unstarted_requests_;
+  int64_t num_output = 0;
+  for (const Sequence& one : group.sequences) num_output += static_cast<int64_t>(one.output.size());
+  fair_share_.on_ended(group.request->tenant, group.charge, group.started, num_output, group.request->sampling.n);
+  if (num_unfinished_ == 0) fair_share_.reset();
   const auto it = groups_.find(sequence.request_id);
   ended_groups_.push_back(std::move(it->second));
   groups_.erase(it);

@@ -30,6 +30,7 @@
 
 #include "engine/base/status.h"
 #include "engine/config.h"
+#include "engine/core/fair_share.h"
 #include "engine/core/kv_cache_manager.h"
 #include "engine/core/kv_cache_spec.h"
 #include "engine/core/request.h"
@@ -95,7 +96,8 @@ class Scheduler {
   Scheduler& operator=(const Scheduler&) = delete;
 
   // Sequence ids are given out here, n consecutive ones per request. Errors: kUnavailable when
-  // max_num_queued_reqs requests wait beyond those that a place in the batch is free for; kInvalidArgument
+  // max_num_queued_reqs requests wait beyond those that a place in the batch is free for, and the tenant has its share of
+  // these (one that has less still comes in: at most as many again); kInvalidArgument
   // for a prompt that is empty, leaves no room for an output token within max_model_len, exceeds a step
   // without chunked prefill, or for a request that needs more blocks than there are.
   Status add(std::shared_ptr<const Request> request);
@@ -184,6 +186,7 @@ class Scheduler {
   std::unordered_map<RequestId, std::unique_ptr<SequenceGroup>> groups_;  // with unfinished sequences
   std::vector<std::unique_ptr<SequenceGroup>> ended_groups_;              // that steps in flight may point to
   RequestQueue queue_;
+  FairShare fair_share_;
   std::vector<Sequence*> running_;  // by precedence
   std::vector<Sequence*> paused_;
   std::vector<DeferredBlocks> deferred_;

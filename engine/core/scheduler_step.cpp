@@ -109,6 +109,7 @@ int32_t Scheduler::admit(Sequence& sequence, uint64_t step_id, int32_t budget) {
   if (!group.started) {
     group.started = true;
     --num_unstarted_requests_;
+    fair_share_.on_started(group.request->tenant, group.charge.start);
     if (options_.cache.enable_prefix_caching && !group.wants_prompt_logprobs()) {
       sequence.num_cached_tokens = sequence.num_computed;
       prefix_cache_queries_ += static_cast<uint64_t>(sequence.num_prompt());

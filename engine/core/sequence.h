@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/core/fair_share.h"
 #include "engine/core/kv_cache_manager.h"
 #include "engine/core/request.h"
 #include "engine/core/scheduler_output.h"
@@ -25,7 +26,8 @@ enum class SequenceState {
 
 // Who goes first; smaller is earlier. A total order: ids differ.
 struct Precedence {
-  int32_t priority = 0;  // 0 for all under fcfs
+  int32_t priority = 0;       // 0 for all under fcfs
+  int64_t virtual_start = 0;  // between tenants (fair_share.h)
   int64_t arrival_ns = 0;
   SequenceId sequence_id = 0;
   auto operator<=>(const Precedence&) const = default;
@@ -87,8 +89,9 @@ struct SequenceGroup {
   int32_t num_unfinished = 0;
   // The choice that computes the prompt for those in kWaitingForPrompt; none once they have forked it.
   Sequence* leader = nullptr;
-  int32_t num_shared_blocks = 0;                  // full prompt blocks that siblings take from the leader
-  bool started = false;                           // a sequence of it was scheduled
+  int32_t num_shared_blocks = 0;  // full prompt blocks that siblings take from the leader
+  bool started = false;           // a sequence of it was scheduled
+  FairShare::Charge charge;
   std::vector<PositionLogprobs> prompt_logprobs;  // of choice 0, until its first token
 
   bool wants_prompt_logprobs() const { return request->sampling.prompt_logprobs.has_value(); }

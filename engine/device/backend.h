@@ -48,6 +48,10 @@ struct Tensor {
     const auto offset = static_cast<size_t>(first * row_stride) * dtype_size(dtype);
     return {static_cast<std::byte*>(data) + offset, dtype, count, cols, row_stride};
   }
+  Tensor column_range(int64_t first, int64_t count) const {
+    return {static_cast<std::byte*>(data) + static_cast<size_t>(first) * dtype_size(dtype), dtype, rows, count,
+            row_stride};
+  }
 };
 
 // A weight matrix as a file holds it, in host memory: `rows` outputs of `cols` inputs, blocks along a row.
@@ -173,6 +177,8 @@ class Backend {
 
   virtual std::string description() const = 0;                   // "cpu (avx512, 2 threads)"
   virtual Status supports(const BackendNeeds& needs) const = 0;  // the reason when not
+  // What supports() has agreed to, before the first matrix.
+  virtual void adopt(const BackendNeeds&) {}
 
   virtual Result<std::unique_ptr<DeviceBuffer>> allocate(size_t bytes) = 0;
   // Copies host bytes into device memory, at load; `to` holds at least as many. The default suits a device whose memory
@@ -212,6 +218,8 @@ class Backend {
   virtual void rms_norm(Tensor x, const float* weight, float eps, Tensor out) = 0;
   // residual += x; out = rms_norm(residual).
   virtual void add_rms_norm(Tensor residual, Tensor x, const float* weight, float eps, Tensor out) = 0;
+  // The heads of head_dim elements that make up each row of x, each normalised like a row by weight [head_dim], in place; x act.
+  virtual void rms_norm_heads(Tensor x, int64_t head_dim, const float* weight, float eps) = 0;
   // out[t, n] = sum over k of x[t, k] * w[n, k]; x act, out act or f32 [T, N], must not overlap x.
   virtual void matmul(const WeightMatrix& w, Tensor x, Tensor out) = 0;
   // out[t, n] = x[t, n] + bias[n], in place; bias f32 [N].

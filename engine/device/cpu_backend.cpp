@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <cstring>
 
@@ -16,6 +15,7 @@
 #include "engine/device/cpu_kv_cache.h"
 #include "engine/device/cpu_matrix.h"
 #include "engine/device/cpu_memory.h"
+#include "engine/device/cpu_products.h"
 #include "engine/device/host_memory.h"
 #include "engine/device/thread_pool.h"
 #include "engine/device/usable_cpus.h"
@@ -24,12 +24,10 @@
 namespace sextant {
 namespace {
 
-using kernels::MatmulInputKind;
 using kernels::cpu::KernelTable;
 
-// Elements of an elementwise op, and multiplications by a weight, below which waking the other threads is not worth it.
+// Elements of an elementwise op below which waking the other threads is not worth it.
 constexpr int64_t kMinElementsToShare = 16384;
-constexpr int64_t kMinProductsToShare = 32768;
 constexpr int64_t kMaxThreads = 1024;
 // by_rows: a part's rows, at most; fewer per thread than the least are worth no part of their own.
 constexpr int64_t kPartRows = 4 * kernels::kMatmulTileMultiple;
@@ -47,6 +45,7 @@ class CpuBackend final : public Backend {
   CpuBackend(const KernelTable& kernels, int num_threads)
       : kernels_(kernels),
         pool_(num_threads),
+        products_(kernels, pool_, kernels::kMatmulTokensPerPass),
         attention_(kernels, pool_),
         scratch_(static_cast<size_t>(pool_.num_threads())) {
     for (int i = 0; i < pool_.num_threads(); ++i) parts_.emplace_back(new CpuBackend(kernels));
@@ -54,7 +53,8 @@ class CpuBackend final : public Backend {
 
   std::string description() const override {
     return std::string("cpu (") + kernels::cpu::isa_name(kernels_.isa) + ", " + std::to_string(pool_.num_threads()) +
-           (pool_.num_threads() == 1 ? " thread)" : " threads)");
+           (pool_.num_threads() == 1 ? " thread" : " threads") +
+           (products_.computes_in_bf16() ? ", bfloat16 products)" : ")");
   }
 
   Status supports(const BackendNeeds& needs) const override {
@@ -76,6 +76,13 @@ class CpuBackend final : public Backend {
     return check_attention(needs.attention);
   }
 
+  // Only where it is asked for by name: with auto, activations stay fp32 for plain weights.
+  void adopt(const BackendNeeds& needs) override {
+    if (needs.dtype != DType::kBFloat16) return;
+    products_.compute_in_bf16();
+    for (const std::unique_ptr<CpuBackend>& part : parts_) part->products_.compute_in_bf16();
+  }
+
   Result<std::unique_ptr<DeviceBuffer>> allocate(size_t bytes) override {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuBuffer> buffer, CpuBuffer::create(bytes));
     return std::unique_ptr<DeviceBuffer>(std::move(buffer));
@@ -91,12 +98,9 @@ class CpuBackend final : public Backend {
       dequantized.push_back(dequantize_f8(part, pool_));
       part = {WeightType::kBF16, part.rows, part.cols, std::as_bytes(std::span(dequantized.back()))};
     }
-    ASSIGN_OR_RETURN(std::unique_ptr<CpuMatrix> matrix, CpuMatrix::create(parts, pool_));
-    for (const CpuMatrix::Run& run : matrix->runs()) {
-      const MatmulInputKind kind = kernels::matmul_input_kind(run.type);
-      RETURN_IF_ERROR(grow_input(kind, matrix->cols()));
-      for (const std::unique_ptr<CpuBackend>& part : parts_) RETURN_IF_ERROR(part->grow_input(kind, matrix->cols()));
-    }
+    ASSIGN_OR_RETURN(std::unique_ptr<CpuMatrix> matrix, CpuMatrix::create(parts, pool_, arena_));
+    RETURN_IF_ERROR(products_.prepare(*matrix));
+    for (const std::unique_ptr<CpuBackend>& part : parts_) RETURN_IF_ERROR(part->products_.prepare(*matrix));
     largest_matrix_bytes_ = std::max(largest_matrix_bytes_, matrix->size_bytes());
     return std::unique_ptr<WeightMatrix>(std::move(matrix));
   }
@@ -117,8 +121,8 @@ class CpuBackend final : public Backend {
     const int64_t items =
         (max_num_batched_tokens + 4 * pool_.num_threads() * max_num_seqs) * std::max(attention.num_kv_heads, 1);
     const int64_t scratch = std::max(scratch_floats_, CpuAttention::scratch_floats(attention)) * pool_.num_threads();
-    int64_t inputs = input_bytes();
-    for (const std::unique_ptr<CpuBackend>& part : parts_) inputs += part->input_bytes();
+    int64_t inputs = products_.input_bytes();
+    for (const std::unique_ptr<CpuBackend>& part : parts_) inputs += part->products_.input_bytes();
     return (scratch + CpuAttention::max_partial_floats(pool_.num_threads())) * int64_t{sizeof(float)} + inputs +
            items * 100;
   }
@@ -137,6 +141,7 @@ class CpuBackend final : public Backend {
     CHECK(grown.ok()) << grown.message();
     max_position_ = batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end());
     batch_ = batch;
+    products_.begin_step();
     attention_.plan(batch, attention);
   }
 
@@ -224,6 +229,17 @@ class CpuBackend final : public Backend {
     });
   }
 
+  void rms_norm_heads(Tensor x, int64_t head_dim, const float* weight, float eps) override {
+    check_f32(x);
+    CHECK_EQ(x.cols % head_dim, 0);
+    for_rows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        float* heads = x.f32() + t * x.row_stride;
+        kernels_.rms_norm({nullptr, 0, heads, head_dim, weight, eps, heads, head_dim, x.cols / head_dim, head_dim});
+      }
+    });
+  }
+
   void matmul(const WeightMatrix& w, Tensor x, Tensor out) override {
     check_f32(x);
     check_f32(out);
@@ -231,11 +247,7 @@ class CpuBackend final : public Backend {
     CHECK(x.cols == matrix.cols() && out.cols == matrix.rows() && out.rows == x.rows)
         << "matmul of [" << x.rows << ", " << x.cols << "] and [" << matrix.rows() << ", " << matrix.cols() << "] to ["
         << out.rows << ", " << out.cols << "]";
-    if (x.rows == 0) return;
-    for (int64_t first = 0; first < x.rows; first += tokens_per_pass_) {
-      const int64_t count = std::min(x.rows - first, tokens_per_pass_);
-      multiply(matrix, x.row_range(first, count), out.row_range(first, count));
-    }
+    products_.multiply(matrix, x, out);
   }
 
   void add_bias(Tensor x, const float* bias) override {
@@ -324,9 +336,13 @@ class CpuBackend final : public Backend {
     constexpr int64_t kTile = kernels::kMatmulTileMultiple;
     const int64_t rounds = (num_rows + threads * kPartRows - 1) / (threads * kPartRows);
     const int64_t rows = (num_rows + threads * rounds * kTile - 1) / (threads * rounds * kTile) * kTile;
-    pool_.share((num_rows + rows - 1) / rows, [&](int thread, int64_t piece) {
+    // As many tiles for each thread as can be: parts differ by a tile, the larger ones first.
+    const int64_t tiles = (num_rows + kTile - 1) / kTile;
+    const int64_t parts = std::min(threads * rounds, tiles), least = tiles / parts, larger = tiles % parts;
+    pool_.share(parts, [&](int thread, int64_t piece) {
       CpuBackend& part = *parts_[static_cast<size_t>(thread)];
-      const int64_t first = piece * rows, count = std::min(rows, num_rows - first);
+      const int64_t first = (piece * least + std::min(piece, larger)) * kTile;
+      const int64_t count = std::min((least + (piece < larger ? 1 : 0)) * kTile, num_rows - first);
       part.batch_ = batch_;
       part.first_row_ = first;
       part.max_position_ = max_position_;
@@ -344,21 +360,8 @@ class CpuBackend final : public Backend {
  private:
   // One thread's backend of by_rows: the ops of a few rows.
   explicit CpuBackend(const KernelTable& kernels)
-      : kernels_(kernels), pool_(1), attention_(kernels, pool_), scratch_(1), tokens_per_pass_(kPartRows) {}
+      : kernels_(kernels), pool_(1), products_(kernels, pool_, kPartRows), attention_(kernels, pool_), scratch_(1) {}
 
-  Status grow_input(MatmulInputKind kind, int64_t cols) {
-    const auto bytes = static_cast<size_t>(kernels::matmul_input_bytes(kind, cols, tokens_per_pass_));
-    std::unique_ptr<CpuBuffer>& input = inputs_[static_cast<size_t>(kind)];
-    if (input != nullptr && input->size_bytes() >= bytes) return ok_status();
-    ASSIGN_OR_RETURN(input, CpuBuffer::create(bytes));
-    return ok_status();
-  }
-  int64_t input_bytes() const {
-    int64_t bytes = 0;
-    for (const std::unique_ptr<CpuBuffer>& input : inputs_)
-      bytes += input ? static_cast<int64_t>(input->size_bytes()) : 0;
-    return bytes;
-  }
   bool shared_cache_holds_matrices() const {
     static const auto cache_bytes = static_cast<size_t>(std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), 0L));
     return largest_matrix_bytes_ <= cache_bytes / 2;
@@ -372,46 +375,6 @@ class CpuBackend final : public Backend {
   template <typename Body>
   void for_rows(int64_t rows, int64_t cols, Body&& body) {
     pool_.parallel_for(rows, std::max<int64_t>(1, kMinElementsToShare / 2 / std::max<int64_t>(cols, 1)), body);
-  }
-
-  // At most kMatmulTokensPerPass rows: first x in the order (and type) that the weights read, then the panels.
-  void multiply(const CpuMatrix& matrix, const Tensor& x, const Tensor& out) {
-    for (const CpuMatrix::Run& run : matrix.runs()) {
-      const MatmulInputKind kind = kernels::matmul_input_kind(run.type);
-      if (&run == &matrix.runs().front() || kind != kernels::matmul_input_kind((&run)[-1].type)) bring_in(kind, x);
-    }
-    if (pool_.num_threads() == 1 || x.rows * matrix.rows() * matrix.cols() < kMinProductsToShare) {
-      multiply_panels(matrix, 0, matrix.panel_begin().back(), x.rows, out);
-      return;
-    }
-    const std::vector<int64_t>& begin = matrix.panel_begin();
-    pool_.share(static_cast<int64_t>(begin.size()) - 1, [&](int, int64_t piece) {
-      const auto i = static_cast<size_t>(piece);
-      multiply_panels(matrix, begin[i], begin[i + 1], x.rows, out);
-    });
-  }
-
-  void bring_in(MatmulInputKind kind, const Tensor& x) {
-    constexpr int64_t kTile = kernels::kMatmulTileMultiple;
-    uint8_t* input = static_cast<uint8_t*>(inputs_[static_cast<size_t>(kind)]->data());
-    const int64_t tiles = (x.rows + kTile - 1) / kTile;
-    pool_.parallel_for(
-        tiles, std::max<int64_t>(1, kMinElementsToShare / 2 / (kTile * x.cols)), [&](int64_t begin, int64_t end) {
-          kernels_.matmul_input(
-              {kind, x.f32(), x.row_stride, x.cols, x.rows, begin * kTile, std::min(end * kTile, x.rows), input});
-        });
-  }
-
-  void multiply_panels(const CpuMatrix& matrix, int64_t begin, int64_t end, int64_t num_tokens, const Tensor& out) {
-    for (const CpuMatrix::Run& run : matrix.runs()) {
-      const int64_t first = std::max<int64_t>(begin - run.first_panel, 0),
-                    last = std::min(end - run.first_panel, run.num_panels());
-      if (first >= last) continue;
-      CpuBuffer& input = *inputs_[static_cast<size_t>(kernels::matmul_input_kind(run.type))];
-      kernels_.matmul({run.type, run.panels, run.rows, matrix.cols(), first, last,
-                       static_cast<const uint8_t*>(input.data()), num_tokens, out.f32() + run.first_row,
-                       out.row_stride});
-    }
   }
 
   // One piece of memory per thread, so that threads do not share cache lines and pages stay with their thread.
@@ -429,13 +392,13 @@ class CpuBackend final : public Backend {
 
   const KernelTable& kernels_;
   ThreadPool pool_;
+  CpuArena arena_;  // of the matrices
+  CpuProducts products_;
   CpuAttention attention_;
   std::vector<std::unique_ptr<CpuBuffer>> scratch_;
-  std::array<std::unique_ptr<CpuBuffer>, kernels::kNumMatmulInputKinds> inputs_;  // of the product that runs
   std::vector<float*> scratch_at_;
   int64_t scratch_floats_ = 0;
   std::vector<std::unique_ptr<CpuBackend>> parts_;  // by_rows: one per thread
-  int64_t tokens_per_pass_ = kernels::kMatmulTokensPerPass;
   size_t largest_matrix_bytes_ = 0;
   std::span<const int32_t> token_ids_;  // of the step, as are the following
   AttentionBatch batch_;

@@ -9,12 +9,15 @@ using kernels::PanelType;
 
 namespace {
 
+// A piece is long beside what claiming it costs, and short beside the step that waits for the last one.
 constexpr int64_t kPiecesPerThread = 4;
 constexpr int64_t kMinPieceBytes = 32 << 10;
+constexpr int64_t kMaxPieceBytes = 512 << 10;
 
 }  // namespace
 
-Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix> parts, ThreadPool& pool) {
+Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix> parts, ThreadPool& pool,
+                                                     CpuArena& arena) {
   if (parts.empty()) return invalid_argument("a weight matrix needs at least one part");
   std::unique_ptr<CpuMatrix> matrix(new CpuMatrix);
   matrix->cols_ = parts[0].cols;
@@ -38,7 +41,7 @@ Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix>
     size_bytes += static_cast<size_t>(run.num_panels() * kernels::panel_bytes(run.type, matrix->cols_));
     size_bytes = (size_bytes + 63) / 64 * 64;
   }
-  ASSIGN_OR_RETURN(matrix->buffer_, CpuBuffer::create(size_bytes));
+  ASSIGN_OR_RETURN(matrix->buffer_, arena.create(size_bytes));
   for (size_t i = 0; i < offsets.size(); ++i) {
     matrix->runs_[i].panels = static_cast<const uint8_t*>(matrix->buffer_->data()) + offsets[i];
   }
@@ -85,9 +88,10 @@ void CpuMatrix::split(int num_threads) {
     total += run.num_panels() * kernels::panel_bytes(run.type, cols_);
     num_panels += run.num_panels();
   }
-  // Pieces for every thread, so that one that is slow or was late does not hold up the others for long; not so small that
-  // claiming them costs.
-  const int64_t wanted = num_threads == 1 ? 1 : std::min(num_threads * kPiecesPerThread, total / kMinPieceBytes);
+  // Pieces for every thread, so that one that is slow or was late does not hold up the others for long.
+  const int64_t wanted = num_threads == 1 ? 1
+                                          : std::max(std::min(num_threads * kPiecesPerThread, total / kMinPieceBytes),
+                                                     total / kMaxPieceBytes);
   const int64_t pieces = std::min(num_panels, std::max<int64_t>(wanted, num_threads));
   panel_begin_ = {0};
   int64_t before = 0;  // bytes

@@ -25,7 +25,8 @@ class CpuMatrix final : public WeightMatrix {
   };
 
   // Packs on the pool's threads. Refuses types, sizes and lengths that do not fit.
-  static Result<std::unique_ptr<CpuMatrix>> create(std::span<const HostMatrix> parts, ThreadPool& pool);
+  static Result<std::unique_ptr<CpuMatrix>> create(std::span<const HostMatrix> parts, ThreadPool& pool,
+                                                   CpuArena& arena);
 
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }

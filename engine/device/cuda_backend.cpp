@@ -121,6 +121,14 @@ class CudaBackend final : public Backend {
                                 stream_->get()),
              "add_rms_norm");
   }
+  void rms_norm_heads(Tensor x, int64_t head_dim, const float* weight, float eps) override {
+    CHECK_EQ(x.cols % head_dim, 0);
+    launched(
+        cuda::rms_norm_heads({x.data, x.row_stride, weight, eps, rows32(x), static_cast<int32_t>(x.cols / head_dim),
+                              static_cast<int32_t>(head_dim), element_type(x.dtype)},
+                             stream_->get()),
+        "rms_norm_heads");
+  }
   void matmul(const WeightMatrix& w, Tensor x, Tensor out) override {
     const auto& matrix = static_cast<const CudaMatrix&>(w);
     CHECK(x.cols == matrix.cols() && out.cols == matrix.rows() && out.rows == x.rows && x.dtype == activation_)

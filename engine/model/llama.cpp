@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/base/check.h"
+#include "engine/model/memory_model.h"
 
 namespace sextant {
 namespace {
@@ -31,7 +32,11 @@ class ActivationBuffer {
     ASSIGN_OR_RETURN(buffer_, backend.allocate(static_cast<size_t>(count) * dtype_size(dtype)));
     return ok_status();
   }
-  Tensor rows(int64_t num_rows, int64_t cols) const { return {buffer_->data(), dtype_, num_rows, cols, cols}; }
+  Tensor rows(int64_t num_rows, int64_t cols) const { return rows(num_rows, cols, dtype_); }
+  // As another type: the caller knows that they fit.
+  Tensor rows(int64_t num_rows, int64_t cols, DType dtype) const {
+    return {buffer_->data(), dtype, num_rows, cols, cols};
+  }
 
  private:
   DType dtype_ = DType::kFloat32;
@@ -44,9 +49,10 @@ MatrixPart columns_of(const IndexRange& range) { return {.col_begin = range.begi
 struct LlamaLayer {
   FloatBuffer input_norm;                          // [H]
   std::unique_ptr<WeightMatrix> qkv;               // [(heads + 2 * kv heads) * D, H]
-  FloatBuffer qkv_bias;                            // empty without attention_bias
+  FloatBuffer qkv_bias;                            // empty where there is none
   std::unique_ptr<WeightMatrix> attention_output;  // [H, heads * D]
   FloatBuffer attention_output_bias;
+  FloatBuffer q_norm, k_norm;             // [D]; empty without qk_norm
   FloatBuffer post_attention_norm;        // [H]
   std::unique_ptr<WeightMatrix> gate_up;  // [2 * I, H]
   FloatBuffer gate_up_bias;               // empty without mlp_bias
@@ -80,14 +86,18 @@ class Llama final : public Model {
   Status load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& layer);
   Status load_matrix(WeightLoader& loader, const std::string& name, int64_t rows, int64_t cols, const MatrixPart& part,
                      std::unique_ptr<WeightMatrix>& matrix);
-  struct BiasPart {
+  // Of a matrix or bias of `size` rows, those that this rank keeps.
+  struct RowsPart {
     const char* name;
     int64_t size;
     IndexRange part;
   };
+  // Matrices of their own, or rows of the one named `fused`, which holds them in this order.
+  Status read_stacked(WeightLoader& loader, const std::string& prefix, const char* fused,
+                      const std::vector<RowsPart>& parts, std::vector<HostTensor>& matrices) const;
   Status stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix);
   Status load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer);
-  Status load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<BiasPart>& parts,
+  Status load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<RowsPart>& parts,
                      FloatBuffer& buffer);
   Status make_rope_table(int64_t num_positions);
   // residual += projected, summed over the ranks; normed = rms_norm(residual).
@@ -95,6 +105,8 @@ class Llama final : public Model {
   // Layer i's q, k and v of normed rows, k and v into the cache; and what follows its attention, up to the norm after it.
   void project_qkv(Backend& ops, size_t i, Tensor normed, Tensor qkv, KvCache& cache);
   void finish_layer(Backend& ops, size_t i, Tensor residual, Tensor attended, Tensor normed, int64_t place);
+  // All of the last layer but its keys and values, for the rows that logits come from, normed into `rows`.
+  void finish_last_layer(Tensor qkv, Tensor residual, Tensor attended, Tensor rows, const KvCache& cache);
   // Backend::by_rows where rows need no other rank; else one part.
   void by_rows(int64_t num_rows, const Backend::RowsBody& body);
 
@@ -140,6 +152,25 @@ Status Llama::load_matrix(WeightLoader& loader, const std::string& name, int64_t
   return stack(parts, matrix);
 }
 
+Status Llama::read_stacked(WeightLoader& loader, const std::string& prefix, const char* fused,
+                           const std::vector<RowsPart>& parts, std::vector<HostTensor>& matrices) const {
+  int64_t fused_rows = 0;
+  for (const RowsPart& part : parts) fused_rows += part.size;
+  int64_t before = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const IndexRange& rows = parts[i].part;
+    if (fused == nullptr) {
+      ASSIGN_OR_RETURN(matrices[i],
+                       loader.read_matrix(prefix + parts[i].name, parts[i].size, whole_.hidden_size, rows_of(rows)));
+    } else {
+      ASSIGN_OR_RETURN(matrices[i], loader.read_matrix(prefix + fused, fused_rows, whole_.hidden_size,
+                                                       rows_of({before + rows.begin, before + rows.end})));
+    }
+    before += parts[i].size;
+  }
+  return ok_status();
+}
+
 Status Llama::load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer) {
   ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(name, size));
   num_parameters_ += size;
@@ -147,11 +178,11 @@ Status Llama::load_vector(WeightLoader& loader, const std::string& name, int64_t
   return buffer.upload(backend_, values);
 }
 
-Status Llama::load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<BiasPart>& parts,
+Status Llama::load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<RowsPart>& parts,
                           FloatBuffer& buffer) {
   std::vector<float> stacked;
-  for (const BiasPart& bias : parts) {
-    ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(prefix + bias.name + ".bias", bias.size));
+  for (const RowsPart& bias : parts) {
+    ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(prefix + bias.name, bias.size));
     stacked.insert(stacked.end(), values.begin() + bias.part.begin, values.begin() + bias.part.end);
   }
   num_parameters_ += static_cast<int64_t>(stacked.size());
@@ -172,9 +203,10 @@ Status Llama::load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& la
 
   RETURN_IF_ERROR(load_vector(loader, prefix + "input_layernorm.weight", hidden, layer.input_norm));
   std::vector<HostTensor> qkv(3);
-  ASSIGN_OR_RETURN(qkv[0], loader.read_matrix(prefix + "self_attn.q_proj.weight", q_size, hidden, rows_of(q_part)));
-  ASSIGN_OR_RETURN(qkv[1], loader.read_matrix(prefix + "self_attn.k_proj.weight", kv_size, hidden, rows_of(kv_part)));
-  ASSIGN_OR_RETURN(qkv[2], loader.read_matrix(prefix + "self_attn.v_proj.weight", kv_size, hidden, rows_of(kv_part)));
+  RETURN_IF_ERROR(read_stacked(
+      loader, prefix + "self_attn.", whole_.fused_qkv ? "qkv_proj.weight" : nullptr,
+      {{"q_proj.weight", q_size, q_part}, {"k_proj.weight", kv_size, kv_part}, {"v_proj.weight", kv_size, kv_part}},
+      qkv));
   if (config_.rope.interleaved) {
     uninterleave_rope_rows(qkv[0], config_.num_attention_heads, head_dim);
     uninterleave_rope_rows(qkv[1], config_.num_key_value_heads, head_dim);
@@ -182,41 +214,48 @@ Status Llama::load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& la
   RETURN_IF_ERROR(stack(qkv, layer.qkv));
   RETURN_IF_ERROR(load_matrix(loader, prefix + "self_attn.o_proj.weight", hidden, q_size, columns_of(q_part),
                               layer.attention_output));
-  if (config_.attention_bias) {
+  if (config_.qkv_bias) {
     RETURN_IF_ERROR(load_biases(loader, prefix,
-                                {{"self_attn.q_proj", q_size, q_part},
-                                 {"self_attn.k_proj", kv_size, kv_part},
-                                 {"self_attn.v_proj", kv_size, kv_part}},
+                                {{"self_attn.q_proj.bias", q_size, q_part},
+                                 {"self_attn.k_proj.bias", kv_size, kv_part},
+                                 {"self_attn.v_proj.bias", kv_size, kv_part}},
                                 layer.qkv_bias));
-    RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.o_proj", hidden, all}}, layer.attention_output_bias));
+  }
+  if (config_.attention_output_bias) {
+    RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.o_proj.bias", hidden, all}}, layer.attention_output_bias));
+  }
+  if (config_.qk_norm) {
+    RETURN_IF_ERROR(load_vector(loader, prefix + "self_attn.q_norm.weight", head_dim, layer.q_norm));
+    RETURN_IF_ERROR(load_vector(loader, prefix + "self_attn.k_norm.weight", head_dim, layer.k_norm));
   }
   RETURN_IF_ERROR(load_vector(loader, prefix + "post_attention_layernorm.weight", hidden, layer.post_attention_norm));
   std::vector<HostTensor> gate_up(2);
-  ASSIGN_OR_RETURN(gate_up[0],
-                   loader.read_matrix(prefix + "mlp.gate_proj.weight", inner, hidden, rows_of(shard_.inner)));
-  ASSIGN_OR_RETURN(gate_up[1], loader.read_matrix(prefix + "mlp.up_proj.weight", inner, hidden, rows_of(shard_.inner)));
+  RETURN_IF_ERROR(read_stacked(loader, prefix + "mlp.", whole_.fused_gate_up ? "gate_up_proj.weight" : nullptr,
+                               {{"gate_proj.weight", inner, shard_.inner}, {"up_proj.weight", inner, shard_.inner}},
+                               gate_up));
   RETURN_IF_ERROR(stack(gate_up, layer.gate_up));
   RETURN_IF_ERROR(
       load_matrix(loader, prefix + "mlp.down_proj.weight", hidden, inner, columns_of(shard_.inner), layer.down));
   if (config_.mlp_bias) {
-    RETURN_IF_ERROR(load_biases(loader, prefix,
-                                {{"mlp.gate_proj", inner, shard_.inner}, {"mlp.up_proj", inner, shard_.inner}},
-                                layer.gate_up_bias));
-    RETURN_IF_ERROR(load_biases(loader, prefix, {{"mlp.down_proj", hidden, all}}, layer.down_bias));
+    RETURN_IF_ERROR(load_biases(
+        loader, prefix, {{"mlp.gate_proj.bias", inner, shard_.inner}, {"mlp.up_proj.bias", inner, shard_.inner}},
+        layer.gate_up_bias));
+    RETURN_IF_ERROR(load_biases(loader, prefix, {{"mlp.down_proj.bias", hidden, all}}, layer.down_bias));
   }
   return ok_status();
 }
 
 Status Llama::make_rope_table(int64_t num_positions) {
-  const std::vector<double> inverse_frequencies = rope_inverse_frequencies(config_);
+  const std::vector<double> inverse_frequencies = rope_inverse_frequencies(config_, num_positions);
+  const double factor = rope_attention_factor(config_);
   std::vector<float> cosines, sines;
   cosines.reserve(static_cast<size_t>(num_positions) * inverse_frequencies.size());
   sines.reserve(cosines.capacity());
   for (int64_t position = 0; position < num_positions; ++position) {
     for (const double frequency : inverse_frequencies) {
       const double angle = static_cast<double>(position) * frequency;
-      cosines.push_back(static_cast<float>(std::cos(angle)));
-      sines.push_back(static_cast<float>(std::sin(angle)));
+      cosines.push_back(static_cast<float>(factor * std::cos(angle)));
+      sines.push_back(static_cast<float>(factor * std::sin(angle)));
     }
   }
   RETURN_IF_ERROR(rope_cos_.upload(backend_, cosines));
@@ -290,7 +329,13 @@ void Llama::by_rows(int64_t num_rows, const Backend::RowsBody& body) {
 void Llama::project_qkv(Backend& ops, size_t i, Tensor normed, Tensor qkv, KvCache& cache) {
   const LlamaLayer& layer = layers_[i];
   ops.matmul(*layer.qkv, normed, qkv);
-  if (config_.attention_bias) ops.add_bias(qkv, layer.qkv_bias.data());
+  if (config_.qkv_bias) ops.add_bias(qkv, layer.qkv_bias.data());
+  if (config_.qk_norm) {
+    const auto eps = static_cast<float>(config_.rms_norm_eps);
+    ops.rms_norm_heads(qkv.column_range(0, config_.q_size()), config_.head_dim, layer.q_norm.data(), eps);
+    ops.rms_norm_heads(qkv.column_range(config_.q_size(), config_.kv_size()), config_.head_dim, layer.k_norm.data(),
+                       eps);
+  }
   ops.rope_and_cache(qkv, rope_, attention_, cache, static_cast<int32_t>(i));
 }
 
@@ -303,7 +348,7 @@ void Llama::finish_layer(Backend& ops, size_t i, Tensor residual, Tensor attende
   // Biases of outputs that are summed over the ranks are added on one of them.
   const bool adds_bias = group_ == nullptr || group_->rank() == 0;
   ops.matmul(*layer.attention_output, attended, projected);
-  if (config_.attention_bias && adds_bias) ops.add_bias(projected, layer.attention_output_bias.data());
+  if (config_.attention_output_bias && adds_bias) ops.add_bias(projected, layer.attention_output_bias.data());
   add_and_norm(ops, residual, projected, layer.post_attention_norm.data(), normed);
   ops.matmul(*layer.gate_up, normed, gate_up);
   if (config_.mlp_bias) ops.add_bias(gate_up, layer.gate_up_bias.data());
@@ -316,6 +361,21 @@ void Llama::finish_layer(Backend& ops, size_t i, Tensor residual, Tensor attende
     return ops.add(residual, projected);
   }
   add_and_norm(ops, residual, projected, last ? final_norm_.data() : layers_[i + 1].input_norm.data(), normed);
+}
+
+void Llama::finish_last_layer(Tensor qkv, Tensor residual, Tensor attended, Tensor rows, const KvCache& cache) {
+  if (rows.rows == 0) return;
+  const size_t last = layers_.size() - 1;
+  backend_.attention(qkv, attention_, cache, static_cast<int32_t>(last), attended);
+  // qkv_ and normed_ have been read for the last time.
+  const Tensor few_residual = normed_.rows(rows.rows, config_.hidden_size, DType::kFloat32);
+  const Tensor few_attended = qkv_.rows(rows.rows, config_.q_size());
+  backend_.gather_logits_rows(residual, few_residual);
+  backend_.gather_logits_rows(attended, few_attended);
+  by_rows(rows.rows, [&](Backend& ops, int64_t first, int64_t count, int64_t place) {
+    finish_layer(ops, last, few_residual.row_range(first, count), few_attended.row_range(first, count),
+                 rows.row_range(first, count), place);
+  });
 }
 
 Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) {
@@ -340,7 +400,14 @@ Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cach
                  static_cast<float>(config_.rms_norm_eps), part);
     project_qkv(ops, 0, part, qkv.row_range(first, count), cache);
   });
+  // Of rows whose logits nobody wants the last layer makes keys and values alone.
+  const bool few_logits = stage.is_last() && has_few_logits(num_tokens, num_logits_rows);
+  const Tensor rows = stage.is_last() ? logits_input_.rows(num_logits_rows, hidden) : Tensor();
   for (size_t i = 0; i < layers_.size(); ++i) {
+    if (few_logits && i + 1 == layers_.size()) {
+      finish_last_layer(qkv, residual, attended, rows, cache);
+      return rows;
+    }
     backend_.attention(qkv, attention_, cache, static_cast<int32_t>(i), attended);
     const bool last = i + 1 == layers_.size();
     by_rows(num_tokens, [&](Backend& ops, int64_t first, int64_t count, int64_t place) {
@@ -351,7 +418,6 @@ Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cach
     });
   }
   if (!stage.is_last()) return {};
-  const Tensor rows = logits_input_.rows(num_logits_rows, hidden);
   backend_.gather_logits_rows(normed, rows);
   return rows;
 }

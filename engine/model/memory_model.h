@@ -93,6 +93,9 @@ struct CollectiveTraffic {
   OfKind all_reduce, all_gather, gather, broadcast, send, receive;
   double ring_bytes = 0;  // that each rank sends when all_reduce and all_gather go round a ring
 };
+// Whether the last layer ends with the rows alone that logits come from. A quarter: those rows stay in place as float32 then, where
+// the step's 16-bit rows were.
+inline bool has_few_logits(int64_t num_tokens, int64_t num_logits_rows) { return num_logits_rows <= num_tokens / 4; }
 CollectiveTraffic tensor_parallel_traffic(const ModelConfig& config, const TensorParallelInputs& inputs,
                                           int64_t num_tokens, int64_t num_logits_rows);
 // The formula with a model's numbers put in, a few lines for a person.

@@ -25,12 +25,16 @@ CollectiveTraffic tensor_parallel_traffic(const ModelConfig& config, const Tenso
   if (inputs.is_first_stage) traffic.all_reduce = {1, embedding};
   traffic.all_reduce.calls += num_passed;
   traffic.all_reduce.bytes += num_passed * output;
-  if (output <= u64(inputs.gathered_reduce_bytes)) {
-    traffic.all_gather = {num_outputs, num_outputs * ranks * output};
-  } else {
-    traffic.all_reduce.calls += num_outputs;
-    traffic.all_reduce.bytes += num_outputs * output;
-  }
+  const auto add_outputs = [&](uint64_t count, uint64_t bytes) {
+    if (count == 0 || bytes == 0) return;
+    const bool gathers = bytes <= u64(inputs.gathered_reduce_bytes);
+    CollectiveTraffic::OfKind& kind = gathers ? traffic.all_gather : traffic.all_reduce;
+    kind.calls += count;
+    kind.bytes += count * bytes * (gathers ? ranks : 1);
+  };
+  const bool ends_with_few = inputs.is_last_stage && has_few_logits(num_tokens, num_logits_rows);
+  add_outputs(num_outputs - (ends_with_few ? 2 : 0), output);
+  if (ends_with_few) add_outputs(2, u64(num_logits_rows * config.hidden_size) * dtype_size(inputs.activation));
   if (inputs.is_last_stage)
     traffic.gather = {u64((num_logits_rows + inputs.logits_rows - 1) / inputs.logits_rows),
                       u64(num_logits_rows * config.vocab_size) * sizeof(float)};
@@ -64,7 +68,8 @@ std::string tensor_parallel_formula(const ModelConfig& config, const TensorParal
                                       : all_outputs + " * " + hidden + " * " + activation;
   const std::string embedded = inputs.is_first_stage ? hidden + " * 4" : "";
   line("all_reduce", one.all_reduce,
-       embedded + (embedded.empty() || reduced.empty() ? "" : " + ") + reduced + " a token");
+       embedded + (embedded.empty() || reduced.empty() ? "" : " + ") + reduced + " a token" +
+           (inputs.is_last_stage && !gathers ? "; the last layer's two a row of logits where these are few" : ""));
   line("all_gather", one.all_gather,
        outputs + " * " + std::to_string(inputs.num_ranks) + " * " + hidden + " * " + activation + " a token; above " +
            format_bytes(u64(inputs.gathered_reduce_bytes)) + " a rank and output an all_reduce");

@@ -32,7 +32,7 @@ struct RopeConfig {
   std::optional<double> attention_factor;
   // llama3, yarn, longrope: the context the model was first trained for
   int64_t original_max_position_embeddings = 0;
-  // longrope
+  // longrope: divisors of the inverse frequencies, rotary_dim / 2 of each, for contexts up to the original one and beyond it
   std::vector<double> short_factor;
   std::vector<double> long_factor;
   // What a GGUF file's rope_freqs.weight holds, head_dim / 2 divisors of the inverse frequencies; they already contain
@@ -61,11 +61,17 @@ struct ModelConfig {
   double rms_norm_eps = 0;
   RopeConfig rope;
   bool tie_word_embeddings = false;
-  bool attention_bias = false;  // on q, k, v and o
+  bool qkv_bias = false;
+  bool attention_output_bias = false;
   bool mlp_bias = false;
+  bool qk_norm = false;  // RMSNorm of each head of q and k before the rotation
   std::string hidden_act = "silu";
   std::optional<int64_t> sliding_window;  // tokens; nothing when attention is full
-  int64_t num_experts = 0;                // 0: dense
+  bool mixed_attention = false;           // some layers have the window, some are full
+  // Files that hold q, k and v, or gate and up, as one matrix, stacked in this order (Phi-3).
+  bool fused_qkv = false;
+  bool fused_gate_up = false;
+  int64_t num_experts = 0;  // 0: dense
   int64_t num_experts_per_token = 0;
 
   std::optional<int32_t> bos_token_id;
@@ -97,7 +103,10 @@ Status validate(const ModelConfig& config);
 Status supported(const ModelConfig& config);
 
 // Inverse frequencies of the rotary embedding, rotary_dim / 2 of them, with the scaling applied. Angle of pair i at
-// position p = p * result[i]. For kinds that `supported` accepts.
-std::vector<double> rope_inverse_frequencies(const ModelConfig& config);
+// position p = p * result[i]. For kinds that `supported` accepts. longrope has other frequencies where the context may be longer
+// than the original one; as in vLLM the longest context that is served decides for all requests.
+std::vector<double> rope_inverse_frequencies(const ModelConfig& config, int64_t max_model_len);
+// What cosines and sines are multiplied by: yarn's and longrope's, 1 for others.
+double rope_attention_factor(const ModelConfig& config);
 
 }  // namespace sextant

@@ -55,9 +55,20 @@ class GgufFacts {
   std::string prefix_;
 };
 
+Result<std::vector<float>> read_divisors(const GgufFile& file, const char* name, const RopeConfig& rope) {
+  const TensorInfo* divisors = file.find(name);
+  if (divisors == nullptr) return data_loss(file.path() + ": the tensor " + name + " is missing");
+  if (divisors->type != WeightType::kF32 || divisors->num_elements() > static_cast<uint64_t>(kHeadDim.max)) {
+    return data_loss(file.path() + ": tensor " + name + " is " + TensorSource::describe(*divisors) + ", expected " +
+                     std::to_string(rope.rotary_dim / 2) + " F32 numbers");
+  }
+  std::vector<float> values(static_cast<size_t>(divisors->num_elements()));
+  RETURN_IF_ERROR(file.read(*divisors, std::as_writable_bytes(std::span(values))));
+  return values;
+}
+
 Status read_rope(const GgufFile& file, const GgufFacts& facts, ModelConfig& config) {
   RopeConfig& rope = config.rope;
-  rope.interleaved = config.family == ModelFamily::kLlama;
   ASSIGN_OR_RETURN(rope.theta, facts.number_or("rope.freq_base", 10000.0, kRopeTheta));
   ASSIGN_OR_RETURN(rope.rotary_dim, facts.integer_or("rope.dimension_count", config.head_dim, {2, kHeadDim.max}));
   ASSIGN_OR_RETURN(const std::string kind, file.get_string_or(facts.key("rope.scaling.type"), "none"));
@@ -80,14 +91,19 @@ Status read_rope(const GgufFile& file, const GgufFacts& facts, ModelConfig& conf
     ASSIGN_OR_RETURN(rope.attention_factor, facts.number_or("rope.scaling.attn_factor", 1.0, {0.0, 1e6}));
   }
 
+  if (rope.scaling == RopeScaling::kLongRope || file.find("rope_factors_long.weight")) {
+    rope.scaling = RopeScaling::kLongRope;
+    for (const auto& [name, factors] : {std::pair{"rope_factors_short.weight", &rope.short_factor},
+                                        std::pair{"rope_factors_long.weight", &rope.long_factor}}) {
+      ASSIGN_OR_RETURN(const std::vector<float> values, read_divisors(file, name, rope));
+      factors->assign(values.begin(), values.end());
+    }
+    return ok_status();
+  }
+
   const TensorInfo* divisors = file.find("rope_freqs.weight");
   if (!divisors) return ok_status();
-  if (divisors->type != WeightType::kF32 || divisors->num_elements() > static_cast<uint64_t>(kHeadDim.max)) {
-    return data_loss(file.path() + ": tensor rope_freqs.weight is " + TensorSource::describe(*divisors) +
-                     ", expected " + std::to_string(rope.rotary_dim / 2) + " F32 numbers");
-  }
-  rope.frequency_divisors.resize(static_cast<size_t>(divisors->num_elements()));
-  RETURN_IF_ERROR(file.read(*divisors, std::as_writable_bytes(std::span(rope.frequency_divisors))));
+  ASSIGN_OR_RETURN(rope.frequency_divisors, read_divisors(file, "rope_freqs.weight", rope));
   rope.scaling = RopeScaling::kLlama3;
   return ok_status();
 }
@@ -172,7 +188,9 @@ Status read_facts(const GgufFile& file, const GgufFacts& facts, ModelConfig& con
     if (window > 0) config.sliding_window = window;
   }
   config.tie_word_embeddings = file.find("token_embd.weight") && !file.find("output.weight");
-  config.attention_bias = file.find("blk.0.attn_q.bias") != nullptr;
+  config.qkv_bias = file.find("blk.0.attn_q.bias") != nullptr;
+  config.attention_output_bias = file.find("blk.0.attn_output.bias") != nullptr;
+  set_facts_of_architecture(config, true);
   config.mlp_bias = file.find("blk.0.ffn_gate.bias") || file.find("blk.0.ffn_up.bias");
   RETURN_IF_ERROR(read_vocab_size(file, facts, config));
   RETURN_IF_ERROR(read_token_ids(file, config));

@@ -131,7 +131,7 @@ class FactReader {
   Status status_;
 };
 
-Status read_rope_scaling(const Json& object, std::string_view key, ModelConfig& config) {
+Status read_rope_scaling(const Json& config_json, const Json& object, std::string_view key, ModelConfig& config) {
   const std::string name(key);
   RopeConfig& rope = config.rope;
   if (!object.is_object()) return data_loss(config.source + ": " + name + " is no object");
@@ -167,6 +167,12 @@ Status read_rope_scaling(const Json& object, std::string_view key, ModelConfig& 
   if (rope.scaling == RopeScaling::kLlama3 && !has_original) {
     facts.fail("original_max_position_embeddings", "is missing");
   }
+  if (rope.original_max_position_embeddings == 0 && rope.scaling == RopeScaling::kLongRope) {
+    // Phi-3's stands outside.
+    FactReader outer(config_json, config.source, "");
+    outer.read("original_max_position_embeddings", rope.original_max_position_embeddings, kMaxPositions);
+    RETURN_IF_ERROR(outer.status());
+  }
   facts.read("short_factor", rope.short_factor, kHeadDim.max);
   facts.read("long_factor", rope.long_factor, kHeadDim.max);
   return facts.status();
@@ -174,7 +180,6 @@ Status read_rope_scaling(const Json& object, std::string_view key, ModelConfig& 
 
 Status read_rope(const Json& object, FactReader& facts, ModelConfig& config) {
   config.rope.rotary_dim = config.head_dim;
-  config.rope.interleaved = false;
   double partial = 1.0;
   if (facts.read("partial_rotary_factor", partial, 0.01, 1.0)) {
     config.rope.rotary_dim = static_cast<int64_t>(static_cast<double>(config.head_dim) * partial);
@@ -182,7 +187,7 @@ Status read_rope(const Json& object, FactReader& facts, ModelConfig& config) {
   facts.read("rope_theta", config.rope.theta, kRopeTheta.min, kRopeTheta.max);
   RETURN_IF_ERROR(facts.status());
   for (std::string_view key : {"rope_parameters", "rope_scaling"}) {
-    if (facts.find(key)) return read_rope_scaling(object[std::string(key)], key, config);
+    if (facts.find(key)) return read_rope_scaling(object, object[std::string(key)], key, config);
   }
   return ok_status();
 }
@@ -190,14 +195,18 @@ Status read_rope(const Json& object, FactReader& facts, ModelConfig& config) {
 void read_attention_window(FactReader& facts, ModelConfig& config) {
   int64_t window = 0;
   bool used = true;
-  facts.read("use_sliding_window", used);
+  const bool says_whether = facts.read("use_sliding_window", used);
   if (!facts.read("sliding_window", window, kMaxPositions) || !used) return;
+  int64_t num_sliding = config.num_hidden_layers;
+  int64_t num_full_first = 0;
   if (const Json* types = facts.find("layer_types"); types && types->is_array()) {
-    const bool all_full =
-        std::all_of(types->begin(), types->end(), [](const Json& type) { return type == "full_attention"; });
-    if (all_full) return;
+    num_sliding = std::count(types->begin(), types->end(), Json("sliding_attention"));
+  } else if (says_whether && facts.read("max_window_layers", num_full_first, {0, kNumLayers.max})) {
+    num_sliding = std::max<int64_t>(0, config.num_hidden_layers - num_full_first);  // Qwen2's: from this layer on
   }
+  if (num_sliding == 0) return;
   config.sliding_window = window;
+  config.mixed_attention = num_sliding < config.num_hidden_layers;
 }
 
 Status read_facts(const Json& object, ModelConfig& config) {
@@ -223,7 +232,9 @@ Status read_facts(const Json& object, ModelConfig& config) {
   config.rms_norm_eps = 1e-6;
   facts.read("rms_norm_eps", config.rms_norm_eps, kNormEps.min, kNormEps.max);
   facts.read("tie_word_embeddings", config.tie_word_embeddings);
-  facts.read("attention_bias", config.attention_bias);
+  facts.read("attention_bias", config.qkv_bias);
+  config.attention_output_bias = config.qkv_bias;
+  set_facts_of_architecture(config, false);
   facts.read("mlp_bias", config.mlp_bias);
   if (!facts.read("hidden_act", config.hidden_act)) facts.read("hidden_activation", config.hidden_act);
   read_attention_window(facts, config);

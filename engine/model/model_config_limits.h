@@ -35,6 +35,8 @@ inline constexpr FloatRange kRopeFactor = {1e-3, 1e6};
 // The name in `architectures` of what config.json's model_type or GGUF's general.architecture calls so.
 std::optional<std::string> canonical_architecture(std::string_view model_type);
 ModelFamily family_of(std::string_view architecture);
+// Facts that the architecture's code fixes and its files do not state: where biases and fused matrices are, how GGUF stores rotations.
+void set_facts_of_architecture(ModelConfig& config, bool is_gguf);
 // "default", "linear", "llama3", ..., with "su" for longrope and "none" for default.
 std::optional<RopeScaling> rope_scaling_of_name(std::string_view name);
 

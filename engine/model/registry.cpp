@@ -35,6 +35,9 @@ AttentionParams make_attention_params(const ModelConfig& config) {
   params.num_kv_heads = static_cast<int32_t>(config.num_key_value_heads);
   params.head_dim = static_cast<int32_t>(config.head_dim);
   params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+  if (config.sliding_window && *config.sliding_window < config.max_position_embeddings) {
+    params.sliding_window = static_cast<int32_t>(*config.sliding_window);
+  }
   return params;
 }
 

@@ -22,11 +22,13 @@ constexpr std::array kTopNames = {
     NamePair{"lm_head.weight", "output.weight"},
 };
 constexpr std::array kLayerNames = {
-    NamePair{"input_layernorm.", "attn_norm."}, NamePair{"post_attention_layernorm.", "ffn_norm."},
-    NamePair{"self_attn.q_proj.", "attn_q."},   NamePair{"self_attn.k_proj.", "attn_k."},
-    NamePair{"self_attn.v_proj.", "attn_v."},   NamePair{"self_attn.o_proj.", "attn_output."},
-    NamePair{"mlp.gate_proj.", "ffn_gate."},    NamePair{"mlp.up_proj.", "ffn_up."},
-    NamePair{"mlp.down_proj.", "ffn_down."},
+    NamePair{"input_layernorm.", "attn_norm."},    NamePair{"post_attention_layernorm.", "ffn_norm."},
+    NamePair{"self_attn.q_proj.", "attn_q."},      NamePair{"self_attn.k_proj.", "attn_k."},
+    NamePair{"self_attn.v_proj.", "attn_v."},      NamePair{"self_attn.o_proj.", "attn_output."},
+    NamePair{"mlp.gate_proj.", "ffn_gate."},       NamePair{"mlp.up_proj.", "ffn_up."},
+    NamePair{"mlp.down_proj.", "ffn_down."},       NamePair{"self_attn.qkv_proj.", "attn_qkv."},
+    NamePair{"mlp.gate_up_proj.", "ffn_up."},      NamePair{"self_attn.q_norm.", "attn_q_norm."},
+    NamePair{"self_attn.k_norm.", "attn_k_norm."},
 };
 constexpr std::string_view kLayerPrefix = "model.layers.";
 

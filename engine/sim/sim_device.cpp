@@ -158,7 +158,9 @@ ModelOutput SimDevice::collect(int64_t now_ns) {
         int64_t{scheduled.num_computed_tokens} + scheduled.num_scheduled_tokens - scheduled.num_prompt_tokens;
     if (options_.timing.constant) {
       if (state.due_ns > now_ns) continue;
-      if (now_ns - state.due_ns > kMaxCatchUpNs) state.due_ns = now_ns;
+      // A first token that comes late for want of a place (--max-num-seqs) does not make the others come faster.
+      const bool waited = output_idx == 0 && now_ns - state.due_ns > to_ns(options_.timing.constant->tpot_s);
+      if (waited || now_ns - state.due_ns > kMaxCatchUpNs) state.due_ns = now_ns;
       state.due_ns += to_ns(options_.timing.constant->tpot_s *
                             jitter(scheduled.sequence_id, static_cast<uint64_t>(output_idx) + 1));
     }

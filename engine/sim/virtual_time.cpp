@@ -87,6 +87,7 @@ class Simulation {
     request->request_id = idx + 1;
     request->arrival_ns = at_ns;
     request->priority = asked.priority;
+    request->tenant = asked.tenant;
     request->sampling.max_tokens = asked.output_tokens;
     request->sampling.ignore_eos = true;
     request->prompt_token_ids.reserve(static_cast<size_t>(asked.prompt_tokens));

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/base/result.h"
@@ -32,6 +33,7 @@ struct SimRequest {
   uint64_t prefix_group = 0;
   int32_t shared_prefix_tokens = 0;
   int32_t priority = 0;  // lower first, under scheduling_policy "priority"
+  std::string tenant = {};
 };
 
 struct SimWorkload {

@@ -137,14 +137,17 @@ class Tile {
 
   void run() {
     pack_queries();
-    for (int32_t r = 0; r < rows_; ++r) state(states_, r).l() = 0;
+    float* const parts = parts_;
     for (int32_t split = args_.split_begin; split < args_.split_end; ++split) {
       if constexpr (kIsInt8) widen(split);
+      // The first split's parts are what nothing has been merged with.
+      const bool merges = args_.partials == nullptr && split > args_.split_begin;
+      parts_ = args_.partials == nullptr && !merges ? states_ : parts;
       compute_scores(split);
       for (int32_t r = 0; r < rows_; ++r) softmax(split, r);
       weigh_values(split);
       if (args_.partials == nullptr) {
-        for (int32_t r = 0; r < rows_; ++r) merge(state(states_, r), state(parts_, r));
+        for (int32_t r = 0; merges && r < rows_; ++r) merge(state(states_, r), state(parts_, r));
       } else {
         float* out = args_.partials + (split - args_.split_begin) * rows_ * (value_dim_ + 2);
         for (int32_t r = 0; r < rows_; ++r) {
@@ -217,7 +220,8 @@ class Tile {
     const int32_t step = (min_of(rows_, kScoreRows) <= kManyTilesRows ? kManyTiles : 1) * kKvTile;
     for (int32_t tile = all.begin / kKvTile * kKvTile; tile < all.end;) {
       const Element* keys[kManyTiles];
-      const int32_t taken = tile + step <= all.end ? step : kKvTile;
+      const int32_t left = (all.end - tile + kKvTile - 1) / kKvTile * kKvTile;
+      const int32_t taken = left >= step ? step : left >= 2 * kKvTile && step > kKvTile ? 2 * kKvTile : kKvTile;
       for (int32_t n = 0; n < kManyTiles; ++n) keys[n] = keys_of(tile + min_of(n * kKvTile, taken - kKvTile));
       for (int32_t first = 0; first < rows_; first += kScoreRows) {
         const int32_t count = rows_from(first);
@@ -229,12 +233,14 @@ class Tile {
         unroll<kScoreRows>([&](auto i) {
           constexpr int kRows = decltype(i)::value + 1;
           if (count != kRows) return;
-          if (kRows <= kManyTilesRows && taken > kKvTile) {
-            constexpr int kTiles = kRows <= kManyTilesRows ? kManyTiles : 1;
-            score_tiles<Cells, kRows, kTiles>(q, keys, layout.head_dim, args_.scale, args_.softcap, key_scales, scores);
-          } else {
-            score_tiles<Cells, kRows, 1>(q, keys, layout.head_dim, args_.scale, args_.softcap, key_scales, scores);
-          }
+          unroll<3>([&](auto n) {
+            constexpr int kTiles = 1 << decltype(n)::value;
+            if constexpr (kTiles == 1 || (kTiles <= kManyTiles && kRows <= kManyTilesRows)) {
+              if (taken == kTiles * kKvTile)
+                score_tiles<Cells, kRows, kTiles>(q, keys, layout.head_dim, args_.scale, args_.softcap, key_scales,
+                                                  scores);
+            }
+          });
         });
       }
       tile += taken;
@@ -293,21 +299,39 @@ class Tile {
       together = {(together.begin + Cells::kPair - 1) / Cells::kPair * Cells::kPair,
                   together.end / Cells::kPair * Cells::kPair};
       if (together.begin >= together.end) {
-        for (int32_t r = 0; r < count; ++r) weigh<1>(first + r, range(first + r, split), split);
+        by_token(first, count, [&](int32_t row, int32_t rows) { weigh_rows(row, rows, range(row, split), split); });
         continue;
       }
-      for (int32_t r = 0; r < count; ++r) weigh<1>(first + r, {range(first + r, split).begin, together.begin}, split);
-      unroll<kValueRows>([&](auto i) {
-        constexpr int kRows = decltype(i)::value + 1;
-        if (count == kRows) weigh<kRows>(first, together, split);
+      by_token(first, count, [&](int32_t row, int32_t rows) {
+        weigh_rows(row, rows, {range(row, split).begin, together.begin}, split);
       });
-      for (int32_t r = 0; r < count; ++r) weigh<1>(first + r, {together.end, range(first + r, split).end}, split);
+      weigh_rows(first, count, together, split);
+      by_token(first, count, [&](int32_t row, int32_t rows) {
+        weigh_rows(row, rows, {together.end, range(row, split).end}, split);
+      });
     }
+  }
+
+  // body(row, rows) for each run of rows of one token, which see the same.
+  template <typename Body>
+  void by_token(int32_t first, int32_t count, Body&& body) const {
+    for (int32_t row = first; row < first + count;) {
+      const int32_t end = min_of(first + count, (row / args_.group + 1) * args_.group);
+      body(row, end - row);
+      row = end;
+    }
+  }
+
+  void weigh_rows(int32_t first, int32_t rows, Range seen, int32_t split) {
+    if (seen.begin >= seen.end) return;
+    unroll<kValueRows>([&](auto i) {
+      constexpr int kRows = decltype(i)::value + 1;
+      if (rows == kRows) weigh<kRows>(first, seen, split);
+    });
   }
 
   template <int kRows>
   void weigh(int32_t first, Range seen, int32_t split) {
-    if (seen.begin >= seen.end) return;
     const Weight* p = weights_ + int64_t{first} * kAttentionSplit - split * kAttentionSplit;
     int32_t v = 0;
     const int32_t vectors = static_cast<int32_t>(value_dim_ / 16);

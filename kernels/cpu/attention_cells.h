@@ -83,16 +83,15 @@ struct Bf16Cells {
     return _mm512_set1_epi32(bits);
   }
 
-  // [head_dim / 2][rows] pairs of bf16.
-  SEXTANT_INLINE void pack_query(const float* q, int32_t head_dim, int32_t rows, int32_t row, float* out) {
-    for (int32_t d = 0; d < head_dim; d += 8) {
-      const __m128bh eight = _mm256_cvtneps_pbh(_mm256_loadu_ps(q + d));
-      for (int i = 0; i < 4; ++i)
-        __builtin_memcpy(out + (d / 2 + i) * rows + row, reinterpret_cast<const char*>(&eight) + 4 * i, 4);
-    }
+  // [rows][head_dim / 2] pairs of bf16: rows as they are, so that none is taken apart.
+  SEXTANT_INLINE void pack_query(const float* q, int32_t head_dim, int32_t, int32_t row, float* out) {
+    float* to = out + int64_t{row} * (head_dim / 2);
+    for (int32_t d = 0; d < head_dim; d += 8)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + d / 2), (__m128i)_mm256_cvtneps_pbh(_mm256_loadu_ps(q + d)));
   }
   template <int kRows, int kTiles>
   SEXTANT_INLINE void add_scores(const float* q, const uint16_t* const* keys, int32_t head_dim, F32x16 (*sum)[kRows]) {
+    const int64_t stride = head_dim / 2;
     for (int32_t d = 0; d < head_dim; d += 8) {
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
@@ -101,12 +100,12 @@ struct Bf16Cells {
         for (int n = 0; n < kTiles; ++n) k[n] = pairs(_mm512_loadu_si512(keys[n] + (d + 2 * i) * kKvTile));
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r) {
-          const __m512bh same = pairs(repeat(q + i * kRows + r));
+          const __m512bh same = pairs(repeat(q + r * stride + i));
 #pragma GCC unroll 4
           for (int n = 0; n < kTiles; ++n) sum[n][r].v = _mm512_dpbf16_ps(sum[n][r].v, k[n], same);
         }
       }
-      q += 4 * kRows;
+      q += 4;
     }
   }
   // 2^x for x <= 0 (or what rounding made of 0) within 2^-18 of itself: 0 for -inf, NaN stays NaN. A polynomial of degree 4 on what is

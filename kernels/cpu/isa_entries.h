@@ -31,6 +31,13 @@
   void matmul(const MatmulArgs& args);            \
   }
 
+// An instruction set that has products of bf16 pairs.
+#define SEXTANT_DECLARE_MATMUL_BF16_ENTRIES(isa)       \
+  namespace sextant::kernels::cpu::isa {               \
+  void matmul_bf16_input(const MatmulInputArgs& args); \
+  void matmul_bf16(const MatmulArgs& args);            \
+  }
+
 // An instruction set that only has a recipe of its own for attention.
 #define SEXTANT_DECLARE_ATTENTION_ENTRIES(isa)          \
   namespace sextant::kernels::cpu::isa {                \

@@ -18,6 +18,7 @@ SEXTANT_DECLARE_ISA_ENTRIES(generic)
 SEXTANT_DECLARE_ISA_ENTRIES(avx2)
 SEXTANT_DECLARE_ISA_ENTRIES(avx512)
 SEXTANT_DECLARE_ATTENTION_ENTRIES(avx512_bf16)
+SEXTANT_DECLARE_MATMUL_BF16_ENTRIES(avx512_bf16)
 SEXTANT_DECLARE_MATMUL_ENTRIES(amx)
 #elif defined(SEXTANT_KERNELS_ARM)
 SEXTANT_DECLARE_ISA_ENTRIES(neon)
@@ -28,18 +29,25 @@ namespace sextant::kernels::cpu {
 namespace {
 
 // product, attention: whose entries for matrix products and attention; isa: whose the others.
-#define SEXTANT_ISA_TABLE(id, isa, product, attention)                                                                 \
-  KernelTable {                                                                                                        \
-    id, product::matmul_input, product::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias,             \
-        isa::silu_mul, isa::rope_and_cache, attention::attention_tile, attention::attention_merge, isa::exp, isa::tanh \
+#define SEXTANT_ISA_TABLE(id, isa, product, attention)                                                       \
+  KernelTable {                                                                                              \
+    id, product::matmul_input, product::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias,   \
+        isa::silu_mul, isa::rope_and_cache, attention::attention_tile, attention::attention_merge, isa::exp, \
+        isa::tanh, nullptr, nullptr                                                                          \
   }
 
 constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic, generic, generic);
 #if defined(SEXTANT_KERNELS_X86)
 constexpr KernelTable kAvx2Table = SEXTANT_ISA_TABLE(Isa::kAvx2, avx2, avx2, avx2);
 constexpr KernelTable kAvx512Table = SEXTANT_ISA_TABLE(Isa::kAvx512, avx512, avx512, avx512);
-constexpr KernelTable kAvx512Bf16Table = SEXTANT_ISA_TABLE(Isa::kAvx512Bf16, avx512, avx512, avx512_bf16);
-constexpr KernelTable kAmxTable = SEXTANT_ISA_TABLE(Isa::kAmx, avx512, amx, avx512_bf16);
+constexpr KernelTable with_bf16_products(KernelTable table) {
+  table.matmul_bf16_input = avx512_bf16::matmul_bf16_input;
+  table.matmul_bf16 = avx512_bf16::matmul_bf16;
+  return table;
+}
+constexpr KernelTable kAvx512Bf16Table =
+    with_bf16_products(SEXTANT_ISA_TABLE(Isa::kAvx512Bf16, avx512, avx512, avx512_bf16));
+constexpr KernelTable kAmxTable = with_bf16_products(SEXTANT_ISA_TABLE(Isa::kAmx, avx512, amx, avx512_bf16));
 
 // __builtin_cpu_supports also asks whether the operating system saves the registers. F16C, which the AVX2 path uses too, is
 // older than AVX2 and in every CPU that has it; Clang 14 cannot be asked for it by name.

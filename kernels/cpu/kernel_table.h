@@ -14,7 +14,7 @@
 
 namespace sextant::kernels::cpu {
 
-// kAvx512 has VNNI; kAvx512Bf16 the products of bf16 pairs too, which attention uses; kAmx int8 tiles too, for products with
+// kAvx512 has VNNI; kAvx512Bf16 the products of bf16 pairs too, which attention uses, and bf16 weights where they may; kAmx int8 tiles too, for products with
 // block-quantised weights. kNeonDotprod: sdot in products of quantised weights. Of one kind of CPU the wider ones come later.
 enum class Isa : uint8_t { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx, kNeon, kNeonDotprod };
 inline constexpr int kNumIsas = 7;
@@ -33,6 +33,9 @@ struct KernelTable {
   AttentionMergeFunction* attention_merge;
   MapFunction* exp;
   MapFunction* tanh;
+  // Products of kBF16 weights with inputs of kBf16; nullptr where the instruction set has none.
+  MatmulInputFunction* matmul_bf16_input = nullptr;
+  MatmulFunction* matmul_bf16 = nullptr;
 };
 
 const char* isa_name(Isa isa);  // "generic", "avx2", "avx512", "avx512_bf16", "amx", "neon", "neon_dotprod"

@@ -88,6 +88,7 @@ void multiply(const MatmulArgs& args) {
 void matmul_input(const MatmulInputArgs& args) {
   switch (args.kind) {
     case MatmulInputKind::kPlain: return bring_in<PlainInput, PlainTiles<PanelType::kF32>>(args);
+    case MatmulInputKind::kBf16: return;  // matmul_bf16.cpp
     case MatmulInputKind::kInt8: return bring_in<Int8Input, Int8Tiles<PanelType::kQ8_0>>(args);
   }
 }

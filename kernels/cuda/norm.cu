@@ -75,7 +75,54 @@ __global__ void __launch_bounds__(kNormThreads) rms_norm_rows_kernel(RmsNormRows
   }
 }
 
+constexpr int kHeadsPerBlock = 4;  // warps
+
+template <typename T>
+__global__ void __launch_bounds__(kHeadsPerBlock * 32) rms_norm_heads_kernel(RmsNormHeadsArgs args) {
+  constexpr int kWidth = kPerVector<T>;
+  grid_dependency_wait();
+  grid_dependency_launch();
+  const int head = static_cast<int>(blockIdx.y) * kHeadsPerBlock + static_cast<int>(threadIdx.x / 32);
+  if (head >= args.num_heads) return;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  T* x = static_cast<T*>(args.x) + int64_t{blockIdx.x} * args.x_stride + int64_t{head} * args.head_dim;
+  float squares = 0;
+  for (int i = lane * kWidth; i < args.head_dim; i += 32 * kWidth) {
+    const Vector<T> v = load_vector(x + i);
+    SEXTANT_UNROLL
+    for (int j = 0; j < kWidth; ++j) squares += to_float(v.at[j]) * to_float(v.at[j]);
+  }
+  const float scale = rsqrtf(warp_sum(squares) / static_cast<float>(args.head_dim) + args.eps);
+  for (int i = lane * kWidth; i < args.head_dim; i += 32 * kWidth) {
+    Vector<T> v = load_vector(x + i);
+    SEXTANT_UNROLL
+    for (int j = 0; j < kWidth; j += 4) {
+      const float4 w = *reinterpret_cast<const float4*>(args.weight + i + j);
+      v.at[j] = from_float<T>(to_float(v.at[j]) * scale * w.x);
+      v.at[j + 1] = from_float<T>(to_float(v.at[j + 1]) * scale * w.y);
+      v.at[j + 2] = from_float<T>(to_float(v.at[j + 2]) * scale * w.z);
+      v.at[j + 3] = from_float<T>(to_float(v.at[j + 3]) * scale * w.w);
+    }
+    store_vector(x + i, v);
+  }
+}
+
 }  // namespace
+
+int rms_norm_heads(const RmsNormHeadsArgs& args, Stream stream) {
+  if (args.rows == 0 || args.num_heads == 0) return cudaSuccess;
+  if (!fits_norm(args.rows, args.head_dim) || args.num_heads < 0 ||
+      args.x_stride < int64_t{args.num_heads} * args.head_dim) {
+    return cudaErrorInvalidValue;
+  }
+  const int num_blocks = (args.num_heads + kHeadsPerBlock - 1) / kHeadsPerBlock;
+  if (num_blocks > 65535) return cudaErrorInvalidValue;
+  const LaunchShape shape = {.grid = dim3(static_cast<unsigned>(args.rows), static_cast<unsigned>(num_blocks)),
+                             .block = dim3(kHeadsPerBlock * 32),
+                             .overlaps_previous = true};
+  return with_element_type(
+      args.type, [&](auto zero) { return launch(shape, stream, rms_norm_heads_kernel<decltype(zero)>, args); });
+}
 
 int add_rms_norm(const AddRmsNormArgs& args, Stream stream) {
   if (args.rows == 0) return cudaSuccess;

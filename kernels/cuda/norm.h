@@ -49,4 +49,20 @@ struct RmsNormRowsArgs {
 };
 int rms_norm_rows(const RmsNormRowsArgs& args, Stream stream);
 
+// x[t, h * D + i] = rms_norm over i of the same, times weight[i]: the num_heads heads of D elements at the begin of each row, in place
+// (QK-norm). x [T, >= num_heads * D] of `type`, weight [D] fp32; alignments as above, D a multiple of 8, at most 65536. One warp per
+// head: 32 * 16 bytes in each step, read twice (the second time from the cache), written once; bound by memory.
+// Determinism: a head depends on itself alone: partial sums per lane in steps of the warp, then warp_sum's butterfly.
+struct RmsNormHeadsArgs {
+  void* x;
+  int64_t x_stride;
+  const float* weight;
+  float eps;
+  int32_t rows;
+  int32_t num_heads;
+  int32_t head_dim;
+  ElementType type;
+};
+int rms_norm_heads(const RmsNormHeadsArgs& args, Stream stream);
+
 }  // namespace sextant::kernels::cuda

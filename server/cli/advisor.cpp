@@ -49,14 +49,16 @@ class AdvisorVerb final : public Verb {
                   << ": everyone who can connect may change the knowledge base";
 
     Health health;
-    Gate gate(key == nullptr ? "" : key, health);
+    const auto authenticator = single_key_authenticator(key == nullptr ? "" : key);
+    Gate gate(*authenticator, health);
     http::IoThreads io(2);
     AdvisorRoutes routes(default_faces(location_));  // its jobs post to the I/O threads: it goes before them
     StopSignals signals(io.context());
     auto front = std::make_shared<http::Router>();
     add_health_routes(*front, health, {.version = version_text(), .render_metrics = {}, .metrics_content_type = ""});
     std::vector<Gate::RouteName> names;
-    for (const advisor::Faces::Route& route : AdvisorRoutes::routes()) names.push_back({route.method, route.path});
+    for (const advisor::Faces::Route& route : AdvisorRoutes::routes())
+      names.push_back({route.method, route.path, Access::kAdvisor});
     gate.add_routes(*front, names);
     http::HttpServer::Options options;
     options.host = host_;

@@ -17,6 +17,12 @@ std::vector<advisor::Faces::Route> AdvisorRoutes::routes() {
   return all;
 }
 
+std::string openapi_text(const std::string& version) {
+  nlohmann::ordered_json document = advisor::openapi_document(version);
+  Manifests::describe(document);
+  return document.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 void AdvisorRoutes::add_to(http::Router& router) {
   for (const advisor::Faces::Route& route : routes())
     router.add(route.method, route.path,
@@ -31,10 +37,11 @@ void AdvisorRoutes::handle(std::shared_ptr<http::Exchange> exchange) {
     Manifests::Answer answer;
     if (request.path == Manifests::kRoute.path) {
       answer = manifests_.answer(request.body);
+    } else if (request.path == "/advisor/v1/openapi.json") {
+      answer.body = openapi_text(version_text());
     } else {
       advisor::FaceAnswer of_face = faces_.answer({request.method, request.path, request.query, request.body});
       answer = {of_face.status, std::move(of_face.body), false};
-      if (answer.status == 200 && request.path == "/advisor/v1/recommendations") manifests_.remember(answer.body);
     }
     boost::asio::post(executor, [exchange = std::move(exchange), answer = std::move(answer)]() mutable {
       http::HttpResponse response;

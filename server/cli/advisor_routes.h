@@ -30,12 +30,14 @@ class AdvisorRoutes {
   void handle(std::shared_ptr<http::Exchange> exchange);
 
   advisor::Faces faces_;
-  Manifests manifests_;
+  const Manifests manifests_{[this](const std::string& id) { return faces_.find_plan(id); }};
   openai::TextPool pool_;  // last: its jobs use the faces
 };
 
 // The knowledge base of SEXTANT_KB or the user's own, today's date, this version.
 advisor::Faces::Options default_faces(const std::string& kb_location);
 std::string today_text();
+// OpenAPI 3.1 of all of them.
+std::string openapi_text(const std::string& version);
 
 }  // namespace sextant::cli

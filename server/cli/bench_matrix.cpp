@@ -5,9 +5,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <map>
+#include <set>
 
 #include <CLI/CLI.hpp>
 
+#include "bench/report/matrix_report.h"
 #include "bench/run/matrix.h"
 #include "server/cli/bench_progress.h"
 #include "server/cli/interrupt.h"
@@ -30,6 +33,7 @@ class BenchMatrixVerb final : public Verb {
            "   \"lengths\": [[128, 128], [1024, 64]], \"concurrency\": [1, 4, 16], \"request_rate\": [2],\n"
            "   \"tokenizer\": \"model.gguf\", \"records\": \"records.jsonl\"}\n"
            "Another engine: a command with {port} in it. A server that runs already: \"url\" instead of \"server\".\n"
+           "Charts of what is measured so far are in records.html, at any time.\n"
            "Run again after an interruption, it goes on where it stopped; what is measured is skipped.\n";
   }
 
@@ -37,6 +41,7 @@ class BenchMatrixVerb final : public Verb {
     app.add_option("file", file_, "the matrix, as JSON")->type_name("FILE");
     app.add_flag("--list", list_, "print the cells and exit");
     app.add_flag("--again", again_, "measure again what is done");
+    app.add_option("--html", html_, "a page with charts of all that is measured [<records>.html]")->type_name("FILE");
     app.add_option("--server-log", log_, "where the servers' output goes [<records>.server.log]")->type_name("FILE");
     app.add_option("--api-key", api_key_, "sent to the server (default: OPENAI_API_KEY)")->type_name("TEXT");
     app.add_flag("--quiet", quiet_, "no progress");
@@ -54,7 +59,22 @@ class BenchMatrixVerb final : public Verb {
     if (!parsed.ok()) return report_bad_input(name(), {invalid_argument(file_ + ": " + parsed.status().message())});
     if (const char* key = std::getenv("OPENAI_API_KEY"); api_key_.empty() && key != nullptr) api_key_ = key;
     const bench::MatrixSpec& spec = *parsed;
-    const std::set<std::string> done = again_ ? std::set<std::string>() : bench::read_done_cells(spec.records);
+    if (html_.empty()) html_ = spec.records.substr(0, spec.records.rfind(".json")) + ".html";
+    // Those of cells that are done; a record file that cannot be read now would not be read by the advisor either.
+    const std::map<std::string, std::string> of_done = bench::read_done_cells(spec.records);
+    if (!of_done.empty() && !list_) {
+      const auto kept = bench::read_record_file(spec.records);
+      if (!kept.ok()) return report_bad_input(name(), {invalid_argument(kept.status().message())});
+      std::map<std::string, const bench::BenchmarkRecord*> by_id;
+      for (const bench::BenchmarkRecord& record : *kept) by_id[record.record_id] = &record;
+      for (const auto& [key, id] : of_done) {
+        if (by_id.contains(id)) measured_[key] = *by_id[id];
+      }
+    }
+    std::set<std::string> done;
+    for (const auto& [key, id] : of_done) {
+      if (!again_ && (list_ || measured_.contains(key))) done.insert(key);
+    }
     if (list_) {
       for (const bench::MatrixServer& server : spec.servers) {
         std::printf("%s\n", server.settings.empty() ? "server" : server.settings.dump().c_str());
@@ -68,15 +88,37 @@ class BenchMatrixVerb final : public Verb {
   }
 
  private:
+  // Written beside and renamed: a browser that looks on never sees half a page.
+  Status draw(const bench::MatrixSpec& spec) const {
+    std::vector<bench::MatrixRow> rows;
+    for (const bench::MatrixServer& server : spec.servers) {
+      for (const bench::MatrixCell& cell : server.cells) {
+        const auto found = measured_.find(cell.key);
+        rows.push_back({server.settings_text(), cell.lengths, cell.options.load.max_concurrency,
+                        cell.options.load.request_rate,
+                        found == measured_.end() ? std::nullopt : std::optional(found->second)});
+      }
+    }
+    const std::string part = html_ + ".part";
+    std::ofstream file(part, std::ios::binary);
+    file << bench::html_matrix_report(rows);
+    file.close();
+    if (file && std::rename(part.c_str(), html_.c_str()) == 0) return ok_status();
+    return unavailable("cannot write " + html_);
+  }
+
   int measure(const bench::MatrixSpec& spec, const std::set<std::string>& done) {
     const Interrupt interrupt;
     BenchProgress progress(stderr, isatty(STDERR_FILENO) == 1, quiet_);
     size_t number = 0, num_measured = 0, num_skipped = 0, num_failed = 0;
     const auto finish = [&](int code) {
       progress.clear();
-      std::printf("%zu measured, %zu were done, %zu failed, of %zu; records in %s\n", num_measured, num_skipped,
-                  num_failed, spec.num_cells(), spec.records.c_str());
-      return code;
+      const Status drawn = draw(spec);
+      std::printf("%zu measured, %zu were done, %zu failed, of %zu; records in %s%s\n", num_measured, num_skipped,
+                  num_failed, spec.num_cells(), spec.records.c_str(),
+                  drawn.ok() ? (", charts in " + html_).c_str() : "");
+      if (!drawn.ok()) std::fprintf(stderr, "sextant bench matrix: %s\n", drawn.message().c_str());
+      return drawn.ok() || code != kExitDone ? code : kExitFailed;
     };
     for (const bench::MatrixServer& server : spec.servers) {
       bench::ServerProcess process;
@@ -145,6 +187,8 @@ class BenchMatrixVerb final : public Verb {
           return finish(kExitFailed);
         }
         ++num_measured;
+        measured_[cell.key] = record;
+        (void)draw(spec);  // finish() says so where it cannot
         const bench::Measurement& m = result->points[0].measurement;
         char line[160];
         std::snprintf(line, sizeof line, ": %.4g req/s, %.4g output tok/s, TTFT %.4g ms, TPOT %.4g ms", m.request_rps,
@@ -155,7 +199,8 @@ class BenchMatrixVerb final : public Verb {
     return finish(num_failed > 0 ? kExitFailed : kExitDone);
   }
 
-  std::string file_, log_, api_key_;
+  std::string file_, log_, html_, api_key_;
+  std::map<std::string, bench::BenchmarkRecord> measured_;  // by the keys of their cells
   bool list_ = false, again_ = false, quiet_ = false;
 };
 

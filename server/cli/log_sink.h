@@ -8,4 +8,8 @@ namespace sextant::cli {
 // `level` and `format` as ServerConfig has them. Installs the sink of engine/base/log.h; call before threads start.
 void install_log_sink(const std::string& level, const std::string& format);
 
+// Any thread, after that. False for a name that is no level.
+bool set_log_level(const std::string& level);
+std::string log_level();
+
 }  // namespace sextant::cli

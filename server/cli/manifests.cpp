@@ -1,6 +1,6 @@
 #include "server/cli/manifests.h"
 
-#include <algorithm>
+#include <variant>
 
 #include "deploy/render.h"
 #include "server/cli/settings.h"
@@ -22,17 +22,7 @@ std::string dumped(const ordered_json& value) {
 
 }  // namespace
 
-void Manifests::remember(const std::string& plan_text) {
-  const auto plan = deploy::parse_plan(plan_text);
-  if (!plan.ok() || !plan->is_object() || !plan->value("plan_id", ordered_json()).is_string()) return;
-  const std::string id = (*plan)["plan_id"].get<std::string>();
-  const std::lock_guard lock(mutex_);
-  std::erase_if(plans_, [&](const auto& known) { return known.first == id; });
-  plans_.emplace_back(id, plan_text);
-  if (plans_.size() > kMaxPlans) plans_.pop_front();
-}
-
-Manifests::Answer Manifests::answer(const std::string& body) {
+Manifests::Answer Manifests::answer(const std::string& body) const {
   const auto parsed = deploy::parse_plan(body);
   if (!parsed.ok()) return refused(400, {invalid_argument("the body is not JSON of a bounded size and depth")});
   const ordered_json& given = *parsed;
@@ -51,17 +41,18 @@ Manifests::Answer Manifests::answer(const std::string& body) {
   } else {
     if (!given["plan_id"].is_string()) return refused(400, {invalid_argument("plan_id must be a text", "plan_id")});
     const std::string id = given["plan_id"].get<std::string>();
-    std::string text;
-    {
-      const std::lock_guard lock(mutex_);
-      const auto at = std::find_if(plans_.begin(), plans_.end(), [&](const auto& known) { return known.first == id; });
-      if (at != plans_.end()) text = at->second;
-    }
-    if (text.empty())
-      return refused(
-          404,
-          {not_found("no such plan is remembered: ask for recommendations again, or send the plan itself", "plan_id")});
-    plan = *deploy::parse_plan(text);
+    const auto text = find_plan_(id);
+    if (!text.ok())
+      return refused(503, {Status(StatusCode::kUnavailable, "plans cannot be looked up: " + text.status().message())});
+    if (!*text)
+      return refused(404, {not_found("no plan of this id is kept (POST /advisor/v1/recommendations keeps its latest " +
+                                         std::to_string(advisor::KnowledgeBase::kMaxPlans) +
+                                         " for 30 days): ask for the recommendation again, or send the plan itself as "
+                                         "`plan`",
+                                     "plan_id")});
+    auto kept = deploy::parse_plan(**text);
+    if (!kept.ok()) return refused(503, {kept.status()});
+    plan = *std::move(kept);
   }
   deploy::Options options;
   std::vector<Setting> settings;
@@ -78,6 +69,58 @@ Manifests::Answer Manifests::answer(const std::string& body) {
   ordered_json files = ordered_json::object();
   for (const deploy::BundleFile& file : bundle.files()) files[file.name] = file.content();
   return {200, dumped({{"schema", "sextant.manifests/1"}, {"files", files}, {"notes", bundle.notes}}), false};
+}
+
+void Manifests::describe(ordered_json& document) {
+  deploy::Options defaults;
+  std::vector<Setting> settings;
+  SettingCollector collector(settings);
+  deploy::visit_options(defaults, collector);
+  ordered_json choices = ordered_json::object();
+  for (const Setting& setting : settings) {
+    ordered_json& schema = choices[setting.key] = {{"description", setting.help}};
+    if (std::holds_alternative<std::string*>(setting.field))
+      schema.update({{"type", "string"}, {"default", *std::get<std::string*>(setting.field)}});
+    else if (std::holds_alternative<bool*>(setting.field))
+      schema.update({{"type", "boolean"}, {"default", *std::get<bool*>(setting.field)}});
+    else if (std::holds_alternative<double*>(setting.field))
+      schema.update(
+          {{"type", "number"}, {"minimum", 0}, {"maximum", 1e9}, {"default", *std::get<double*>(setting.field)}});
+    else
+      schema.update({{"type", "integer"},
+                     {"minimum", -1},
+                     {"maximum", 1000000000},
+                     {"default", *std::get<int64_t*>(setting.field)}});
+  }
+  const auto request = [](const char* key, const ordered_json& schema) {
+    return ordered_json{{"type", "object"},
+                        {"properties",
+                         {{key, schema},
+                          {"options", advisor::openapi_reference("ManifestOptions")},
+                          {"format", {{"type", "string"}, {"enum", {"json", "tar"}}, {"default", "json"}}}}},
+                        {"required", ordered_json::array({key})},
+                        {"additionalProperties", false}};
+  };
+  ordered_json& schemas = document["components"]["schemas"];
+  schemas["ManifestOptions"] = {{"type", "object"}, {"properties", choices}, {"additionalProperties", false}};
+  schemas["ManifestsRequest"] = {
+      {"oneOf",
+       {request("plan", {{"type", "object"}, {"description", "a document of sextant.plan/1"}}),
+        request("plan_id",
+                {{"type", "string"}, {"description", "of a plan that POST /advisor/v1/recommendations made"}})}}};
+  schemas["Manifests"] = {{"type", "object"},
+                          {"properties",
+                           {{"schema", {{"type", "string"}, {"enum", {"sextant.manifests/1"}}}},
+                            {"files", {{"type", "object"}, {"additionalProperties", {{"type", "string"}}}}},
+                            {"notes", {{"type", "array"}, {"items", {{"type", "string"}}}}}}},
+                          {"required", {"schema", "files", "notes"}},
+                          {"additionalProperties", false}};
+  ordered_json post = advisor::openapi_post("manifests", "A plan as Kubernetes manifests, chart, dashboards and guide",
+                                            "ManifestsRequest", "files by name", "Manifests");
+  post["responses"]["200"]["content"]["application/x-tar"] = {{"schema", {{"type", "string"}, {"format", "binary"}}}};
+  post["responses"]["404"] = {{"description", "no plan of this id is kept"},
+                              {"content", {{"application/json", {{"schema", advisor::openapi_reference("Error")}}}}}};
+  document["paths"][kRoute.path] = {{"post", post}};
 }
 
 }  // namespace sextant::cli

@@ -1,9 +1,9 @@
 // POST /advisor/v1/manifests without HTTP: {"plan": {...}} or {"plan_id": "..."}, "options" as the flags of `sextant deploy render`,
-// "format" json or tar; files by name out. Plans that were given are remembered by their id, the latest of them. Any thread.
+// "format" json or tar; files by name out. Any thread.
 #pragma once
 
-#include <deque>
-#include <mutex>
+#include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -15,19 +15,22 @@ class Manifests {
  public:
   static constexpr advisor::Faces::Route kRoute = {"POST", "/advisor/v1/manifests"};
 
+  // A plan's document by its id, or nothing.
+  using FindPlan = std::function<Result<std::optional<std::string>>(const std::string& id)>;
+  explicit Manifests(FindPlan find_plan) : find_plan_(std::move(find_plan)) {}
+
   struct Answer {
     int status = 200;
     std::string body;
     bool is_tar = false;
   };
-  Answer answer(const std::string& body);
-  // An answer of /advisor/v1/recommendations.
-  void remember(const std::string& plan_text);
+  Answer answer(const std::string& body) const;
+
+  // Adds the route and its schemas to the advisor's OpenAPI document.
+  static void describe(nlohmann::ordered_json& document);
 
  private:
-  static constexpr size_t kMaxPlans = 64;
-  std::mutex mutex_;
-  std::deque<std::pair<std::string, std::string>> plans_;  // id, document; the latest last
+  FindPlan find_plan_;
 };
 
 }  // namespace sextant::cli

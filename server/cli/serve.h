@@ -32,4 +32,7 @@ int follow(const ServeOptions& options);
 
 std::string url_of(const std::string& host, uint16_t port);
 
+// One descriptor per connection, and a shell's soft limit is often 1,024.
+void raise_descriptor_limit();
+
 }  // namespace sextant::cli

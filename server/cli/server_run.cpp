@@ -19,14 +19,19 @@
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "server/cli/advisor_routes.h"
+#include "server/cli/gateway_setup.h"
+#include "server/cli/log_sink.h"
 #include "server/cli/serve.h"
 #include "server/cli/stop_signals.h"
+#include "server/gateway/admin_api.h"
+#include "server/gateway/backup.h"
 #include "server/gateway/gate.h"
 #include "server/health.h"
 #include "server/http/io_threads.h"
 #include "server/http/listener.h"
 #include "server/metrics.h"
 #include "server/openai/api.h"
+#include "server/status_page.h"
 
 namespace sextant::cli {
 
@@ -35,22 +40,38 @@ std::string url_of(const std::string& host, uint16_t port) {
   return "http://" + (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
 }
 
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
 constexpr Gate::RouteName kApiRoutes[] = {
-    {"POST", "/v1/completions"}, {"POST", "/v1/chat/completions"}, {"POST", "/tokenize"}, {"POST", "/detokenize"},
-    {"GET", "/v1/models"},       {"GET", "/v1/models/*"},
+    {"POST", "/v1/completions", Access::kInference}, {"POST", "/v1/chat/completions", Access::kInference},
+    {"POST", "/tokenize", Access::kInference},       {"POST", "/detokenize", Access::kInference},
+    {"GET", "/v1/models", Access::kInference},       {"GET", "/v1/models/*", Access::kInference},
+    {"POST", "/v1/stream", Access::kInference},      {"POST", "/generate", Access::kInference},
 };
 
-// One descriptor per connection, and a shell's soft limit is often 1,024.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
+// They answer while there is no API yet, and when there is none any more.
+constexpr Gate::RouteName kStatusRoutes[] = {
+    {"GET", "/health", Access::kOpen}, {"GET", "/ping", Access::kOpen},      {"POST", "/ping", Access::kOpen},
+    {"GET", "/", Access::kOpen},       {"GET", "/status.js", Access::kOpen}, {"GET", "/status.css", Access::kOpen},
+    {"GET", "/ready", Access::kOpen},  {"GET", "/version", Access::kAnyKey}, {"GET", "/metrics", Access::kMetrics},
+};
+// Where --api-key is all there is, nobody could have a key for these.
+std::vector<Gate::RouteName> status_routes(bool has_admins) {
+  std::vector<Gate::RouteName> routes(std::begin(kStatusRoutes), std::end(kStatusRoutes));
+  if (!has_admins) {
+    for (Gate::RouteName& route : routes) route.access = Access::kOpen;
+  }
+  return routes;
 }
 
 // The file that replaces the model's own template, or that one; nothing when there is neither.
@@ -99,30 +120,71 @@ class Server {
         source_(source),
         metrics_(options.engine.model.served_model_name),
         io_(static_cast<int>(options.server.num_io_threads)),
-        signals_(io_.context()),
-        gate_(options.server.api_key, health_) {}
+        signals_(io_.context()) {
+    if (options.server.price_usd_per_hour > 0) metrics_.set_price(options.server.price_usd_per_hour);
+  }
 
   Status listen() {
+    ASSIGN_OR_RETURN(gateway_, make_gateway(options_.server));
+    ASSIGN_OR_RETURN(TrustedProxies proxies, TrustedProxies::parse(options_.server.trusted_proxies));
+    gate_.emplace(*gateway_.authenticator, health_,
+                  Gate::Services{.audit = gateway_.audit.get(),
+                                 .fair_use = gateway_.fair_use.get(),
+                                 .trusted_proxies = proxies,
+                                 .may_work = may_work()});
+    if (!options_.server.backup_dir.empty()) {
+      const char* knowledge_base = std::getenv("SEXTANT_KB");
+      backups_.emplace(BackupKeeper::Options{options_.server.backup_dir, options_.server.backup_interval,
+                                             options_.server.backup_keep},
+                       BackupSource{&gateway_.keeper->store(), shown_config().dump(2) + "\n",
+                                    knowledge_base != nullptr ? knowledge_base : "", version_text()});
+    }
+    admin_.emplace(gateway_.keeper.get(), gateway_.audit.get(), admin_hooks());
+    note_life("server.start");
     auto front = std::make_shared<http::Router>();
-    add_health_routes(*front, health_,
+    auto status = std::make_shared<http::Router>();
+    add_health_routes(*status, health_,
                       {.version = version_text(),
                        .render_metrics = [this] { return metrics_.render(); },
                        .metrics_content_type = ServerMetrics::content_type()});
+    add_status_page(*status);
     std::vector<Gate::RouteName> routes(std::begin(kApiRoutes), std::end(kApiRoutes));
-    for (const advisor::Faces::Route& route : AdvisorRoutes::routes()) routes.push_back({route.method, route.path});
-    gate_.add_routes(*front, routes);
+    for (const advisor::Faces::Route& route : AdvisorRoutes::routes())
+      routes.push_back({route.method, route.path, Access::kAdvisor});
+    auto admin_routes = std::make_shared<http::Router>();
+    admin_->register_routes(*admin_routes, *gate_);
+    gate_->add_routes(*front, status_routes(gateway_.has_admins), std::move(status));
+    gate_->add_routes(*front, AdminApi::routes(), std::move(admin_routes));
+    gate_->add_routes(*front, routes);
+    gate_->check_complete(*front);
     http::HttpServer::Options http_options;
     http_options.host = options_.server.host;
     http_options.port = static_cast<uint16_t>(options_.server.port);
     http_options.limits = options_.server.limits();
+    http_options.websocket_path = "/v1/stream";
     http_options.on_request = [this](const http::RequestRecord& record) {
       metrics_.on_http_request(record);
+      if (gateway_.audit) gateway_.audit->on_request(record);
       LOG_DEBUG << record.method << " " << record.path << " " << record.status << " from " << record.client_address
                 << " in " << record.duration_s * 1e3 << " ms, request id " << record.request_id;
     };
     http_options.on_socket_event = source_.on_socket_event;
     http_.emplace(io_.context(), std::move(http_options), std::move(front));
     RETURN_IF_ERROR(http_->start());
+    metrics_.set_connections_source([this] { return http_->num_connections(); });
+    if (backups_) {
+      metrics_.set_backup_source([this] {
+        const BackupKeeper::Stats stats = backups_->stats();
+        return BackupReading{stats.num_made, stats.num_failed, static_cast<double>(stats.last_unix_ms) * 1e-3};
+      });
+    }
+    if (gateway_.audit) {
+      metrics_.set_audit_source([this] {
+        const AuditLog::Stats stats = gateway_.audit->log().stats();
+        return AuditReading{stats.num_recorded, stats.num_lost, stats.is_failing};
+      });
+    }
+    end_phase("listen");
     LOG_INFO << "listening at " << url() << ", loading " << options_.engine.model.model;
     return ok_status();
   }
@@ -133,6 +195,7 @@ class Server {
     ASSIGN_OR_RETURN(tokenizer_, source_.load_tokenizer());
     ASSIGN_OR_RETURN(chat_template_, load_chat_template(source, *tokenizer_));
     if (!chat_template_) LOG_WARNING << "the model has no chat template: /v1/chat/completions will answer 400";
+    end_phase("tokenizer");
     health_.set_loading("reading the weights");
     Engine::Options engine_options;
     engine_options.config = options_.engine;
@@ -141,6 +204,7 @@ class Server {
     engine_options.on_step = [this](const StepInfo& step) { metrics_.on_step(step); };
     engine_options.on_memory_plan = [](const std::string& plan) { log_lines(plan); };
     ASSIGN_OR_RETURN(engine_, source_.create_engine(std::move(engine_options), *tokenizer_));
+    end_phase("model");
     metrics_.set_engine_info(engine_->info(), options_.engine);
     metrics_.set_engine_stats_source([this] { return engine_->stats(); });
     metrics_.set_device_readings_source([this] { return engine_->device_readings(); });
@@ -154,7 +218,13 @@ class Server {
     api_options.model_root = options_.engine.model.model;
     api_options.system_fingerprint = system_fingerprint(engine_->info());
     api_options.num_text_threads = static_cast<size_t>(options_.server.num_text_threads);
+    api_options.response_cache_bytes = options_.server.response_cache_bytes;
+    api_options.response_cache_ttl_s = options_.server.response_cache_ttl_s;
+    api_options.sse_heartbeat_s = options_.server.sse_heartbeat_s;
     api_options.num_event_sinks = static_cast<size_t>(options_.server.num_io_threads);
+    api_options.budget = gateway_.fair_use.get();
+    api_options.note_prompts = options_.server.audit_prompts;
+    if (gateway_.fair_use) gateway_.fair_use->set_num_waiting([this] { return engine_->stats().num_requests_waiting; });
     api_.emplace(std::move(api_options), *engine_, *tokenizer_, chat_template_ ? &*chat_template_ : nullptr, &metrics_);
     auto routes = std::make_shared<http::Router>();
     api_->register_routes(*routes);
@@ -162,8 +232,10 @@ class Server {
     advisor_.emplace(default_faces(""), 1);
     if (const char* given = std::getenv("SEXTANT_KB"); given != nullptr && *given != 0) advisor_->log_health();
     advisor_->add_to(*routes);
-    gate_.open(std::move(routes));
+    gate_->open(std::move(routes));
     signals_.set_nothing_to_drain(false);
+    end_phase("api");
+    metrics_.on_startup_phase("total", std::chrono::duration<double>(steady_clock::now() - start_).count());
     health_.set_ready();
     const EngineInfo& info = engine_->info();
     LOG_INFO << "ready at " << url() << " (model " << options_.engine.model.served_model_name << ", context "
@@ -173,7 +245,7 @@ class Server {
 
   // Until a signal comes or the engine fails: it refuses new work by itself then, and has answered what it had.
   void run() {
-    while (!signals_.wait_for(milliseconds(200)) && engine_->stats().healthy) {
+    while (!signals_.wait_for(milliseconds(200)) && !drain_asked_ && engine_->stats().healthy) {
     }
   }
 
@@ -216,18 +288,67 @@ class Server {
 
   // The reverse of the order of life.
   ~Server() {
+    metrics_.set_connections_source({});
+    metrics_.set_audit_source({});
+    metrics_.set_backup_source({});
     http_.reset();
     io_.stop();
+    note_life("server.stop");
     metrics_.set_engine_stats_source({});
     metrics_.set_device_readings_source({});
     metrics_.set_rank_readings_source({});
   }
 
  private:
+  // startup_time_seconds: each phase from the end of the one before it.
+  void end_phase(const std::string& phase) {
+    const auto now = steady_clock::now();
+    metrics_.on_startup_phase(phase, std::chrono::duration<double>(now - std::exchange(phase_start_, now)).count());
+  }
+  nlohmann::ordered_json shown_config() const {
+    ServeOptions copy = options_;
+    copy.of_verb.clear();  // they point into the verb
+    return to_json(copy.settings());
+  }
+  AdminHooks admin_hooks() {
+    const nlohmann::ordered_json config = shown_config();
+    return {
+        .config = [config] { return config; },
+        .models =
+            [this] {
+              const ModelSource& model = options_.engine.model;
+              return nlohmann::ordered_json{
+                  {"models", {{{"name", model.served_model_name}, {"path", model.model}, {"ready", health_.ready()}}}}};
+            },
+        .log_level = log_level,
+        .set_log_level =
+            [](const std::string& level) {
+              return set_log_level(level)
+                         ? ok_status()
+                         : invalid_argument("level must be one of debug, info, warning, error", "level");
+            },
+        .drain = [this] { drain_asked_ = true; },
+        .backups = backups_ ? &*backups_ : nullptr};
+  }
+  // With --audit-required: no work that no record could be kept of. Empty: always.
+  std::function<bool()> may_work() const {
+    if (!options_.server.audit_required) return {};
+    return [audit = gateway_.audit.get()] { return audit->may_work(); };
+  }
+  void note_life(const char* action) {
+    if (!gateway_.audit) return;
+    AuditEvent event;
+    event.action = action;
+    event.outcome = "done";
+    event.detail = version_text();
+    gateway_.audit->record(event);
+  }
   std::string url() const { return url_of(options_.server.host, http_->local_port()); }
 
   const ServeOptions& options_;
   const EngineSource& source_;
+  const steady_clock::time_point start_ = steady_clock::now();
+  steady_clock::time_point phase_start_ = start_;
   Health health_;
   ServerMetrics metrics_;
   http::IoThreads io_;
@@ -237,7 +358,11 @@ class Server {
   std::unique_ptr<Engine> engine_;
   std::optional<openai::Api> api_;
   std::optional<AdvisorRoutes> advisor_;
-  Gate gate_;
+  std::atomic<bool> drain_asked_{false};
+  Gateway gateway_;
+  std::optional<BackupKeeper> backups_;
+  std::optional<Gate> gate_;
+  std::optional<AdminApi> admin_;
   std::optional<http::HttpServer> http_;
 };
 
@@ -252,9 +377,10 @@ EngineSource engine_from_files(const ServeOptions& options) {
 
 int serve(const ServeOptions& options, const EngineSource& source) {
   std::signal(SIGPIPE, SIG_IGN);  // a client that went away is an error code, not a signal
+  std::signal(SIGXFSZ, SIG_IGN);  // likewise a file that may not grow
   raise_descriptor_limit();
   const ServerConfig& config = options.server;
-  if (config.api_key.empty() && !is_loopback_host(config.host)) {
+  if (!config.asks_for_keys() && !is_loopback_host(config.host)) {
     LOG_WARNING << "serving without an API key on " << config.host << ": everyone who can connect may use the model";
   }
   Server server(options, source);

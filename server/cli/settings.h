@@ -29,8 +29,10 @@ struct Setting {
 
   // Keys that end in _bytes take "512M", "1.5GiB", "100MB".
   bool is_bytes() const { return key.ends_with("_bytes"); }
-  // Printed as "***" and never read back from that.
-  bool is_secret() const { return key.ends_with("api_key") || key.ends_with("_secret"); }
+  // Printed as "***" and never read back from that. URLs of stores hold passwords.
+  bool is_secret() const {
+    return key.ends_with("api_key") || key.ends_with("_secret") || key == "database_url" || key == "redis_url";
+  }
 };
 
 // A visitor for visit_engine_config and its like.

@@ -1,71 +1,119 @@
 #include "server/gateway/gate.h"
 
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <chrono>
 #include <utility>
 
 #include "engine/base/check.h"
 #include "server/http/error_body.h"
 
 namespace sextant {
-namespace {
 
-constexpr std::string_view kScheme = "bearer ";
-
-// The key of "Authorization: Bearer KEY"; the scheme's case does not matter (RFC 9110, 11.1).
-std::string_view bearer_key(std::string_view authorization) {
-  if (authorization.size() < kScheme.size()) return {};
-  for (size_t i = 0; i < kScheme.size(); ++i) {
-    const char c = authorization[i];
-    if ((c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c) != kScheme[i]) return {};
-  }
-  std::string_view key = authorization.substr(kScheme.size());
-  while (!key.empty() && key.front() == ' ') key.remove_prefix(1);
-  while (!key.empty() && key.back() == ' ') key.remove_suffix(1);
-  return key;
-}
-
-}  // namespace
-
-bool equal_in_constant_time(std::string_view given, std::string_view secret) {
-  unsigned difference = given.size() == secret.size() ? 0 : 1;
-  for (size_t i = 0; i < given.size(); ++i) {
-    const char other = secret.empty() ? '\0' : secret[i % secret.size()];
-    difference |= static_cast<unsigned char>(given[i]) ^ static_cast<unsigned char>(other);
-  }
-  return difference == 0;
-}
-
-Gate::Gate(std::string api_key, const Health& health) : api_key_(std::move(api_key)), health_(health) {}
+Gate::Gate(const Authenticator& authenticator, const Health& health, Services services)
+    : authenticator_(authenticator), health_(health), services_(std::move(services)) {}
 
 void Gate::add_routes(http::Router& front, std::span<const RouteName> routes) {
   for (const RouteName& route : routes) {
     routes_.push_back(route);
-    front.add(route.method, route.path,
-              [this, route](std::shared_ptr<http::Exchange> exchange) { handle(route, std::move(exchange)); });
+    api_routes_.push_back(route);
+    front.add(route.method, route.path, [this, route](std::shared_ptr<http::Exchange> exchange) {
+      handle(route, std::move(exchange), nullptr, true);
+    });
+  }
+}
+
+void Gate::add_routes(http::Router& front, std::span<const RouteName> routes,
+                      std::shared_ptr<const http::Router> handlers) {
+  for (const RouteName& route : routes) {
+    const http::Handler* handler = handlers->find(route.method, route.path).handler;
+    CHECK(handler != nullptr) << route.method << " " << route.path;
+    routes_.push_back(route);
+    front.add(route.method, route.path, [this, route, handler](std::shared_ptr<http::Exchange> exchange) {
+      handle(route, std::move(exchange), handler, true);
+    });
+  }
+  front_handlers_.push_back(std::move(handlers));
+}
+
+void Gate::check_complete(const http::Router& front) const {
+  for (const auto& route : front.routes()) {
+    CHECK(std::ranges::any_of(routes_,
+                              [&](const RouteName& r) { return r.method == route.first && r.path == route.second; }))
+        << route.first << " " << route.second << " was not declared with what it asks for";
   }
 }
 
 void Gate::open(std::shared_ptr<const http::Router> api) {
-  for (const RouteName& route : routes_) {
+  for (const RouteName& route : api_routes_) {
     CHECK(api->find(route.method, route.path).handler != nullptr) << route.method << " " << route.path;
   }
   api_ = std::move(api);
   open_api_.store(api_.get(), std::memory_order_release);
 }
 
-bool Gate::admit(http::Exchange& exchange) const {
-  if (!api_key_.empty()) {
-    const std::string_view authorization = exchange.request().header("Authorization");
-    if (!equal_in_constant_time(bearer_key(authorization), api_key_)) {
-      http::HttpResponse response = http::error_response(
-          401,
-          authorization.empty() ? "This server needs an API key: send it as 'Authorization: Bearer KEY'."
-                                : "The API key in the Authorization header is not the one of this server.",
-          {}, "invalid_api_key");
-      response.headers.push_back({"WWW-Authenticate", "Bearer"});
-      exchange.respond(std::move(response));
-      return false;
-    }
+void Gate::refuse(const RouteName& route, http::Exchange& exchange, const Identity* identity, int status,
+                  const std::string& message, const std::string& code, double retry_after_s) const {
+  if (services_.audit != nullptr) {
+    const http::HttpRequest& request = exchange.request();
+    using namespace std::chrono;
+    services_.audit->record({.unix_ms = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count(),
+                             .who = identity != nullptr ? identity->key_id : "",
+                             .tenant = identity != nullptr ? identity->tenant : "",
+                             .client_address = request.client_address,
+                             .request_id = request.request_id,
+                             .action = "authorise",
+                             .target = std::string(route.method) + " " + route.path,
+                             .outcome = "refused",
+                             .detail = code});
   }
+  http::HttpResponse response = http::error_response(status, message, {}, code);
+  if (status == 401) response.headers.push_back({"WWW-Authenticate", "Bearer"});
+  http::set_retry_after(response, retry_after_s);
+  exchange.respond(std::move(response));
+}
+
+bool Gate::admit(const RouteName& route, http::Exchange& exchange, const Credential& credential,
+                 const std::string& client_address) const {
+  const Identity* identity = credential.identity.get();
+  if (identity == nullptr) {
+    if (services_.fair_use != nullptr && credential.status == 401) {
+      const bool showed_none = bearer_token(exchange.request().header("Authorization")).empty();
+      const bool is_within = showed_none ? services_.fair_use->count_unauthenticated(client_address)
+                                         : services_.fair_use->count_failed_login(client_address);
+      if (!is_within) {
+        refuse(route, exchange, nullptr, 429, "Too many requests without a valid key came from this address.",
+               "too_many_failures", showed_none ? 1 : 60);
+        return false;
+      }
+    }
+    refuse(route, exchange, nullptr, credential.status, credential.message, credential.code);
+    return false;
+  }
+  if (!may_enter(identity->roles, route.access)) {
+    refuse(route, exchange, identity, 403,
+           "This key has the roles " + role_names(identity->roles) + "; " + route.path + " needs " +
+               name_of(route.access) + ".",
+           "insufficient_role");
+    return false;
+  }
+  exchange.set_identity(credential.identity);
+  return admit_use(route, exchange, *identity);
+}
+
+bool Gate::admit_use(const RouteName& route, http::Exchange& exchange, const Identity& identity) const {
+  if (services_.fair_use == nullptr || route.access != Access::kInference) return true;
+  FairUse::Admission admission = services_.fair_use->admit(identity);
+  for (auto& [name, value] : admission.headers) exchange.add_response_header(std::move(name), std::move(value));
+  if (admission.is_admitted) {
+    if (admission.lease.use_count() > 0) exchange.hold(std::move(admission.lease));
+    return true;
+  }
+  refuse(route, exchange, &identity, 429, admission.message, admission.code, admission.retry_after_s);
+  return false;
+}
+
+bool Gate::is_serving(http::Exchange& exchange) const {
   const Health::Snapshot health = health_.snapshot();
   switch (health.state) {
     case Health::State::kReady: return true;
@@ -82,12 +130,46 @@ bool Gate::admit(http::Exchange& exchange) const {
   return false;
 }
 
-void Gate::handle(const RouteName& route, std::shared_ptr<http::Exchange> exchange) const {
-  if (!admit(*exchange)) return;
-  const http::Router* api = open_api_.load(std::memory_order_acquire);
-  CHECK(api != nullptr) << "ready before open()";
-  const http::Router::Match match = api->find(route.method, route.path);
-  (*match.handler)(std::move(exchange));
+void Gate::handle(const RouteName& route, std::shared_ptr<http::Exchange> exchange, const http::Handler* handler,
+                  bool may_wait) const {
+  const std::string client_address = services_.trusted_proxies.client_of(exchange->request());
+  if (route.access == Access::kOpen) {
+    if (services_.fair_use != nullptr && !services_.fair_use->count_unauthenticated(client_address)) {
+      refuse(route, *exchange, nullptr, 429, "Too many requests without a key came from this address.",
+             "too_many_requests", 1);
+      return;
+    }
+  } else {
+    const std::string_view token = bearer_token(exchange->request().header("Authorization"));
+    const bool is_barred = services_.fair_use != nullptr && services_.fair_use->is_barred(client_address);
+    Credential credential = authenticator_.authenticate(token, !is_barred);
+    if (credential.identity == nullptr && credential.is_pending && may_wait) {
+      // The exchange is released on its own executor.
+      const boost::asio::any_io_executor executor = exchange->executor();
+      authenticator_.wait([this, route, exchange = std::move(exchange), handler, executor]() mutable {
+        boost::asio::post(executor, [this, route, exchange = std::move(exchange), handler]() mutable {
+          handle(route, std::move(exchange), handler, false);
+        });
+      });
+      return;
+    }
+    if (!admit(route, *exchange, credential, client_address)) return;
+  }
+  if (route.access == Access::kInference || route.access == Access::kAdvisor) {
+    if (http::RequestNotes* notes = exchange->notes()) notes->is_served = true;
+    if (services_.may_work && !services_.may_work()) {
+      exchange->respond(http::error_response(
+          503, "The audit log cannot be written, and without it nothing is served; the operator must make room."));
+      return;
+    }
+  }
+  if (handler == nullptr) {
+    if (!is_serving(*exchange)) return;
+    const http::Router* api = open_api_.load(std::memory_order_acquire);
+    CHECK(api != nullptr) << "ready before open()";
+    handler = api->find(route.method, route.path).handler;
+  }
+  (*handler)(std::move(exchange));
 }
 
 }  // namespace sextant

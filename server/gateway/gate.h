@@ -1,44 +1,73 @@
-// Gate: the door before the API routes: asks for the API key, and refuses work while the model is loading or the server
-// is stopping. The HTTP server listens before there is an API to call; open() puts it behind the gate later.
+// Gate: the door before all routes: each is declared with what it asks for, and the gate finds out who is there, whether
+// they may, and refuses work while the model is loading or the server is stopping. The HTTP server listens before there is
+// an API to call; open() puts it behind the gate later.
 // Threads: handlers run on any; open() once, from one. Must not know what the routes mean.
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "server/gateway/audit_sink.h"
+#include "server/gateway/authenticator.h"
+#include "server/gateway/client_address.h"
+#include "server/gateway/fair_use.h"
 #include "server/health.h"
 #include "server/http/router.h"
 
 namespace sextant {
-
-// Equal strings; the time taken depends on the length of `given` only, not on where the two differ.
-bool equal_in_constant_time(std::string_view given, std::string_view secret);
 
 class Gate {
  public:
   struct RouteName {
     const char* method;
     const char* path;
+    Access access;
   };
 
-  // `api_key` empty: nobody is asked. `health` outlives the gate.
-  Gate(std::string api_key, const Health& health);
+  // Each may be null, and outlives the gate.
+  struct Services {
+    AuditSink* audit = nullptr;   // hears of refusals
+    FairUse* fair_use = nullptr;  // says how much each key and each address may; null: everything
+    TrustedProxies trusted_proxies;
+    std::function<bool()> may_work = {};  // false: no work is taken for now, for no record of it could be kept
+  };
+  // The references outlive the gate.
+  Gate(const Authenticator& authenticator, const Health& health) : Gate(authenticator, health, Services()) {}
+  Gate(const Authenticator& authenticator, const Health& health, Services services);
 
-  // The handlers point at this object; it outlives `front` and its sessions.
+  // The handlers point at this object; it outlives `front` and its sessions. Routes of the API: closed until open(), and
+  // in the states of health in which no work is taken.
   void add_routes(http::Router& front, std::span<const RouteName> routes);
+  // Routes that answer in every state of health, by `handlers`.
+  void add_routes(http::Router& front, std::span<const RouteName> routes, std::shared_ptr<const http::Router> handlers);
   // From here on requests go to `api`'s handlers. It must have every route that add_routes() named (CHECK).
   void open(std::shared_ptr<const http::Router> api);
+  // Every route of `front` was declared here (CHECK).
+  void check_complete(const http::Router& front) const;
+  const std::vector<RouteName>& routes() const { return routes_; }
 
  private:
-  bool admit(http::Exchange& exchange) const;  // false: it was answered
-  void handle(const RouteName& route, std::shared_ptr<http::Exchange> exchange) const;
+  void handle(const RouteName& route, std::shared_ptr<http::Exchange> exchange, const http::Handler* handler,
+              bool may_wait) const;
+  // False: it was answered.
+  bool admit(const RouteName& route, http::Exchange& exchange, const Credential& credential,
+             const std::string& client_address) const;
+  bool admit_use(const RouteName& route, http::Exchange& exchange, const Identity& identity) const;
+  bool is_serving(http::Exchange& exchange) const;
+  void refuse(const RouteName& route, http::Exchange& exchange, const Identity* identity, int status,
+              const std::string& message, const std::string& code, double retry_after_s = 0) const;
 
-  const std::string api_key_;
+  const Authenticator& authenticator_;
   const Health& health_;
+  const Services services_;
   std::vector<RouteName> routes_;
+  std::vector<RouteName> api_routes_;
+  std::vector<std::shared_ptr<const http::Router>> front_handlers_;
   std::shared_ptr<const http::Router> api_;
   std::atomic<const http::Router*> open_api_{nullptr};
 };

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "server/http/request_head.h"
 
@@ -21,8 +22,8 @@ class BodyDecoder {
 
   bool done() const { return state_ == State::kDone; }
   const std::optional<HttpError>& error() const { return error_; }
-  uint64_t num_wire_bytes() const { return num_wire_bytes_; }  // taken so far, framing included
-  std::string take_body() { return std::move(body_); }
+  uint64_t num_wire_bytes() const { return num_wire_bytes_; }   // taken so far, framing included
+  std::string take_body() { return std::exchange(body_, {}); }  // what has come since the last call
 
  private:
   // Chunked (RFC 9112, section 7.1): each state names what the next byte is part of.

@@ -1,6 +1,9 @@
 #include "server/http/error_body.h"
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace sextant::http {
 namespace {
@@ -29,6 +32,12 @@ HttpResponse error_response(int http_status, std::string_view message, std::stri
 
 HttpResponse error_response(const Status& status) {
   return error_response(http_status_of(status.code()), status.message(), status.param(), status.error_code());
+}
+
+void set_retry_after(HttpResponse& response, double seconds) {
+  if (!(seconds > 0)) return;
+  std::erase_if(response.headers, [](const Header& header) { return header.name == "Retry-After"; });
+  response.headers.push_back({"Retry-After", std::to_string(static_cast<int64_t>(std::ceil(std::min(seconds, 1e9))))});
 }
 
 int http_status_of(StatusCode code) {

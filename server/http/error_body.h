@@ -15,6 +15,8 @@ namespace sextant::http {
 HttpResponse error_response(int http_status, std::string_view message, std::string_view param = {},
                             std::string_view code = {});
 HttpResponse error_response(const Status& status);
+// In whole seconds, upwards; instead of what is there. 0 and less: left as it is.
+void set_retry_after(HttpResponse& response, double seconds);
 int http_status_of(StatusCode code);
 
 }  // namespace sextant::http

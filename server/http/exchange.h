@@ -15,7 +15,22 @@
 #include <utility>
 #include <vector>
 
+namespace sextant {
+struct Identity;  // who sends a request (server/gateway/identity.h); HTTP only carries it
+}
+
 namespace sextant::http {
+
+// What a request turned out to be, for who keeps records of requests: written by the gate and by handlers, on the exchange's
+// executor, read once when the request has ended.
+struct RequestNotes {
+  std::shared_ptr<const Identity> identity;  // null: nobody was asked
+  bool is_served = false;                    // the gate let it through to work; false: refused, or a status route
+  std::string model;                         // empty: none was named, or the body was not understood
+  std::string finish_reason;                 // of its last choice
+  int64_t prompt_tokens = 0, completion_tokens = 0;
+  std::string prompt;  // only where the operator asked for prompts
+};
 
 struct Header {
   std::string name;
@@ -30,6 +45,7 @@ struct HttpRequest {
   std::string body;
   std::string client_address;  // of the peer, without port
   std::string request_id;      // from X-Request-Id when it is well-formed, else made here; sent back in the answer
+  std::shared_ptr<RequestNotes> notes = {};  // null: nobody keeps records
 
   // The value of the first header with this name (case-insensitive), or empty.
   std::string_view header(std::string_view name) const;
@@ -74,6 +90,36 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   // cut off for not reading, or closed by the server's stop. A client that closes only its sending side
   // counts as gone. A handler that registers after the fact is called at once (posted).
   virtual void on_disconnect(std::function<void()> callback) = 0;
+
+  // Called at most once, when the client takes its request back but stays (WebSocket); it waits for the answer's end.
+  virtual void on_cancel(std::function<void()> /*callback*/) {}
+
+  // Who asks, as the gate found out; null on open routes.
+  const std::shared_ptr<const Identity>& identity() const { return identity_; }
+  void set_identity(std::shared_ptr<const Identity> identity) {
+    identity_ = std::move(identity);
+    if (RequestNotes* written = notes()) written->identity = identity_;
+  }
+  RequestNotes* notes() { return request().notes.get(); }  // null: nobody reads them
+  // Goes out with the answer, whatever that is; before respond() or start_stream().
+  void add_response_header(std::string name, std::string value) {
+    response_headers_.push_back({std::move(name), std::move(value)});
+  }
+  // Let go of with the exchange: a place that its request takes up.
+  void hold(std::shared_ptr<void> lease) { lease_ = std::move(lease); }
+
+ protected:
+  // For respond() and start_stream(): `response` with the headers that were added.
+  HttpResponse with_added_headers(HttpResponse response) {
+    for (Header& header : response_headers_) response.headers.push_back(std::move(header));
+    response_headers_.clear();
+    return response;
+  }
+
+ private:
+  std::shared_ptr<const Identity> identity_;
+  std::shared_ptr<void> lease_;
+  std::vector<Header> response_headers_;
 };
 
 using Handler = std::function<void(std::shared_ptr<Exchange>)>;

@@ -23,11 +23,12 @@ struct RequestRecord {
   std::string_view pattern;  // the route's: bounded cardinality; empty when no route matched
   std::string_view client_address;
   std::string_view request_id;
-  int status = 0;               // 499: the client was gone before an answer began
-  bool client_gone = false;     // before the answer was complete
-  double duration_s = 0;        // end of the header to the last byte handed to the kernel
-  uint64_t request_bytes = 0;   // of the body
-  uint64_t response_bytes = 0;  // on the wire, head included
+  int status = 0;                       // 499: the client was gone before an answer began
+  bool client_gone = false;             // before the answer was complete
+  double duration_s = 0;                // end of the header to the last byte handed to the kernel
+  uint64_t request_bytes = 0;           // of the body
+  uint64_t response_bytes = 0;          // on the wire, head included
+  const RequestNotes* notes = nullptr;  // null: no handler was reached
 };
 
 // What the server's own side of a connection did, for a trace of the truth. Times are steady_clock's.
@@ -53,6 +54,8 @@ class HttpServer {
     std::string host = "127.0.0.1";  // an address or a name; "0.0.0.0" and "::" are all interfaces
     uint16_t port = 8000;            // 0: the kernel picks one, see local_port()
     Limits limits;
+    // Here a GET may become a WebSocket, whose messages are answered by the route's POST. Empty: nowhere.
+    std::string websocket_path;
     // Called on an I/O thread after each request; must not block. The record's views end with the call.
     std::function<void(const RequestRecord&)> on_request;
     // Called on an I/O thread for each event of each connection; must not block. Empty: no trace is kept.

@@ -19,6 +19,14 @@ void Router::add(std::string_view method, std::string_view path, Handler handler
   routes_.push_back(std::move(route));
 }
 
+std::vector<std::pair<std::string, std::string>> Router::routes() const {
+  std::vector<std::pair<std::string, std::string>> all;
+  for (const Route& route : routes_) {
+    for (const auto& [method, handler] : route.methods) all.emplace_back(method, route.path);
+  }
+  return all;
+}
+
 Router::Match Router::find(std::string_view method, std::string_view path) const {
   // An exact path wins over a prefix, a longer prefix over a shorter one.
   const Route* best = nullptr;

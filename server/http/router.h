@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "server/http/exchange.h"
@@ -23,6 +24,8 @@ class Router {
   };
   // HEAD finds GET's handler.
   Match find(std::string_view method, std::string_view path) const;
+  // Method and path of each, in the order they were added.
+  std::vector<std::pair<std::string, std::string>> routes() const;
 
  private:
   struct Route {

@@ -20,6 +20,7 @@
 #include "server/http/request_reader.h"
 #include "server/http/server_state.h"
 #include "server/http/session_exchange.h"
+#include "server/http/websocket.h"
 
 namespace sextant::http {
 
@@ -52,6 +53,8 @@ class Session : public std::enable_shared_from_this<Session> {
   Awaitable<Inbound> read_head(RequestReader& reader, bool is_first);
   Awaitable<Inbound> read_body(RequestReader& reader);
   Awaitable<void> serve(RequestReader& reader, Inbound inbound);
+  bool is_websocket_upgrade(const HttpRequest& request) const;
+  Awaitable<void> serve_websocket(HttpRequest handshake);
   Awaitable<void> deliver();
   Awaitable<void> linger();
   void finish();
@@ -87,6 +90,9 @@ class Session : public std::enable_shared_from_this<Session> {
   bool failed_ = false;       // the connection is of no more use
   bool close_when_idle_ = false;
   bool finished_ = false;
+
+  std::shared_ptr<WebSocket> websocket_;  // has taken the socket
+  bool websocket_ended_ = false;
 
   // The request being answered.
   std::shared_ptr<ExchangeState> exchange_;

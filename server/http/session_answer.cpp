@@ -67,9 +67,22 @@ Session::Awaitable<void> Session::serve(RequestReader& reader, Inbound inbound) 
   HttpRequest& request = exchange_->request;
   request = std::move(head.request);
   request.client_address = client_address_;
+  request.notes = std::make_shared<RequestNotes>();
   const std::string_view client_id = request.header("X-Request-Id");
   request.request_id = is_well_formed_request_id(client_id) ? std::string(client_id) : make_request_id();
 
+  if (inbound == Inbound::kRequest && !refusing_ && is_websocket_upgrade(request)) {
+    // Nothing may come between the request and our answer to it (RFC 6455, section 4.1), nor before what is pipelined.
+    if (!head.has_body() && in_.empty() && !is_reading_ && !server_->is_draining) {
+      co_return co_await serve_websocket(std::move(request));
+    }
+    keep_alive_ = false;
+    answer_with(server_->is_draining ? error_response(503, "The server is stopping and takes no new requests.")
+                                     : error_response(400, "a WebSocket's handshake comes alone on its connection"));
+    co_await deliver();
+    observe({}, start);
+    co_return exchange_->close();
+  }
   Router::Match match;
   if (inbound == Inbound::kRequest) match = server_->router->find(request.method, request.path);
   const bool wanted = match.handler != nullptr && !refusing_;
@@ -350,6 +363,7 @@ void Session::observe(const Router::Match& match, Clock::time_point start) {
   record.duration_s = std::chrono::duration<double>(Clock::now() - start).count();
   record.request_bytes = num_request_bytes_;
   record.response_bytes = num_response_bytes_;
+  record.notes = exchange.request.notes.get();
   on_request(record);
 }
 

@@ -39,7 +39,7 @@ bool SessionExchange::may_answer(const char* call) {
 void SessionExchange::respond(HttpResponse response) {
   if (!may_answer("respond")) return;
   state_->answer = ExchangeState::Answer::kWhole;
-  state_->response = std::move(response);
+  state_->response = with_added_headers(std::move(response));
   state_->settled.store(true, std::memory_order_release);
   session_->wake();
 }
@@ -47,7 +47,7 @@ void SessionExchange::respond(HttpResponse response) {
 void SessionExchange::start_stream(HttpResponse response) {
   if (!may_answer("start_stream")) return;
   state_->answer = ExchangeState::Answer::kStream;
-  state_->response = std::move(response);
+  state_->response = with_added_headers(std::move(response));
   session_->wake();
 }
 

@@ -4,6 +4,7 @@
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <exception>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -40,6 +41,13 @@ Result<T> guarded(Work&& work) {
   }
 }
 
+// With the names alone that `identity` may use.
+ServedModel visible_to(const Identity* identity, ServedModel model) {
+  if (identity != nullptr)
+    std::erase_if(model.names, [&](const std::string& name) { return !identity->may_use(name); });
+  return model;
+}
+
 void answer(http::Exchange& exchange, Result<std::string> body) {
   if (!body.ok()) {
     exchange.respond(http::error_response(body.status()));
@@ -60,10 +68,30 @@ struct Api::Impl {
               chat_template,
               {engine.info().vocab_size, engine.info().max_model_len},
               options.served_model_names},
-        services{engine, tokenizer, metrics, seeds, options.system_fingerprint, options.pause_above_buffered_bytes},
+        services{engine,
+                 tokenizer,
+                 metrics,
+                 seeds,
+                 options.system_fingerprint,
+                 options.pause_above_buffered_bytes,
+                 options.sse_heartbeat_s,
+                 nullptr,
+                 options.budget,
+                 options.note_prompts},
         sinks(engine, options.num_event_sinks),
         text_pool(options.num_text_threads, options.max_queued_texts, options.max_queued_text_bytes) {
     CHECK(!options.served_model_names.empty());
+    if (options.response_cache_bytes > 0) {
+      cache.emplace(static_cast<size_t>(options.response_cache_bytes), options.response_cache_ttl_s * 1'000'000'000,
+                    [&engine] { return engine.clock().now_ns(); });
+      services.cache = &*cache;
+      if (metrics != nullptr) {
+        metrics->set_response_cache_source([this] {
+          const ResponseCache::Stats stats = cache->stats();
+          return ResponseCacheReading{stats.hits, stats.misses, stats.evictions, stats.num_bytes};
+        });
+      }
+    }
     if (!options.unix_now_s) options.unix_now_s = system_unix_s;
     listing = {options.model_root, options.unix_now_s()};
   }
@@ -77,6 +105,11 @@ struct Api::Impl {
   SeedSource seeds;
   ServedModel model;
   ModelListing listing;
+  ~Impl() {
+    if (cache && services.metrics != nullptr) services.metrics->set_response_cache_source({});
+  }
+
+  std::optional<ResponseCache> cache;
   GenerationServices services;
   SinkRegistry sinks;
   TextPool text_pool;  // last: its jobs use the others
@@ -128,6 +161,8 @@ void Api::register_routes(http::Router& router) {
   };
   generate("/v1/completions", &prepare_completion);
   generate("/v1/chat/completions", &prepare_chat);
+  generate("/v1/stream", &prepare_lines);
+  generate("/generate", &prepare_generate);
   const auto translate = [&](std::string_view path, Impl::Translate function) {
     router.add("POST", path, [impl, function](std::shared_ptr<http::Exchange> exchange) {
       impl->translate(std::move(exchange), function);
@@ -137,12 +172,12 @@ void Api::register_routes(http::Router& router) {
   translate("/detokenize",
             [](std::string_view body, const ServedModel& model, int64_t) { return detokenize(body, model); });
   router.add("GET", "/v1/models", [impl](const std::shared_ptr<http::Exchange>& exchange) {
-    answer(*exchange, render_models(impl->model, impl->listing));
+    answer(*exchange, render_models(visible_to(exchange->identity().get(), impl->model), impl->listing));
   });
   router.add("GET", "/v1/models/*", [impl](const std::shared_ptr<http::Exchange>& exchange) {
     std::string_view name = exchange->request().path;
     name.remove_prefix(std::string_view("/v1/models/").size());
-    answer(*exchange, render_model(name, impl->model, impl->listing));
+    answer(*exchange, render_model(name, visible_to(exchange->identity().get(), impl->model), impl->listing));
   });
 }
 

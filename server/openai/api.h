@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
+#include "server/gateway/token_budget.h"
 #include "server/http/router.h"
 
 namespace sextant {
@@ -27,6 +28,7 @@ struct ApiOptions {
       served_model_names;          // at least one; any of them is accepted, answers carry the one asked for
   std::string model_root;          // `root` in /v1/models: what --model named
   std::string system_fingerprint;  // the same for equal weights and numerics; empty: null in answers
+  TokenBudget* budget = nullptr;   // what each key may use; null: everything. Outlives the Api
   size_t num_text_threads = 2;     // JSON, templates and tokenisation run here, not on I/O threads
   // Requests waiting for those threads; more get 503. As many as there may be connections (http::Limits), each with one
   // request at a time, so that a burst of short ones is never refused here; of long ones the bodies' bytes are bounded.
@@ -34,7 +36,11 @@ struct ApiOptions {
   size_t max_queued_text_bytes = 256 * 1024 * 1024;
   size_t num_event_sinks = 2;  // threads that run the io_context; the engine wakes each once per step
   size_t pause_above_buffered_bytes = 256 * 1024;  // unread bytes of one client after which its sequences pause
-  std::function<int64_t()> unix_now_s;             // wall clock for `created` and strftime_now; empty: the system's
+  int64_t response_cache_bytes = 0;                // 0: no response cache
+  int64_t response_cache_ttl_s = 3600;
+  bool note_prompts = false;            // in RequestNotes::prompt
+  int64_t sse_heartbeat_s = 0;          // silence after which a stream gets a comment; 0: none
+  std::function<int64_t()> unix_now_s;  // wall clock for `created` and strftime_now; empty: the system's
 };
 
 class Api {
@@ -45,7 +51,7 @@ class Api {
       ServerMetrics* metrics);
   ~Api();  // drops queued text jobs, waits for the running ones
 
-  // POST /v1/completions, /v1/chat/completions, /tokenize, /detokenize; GET /v1/models, /v1/models/*.
+  // POST /v1/completions, /v1/chat/completions, /v1/stream, /generate, /tokenize, /detokenize; GET /v1/models, /v1/models/*.
   // The handlers point at this object.
   void register_routes(http::Router& router);
 

@@ -2,16 +2,20 @@
 #include "server/openai/generation.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
 #include <utility>
 
 #include "engine/base/log.h"
+#include "server/gateway/identity.h"
 #include "server/http/error_body.h"
 #include "server/http/sse_writer.h"
 #include "server/metrics.h"
 
 namespace sextant::openai {
 namespace {
+
+constexpr std::string_view kLinesContentType = "application/x-ndjson";
 
 template <typename T>
 void append_to(std::vector<T> from, std::vector<T>* to) {
@@ -43,6 +47,9 @@ void Generation::watch_client() {
   exchange_->on_drained([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->on_drained();
   });
+  exchange_->on_cancel([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->on_cancel();
+  });
 }
 
 void Generation::run(Result<GenerationSpec> spec) {
@@ -53,7 +60,87 @@ void Generation::run(Result<GenerationSpec> spec) {
     return;
   }
   spec_ = *std::move(spec);
+  note_request();
+  if (!check_model()) return;
+  if (identity_) tenant_ = identity_->tenant;
+  if (answer_from_cache()) return;
+  if (!reserve()) return;
+  if (spec_->stream && services_.sse_heartbeat_s > 0 && spec_->endpoint != Endpoint::kLines) {
+    last_sent_ns_ = services_.engine.clock().now_ns();
+    schedule_heartbeat();
+  }
   sink_->submit(make_requests(), shared_from_this());
+}
+
+bool Generation::check_model() {
+  identity_ = exchange_->identity();
+  if (identity_ == nullptr || identity_->may_use(spec_->model)) return true;
+  if (services_.metrics != nullptr) services_.metrics->on_request_rejected();
+  fail(Status(StatusCode::kNotFound, "The model '" + spec_->model + "' is not one that this key may use.", "model",
+              "model_not_found"));
+  return false;
+}
+
+bool Generation::reserve() {
+  if (identity_ == nullptr || services_.budget == nullptr) return true;
+  TokenBudget::Ask ask;
+  ask.n = spec_->sampling.n;
+  ask.num_choices = spec_->num_choices();
+  ask.is_max_tokens_asked = spec_->asked_max_tokens.has_value();
+  for (const PromptSpec& prompt : spec_->prompts) {
+    const auto num_tokens = static_cast<int64_t>(prompt.token_ids.size());
+    ask.num_prompt_tokens += num_tokens;
+    ask.longest_prompt_tokens = std::max(ask.longest_prompt_tokens, num_tokens);
+    ask.max_tokens = std::max(ask.max_tokens, prompt.max_tokens);
+  }
+  TokenBudget::Grant grant = services_.budget->reserve(*identity_, ask);
+  for (auto& [name, value] : grant.headers) exchange_->add_response_header(name, value);
+  if (!grant.status.ok()) {
+    if (services_.metrics != nullptr) services_.metrics->on_request_rejected();
+    fail(grant.status, grant.retry_after_s);
+    return false;
+  }
+  if (grant.max_tokens < ask.max_tokens) cache_key_.clear();  // shorter than its key says
+  for (PromptSpec& prompt : spec_->prompts) prompt.max_tokens = std::min(prompt.max_tokens, grant.max_tokens);
+  grant_ = std::move(grant);
+  return true;
+}
+
+void Generation::note_request() {
+  http::RequestNotes* notes = exchange_->notes();
+  if (notes == nullptr) return;
+  notes->model = spec_->model;
+  if (!services_.note_prompts) return;
+  for (const PromptSpec& prompt : spec_->prompts) {
+    if (!notes->prompt.empty()) notes->prompt += '\n';
+    notes->prompt += services_.tokenizer.decode(prompt.token_ids, false);
+  }
+}
+
+// Once, while what was made is still here.
+void Generation::note_usage() {
+  http::RequestNotes* notes = exchange_ ? exchange_->notes() : nullptr;
+  if (notes == nullptr || !spec_ || std::exchange(is_noted_, true)) return;
+  if (choices_.empty() || std::ranges::none_of(has_prompt_output_, std::identity())) {
+    // What the response cache answers never was in the engine.
+    if (num_done_ == 0 || num_done_ < choices_.size()) return;
+  }
+  const Usage usage = total_usage();
+  notes->prompt_tokens = usage.num_prompt_tokens;
+  notes->completion_tokens = usage.num_completion_tokens;
+  if (const auto reason = choices_.back().whole.finish_reason) notes->finish_reason = finish_reason_name(*reason);
+}
+
+// What was computed counts, also when nobody waited for its end.
+void Generation::settle() {
+  note_usage();
+  if (!grant_) return;
+  TokenBudget::Used used;
+  if (!choices_.empty() && std::ranges::any_of(has_prompt_output_, std::identity())) {
+    const Usage usage = total_usage();
+    used = {usage.num_prompt_tokens, usage.num_cached_tokens, usage.num_completion_tokens};
+  }
+  services_.budget->settle(*identity_, spec_->model, *std::exchange(grant_, std::nullopt), used);
 }
 
 std::vector<Request> Generation::make_requests() {
@@ -67,6 +154,7 @@ std::vector<Request> Generation::make_requests() {
     request.priority = spec_->priority;
     request.cache_salt = spec_->cache_salt;
     request.arrival_ns = arrival_ns_;
+    if (identity_ != nullptr) request.tenant = identity_->tenant;
     if (!spec_->seed) LOG_DEBUG << spec_->id << ": seed " << request.sampling.seed << " chosen";
     requests.push_back(std::move(request));
   }
@@ -85,7 +173,7 @@ void Generation::on_submitted(Result<std::vector<RequestId>> ids) {
   for (size_t i = 0; i < num_prompts; ++i) {
     prompt_by_id_.emplace(ids_[i], i);
     timings_.emplace_back(services_.metrics, arrival_ns_, static_cast<int32_t>(spec_->prompts[i].token_ids.size()),
-                          spec_->sampling.n, spec_->asked_max_tokens);
+                          spec_->sampling.n, spec_->asked_max_tokens, tenant_);
   }
   prompt_outputs_.resize(num_prompts);
   has_prompt_output_.resize(num_prompts);
@@ -99,7 +187,8 @@ void Generation::on_submitted(Result<std::vector<RequestId>> ids) {
     choices_.push_back({ChoiceText(services_.tokenizer, *spec_, services_.engine.info().eos_token_ids), {}, false});
   }
   const RenderContext context{*spec_, prompt_outputs_, services_.tokenizer, services_.system_fingerprint};
-  renderer_ = spec_->endpoint == Endpoint::kChat ? make_chat_renderer(context) : make_completion_renderer(context);
+  renderer_ = make_renderer(context);
+  if (is_cancelled_) cancel_now();
 }
 
 void Generation::on_events(std::vector<OutputEvent> events) {
@@ -173,14 +262,14 @@ void Generation::apply(size_t prompt_idx, OutputEvent event, std::string* out) {
   }
   exchange_->count_tokens(static_cast<int64_t>(update.token_ids.size()));
   append_to(update.token_ids, &choice.whole.token_ids);
+  choice.whole.finish_reason = update.finish_reason;
   if (spec_->stream) {
     if (!has_begun_) begin_stream(out);
     renderer_->update(choice_idx, update, usage_of(static_cast<size_t>(choice_idx)), out);
-    return;
+    if (cache_key_.empty()) return;
   }
   choice.whole.text += update.text;
   append_to(std::move(update.logprobs), &choice.whole.logprobs);
-  choice.whole.finish_reason = update.finish_reason;
   choice.whole.stop_reason = std::move(update.stop_reason);
 }
 
@@ -188,7 +277,7 @@ void Generation::apply(size_t prompt_idx, OutputEvent event, std::string* out) {
 void Generation::begin_stream(std::string* out) {
   has_begun_ = true;
   http::HttpResponse response;
-  response.content_type = http::kSseContentType;
+  response.content_type = spec_->endpoint == Endpoint::kLines ? kLinesContentType : http::kSseContentType;
   response.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
   exchange_->start_stream(std::move(response));
   renderer_->begin(out);
@@ -215,11 +304,14 @@ Usage Generation::total_usage() const {
 }
 
 void Generation::send(std::string bytes) {
+  if (heartbeat_) last_sent_ns_ = services_.engine.clock().now_ns();
   exchange_->write_now(std::move(bytes));
   if (!is_paused_ && exchange_->buffered_bytes() > services_.pause_above_buffered_bytes) set_paused(true);
 }
 
 void Generation::complete(std::string* out) {
+  keep_for_others();
+  settle();  // while what was made is still here to be counted
   if (spec_->stream) {
     renderer_->end(total_usage(), out);
     exchange_->write(std::move(*out));
@@ -236,10 +328,11 @@ void Generation::complete(std::string* out) {
   close();
 }
 
-void Generation::fail(const Status& status) {
+void Generation::fail(const Status& status, double retry_after_s) {
   http::HttpResponse response = http::error_response(status);
+  http::set_retry_after(response, retry_after_s);
   if (has_begun_) {
-    exchange_->write(http::sse_event(response.body));
+    exchange_->write(spec_->endpoint == Endpoint::kLines ? response.body + "\n" : http::sse_event(response.body));
     exchange_->finish_stream();  // without [DONE]
   } else {
     exchange_->respond(std::move(response));
@@ -250,6 +343,91 @@ void Generation::fail(const Status& status) {
 void Generation::on_disconnect() {
   is_abandoned_.store(true, std::memory_order_relaxed);
   if (exchange_) close();
+}
+
+// With neither engine nor metrics of tokens: none were made. X-Cache is what proxies and CDNs call it.
+bool Generation::answer_from_cache() {
+  if (services_.cache == nullptr || !is_cacheable(*spec_)) return false;
+  std::string key = cache_key(*spec_, tenant_);
+  const std::shared_ptr<const CachedAnswer> answer = services_.cache->find(key);
+  exchange_->add_response_header("X-Cache", answer ? "hit" : "miss");
+  if (!answer) {
+    cache_key_ = std::move(key);
+    return false;
+  }
+  prompt_outputs_.resize(spec_->prompts.size());
+  for (size_t i = 0; i < prompt_outputs_.size(); ++i)
+    prompt_outputs_[i].num_cached_tokens = answer->num_cached_tokens[i];
+  renderer_ = make_renderer({*spec_, prompt_outputs_, services_.tokenizer, services_.system_fingerprint});
+  std::string out;
+  for (const ChoiceUpdate& choice : answer->choices) {
+    choices_.push_back({ChoiceText(services_.tokenizer, *spec_, services_.engine.info().eos_token_ids), choice, true});
+    exchange_->count_tokens(static_cast<int64_t>(choice.token_ids.size()));
+  }
+  num_done_ = choices_.size();
+  if (spec_->stream) {
+    begin_stream(&out);
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      renderer_->update(static_cast<int32_t>(i), choices_[i].whole, usage_of(i), &out);
+    }
+  }
+  complete(&out);
+  return true;
+}
+
+void Generation::keep_for_others() {
+  if (cache_key_.empty()) return;
+  auto answer = std::make_shared<CachedAnswer>();
+  for (const Choice& choice : choices_) {
+    const auto& reason = choice.whole.finish_reason;
+    if (reason != FinishReason::kStop && reason != FinishReason::kLength) return;
+    answer->choices.push_back(choice.whole);
+  }
+  for (const PromptOutput& prompt : prompt_outputs_) answer->num_cached_tokens.push_back(prompt.num_cached_tokens);
+  services_.cache->put(cache_key_, std::move(answer));
+}
+
+// The client stays and hears how far it came: a last piece with "abort", as if the engine had ended it.
+void Generation::on_cancel() {
+  is_cancelled_ = true;
+  is_abandoned_.store(true, std::memory_order_relaxed);
+  if (exchange_ && renderer_) cancel_now();
+}
+
+void Generation::cancel_now() {
+  std::string out;
+  if (!has_begun_ && spec_->stream) begin_stream(&out);
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    if (choices_[i].is_done) continue;
+    ChoiceUpdate update;
+    update.finish_reason = FinishReason::kAbort;
+    if (spec_->stream) renderer_->update(static_cast<int32_t>(i), update, usage_of(i), &out);
+    choices_[i].whole.finish_reason = FinishReason::kAbort;
+  }
+  complete(&out);  // close() aborts what is not done
+}
+
+void Generation::schedule_heartbeat() {
+  if (!heartbeat_) heartbeat_.emplace(executor_);
+  const int64_t silent_ns = services_.engine.clock().now_ns() - last_sent_ns_;
+  heartbeat_->expires_after(std::chrono::nanoseconds(services_.sse_heartbeat_s * 1'000'000'000 - silent_ns));
+  heartbeat_->async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+    const auto self = weak.lock();
+    if (self && !error && self->exchange_) self->on_heartbeat();
+  });
+}
+
+// Before the first token too: a request that waits longer than this has a 200 and may fail later.
+void Generation::on_heartbeat() {
+  const int64_t silent_ns = services_.engine.clock().now_ns() - last_sent_ns_;
+  if (renderer_ && silent_ns >= services_.sse_heartbeat_s * 1'000'000'000 && exchange_->buffered_bytes() == 0) {
+    std::string out;
+    if (!has_begun_) begin_stream(&out);
+    send(out + http::sse_heartbeat());
+  } else if (silent_ns >= services_.sse_heartbeat_s * 1'000'000'000) {
+    last_sent_ns_ += silent_ns;  // nothing can go out now: in a while again
+  }
+  schedule_heartbeat();
 }
 
 void Generation::on_drained() {
@@ -279,6 +457,7 @@ void Generation::close() {
     timings.on_ended(FinishReason::kAbort, services_.engine.clock().now_ns());
   }
   if (!ids_.empty()) sink_->forget(ids_);
+  settle();
   exchange_.reset();
 }
 

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -15,12 +16,14 @@
 
 #include "engine/engine.h"
 #include "engine/text/tokenizer.h"
+#include "server/gateway/token_budget.h"
 #include "server/http/exchange.h"
 #include "server/openai/choice_text.h"
 #include "server/openai/engine_sink.h"
 #include "server/openai/generation_spec.h"
 #include "server/openai/generation_timings.h"
 #include "server/openai/renderer.h"
+#include "server/openai/response_cache.h"
 #include "server/openai/seed_source.h"
 
 namespace sextant {
@@ -37,6 +40,10 @@ struct GenerationServices {
   SeedSource& seeds;
   std::string system_fingerprint;
   size_t pause_above_buffered_bytes = 0;
+  int64_t sse_heartbeat_s = 0;     // 0: none
+  ResponseCache* cache = nullptr;  // null: none
+  TokenBudget* budget = nullptr;   // may be null: nothing is reserved or counted
+  bool note_prompts = false;
 };
 
 class Generation final : public EventReceiver, public std::enable_shared_from_this<Generation> {
@@ -65,6 +72,12 @@ class Generation final : public EventReceiver, public std::enable_shared_from_th
   void watch_client();
   void on_disconnect();
   void on_drained();
+  void on_cancel();
+  void cancel_now();
+  bool answer_from_cache();  // true: it was there
+  void keep_for_others();
+  void schedule_heartbeat();
+  void on_heartbeat();
 
   std::vector<Request> make_requests();
   void on_event(OutputEvent event, std::string* out);
@@ -74,9 +87,14 @@ class Generation final : public EventReceiver, public std::enable_shared_from_th
   Usage usage_of(size_t choice_idx) const;
   Usage total_usage() const;
 
-  void send(std::string bytes);     // streaming
-  void complete(std::string* out);  // every choice is done
-  void fail(const Status& status);  // an answer, or the stream's last event
+  void send(std::string bytes);                               // streaming
+  void complete(std::string* out);                            // every choice is done
+  void fail(const Status& status, double retry_after_s = 0);  // an answer, or the stream's last event
+  bool check_model();  // this and the next: false when it was refused, and answered
+  bool reserve();
+  void settle();
+  void note_request();
+  void note_usage();
   void set_paused(bool paused);
   void close();
 
@@ -97,8 +115,16 @@ class Generation final : public EventReceiver, public std::enable_shared_from_th
   size_t num_done_ = 0;
   std::vector<GenerationTimings> timings_;  // by prompt
   std::unique_ptr<Renderer> renderer_;
-  bool has_begun_ = false;  // streaming: the header is sent
+  std::shared_ptr<const Identity> identity_;  // who asks; may be null
+  std::optional<TokenBudget::Grant> grant_;   // until it is settled
+  bool has_begun_ = false;                    // streaming: the header is sent
   bool is_paused_ = false;
+  bool is_cancelled_ = false;
+  bool is_noted_ = false;
+  std::string tenant_;
+  std::string cache_key_;  // empty: the answer is not kept
+  std::optional<boost::asio::steady_timer> heartbeat_;
+  int64_t last_sent_ns_ = 0;
 };
 
 }  // namespace sextant::openai

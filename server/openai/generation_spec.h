@@ -11,7 +11,8 @@
 
 namespace sextant::openai {
 
-enum class Endpoint { kCompletion, kChat };
+// kLines: /v1/stream, whose answer is a line of JSON per piece of text; kGenerate: /generate.
+enum class Endpoint { kCompletion, kChat, kLines, kGenerate };
 
 struct PromptSpec {
   std::vector<int32_t> token_ids;

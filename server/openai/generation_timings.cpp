@@ -20,11 +20,12 @@ std::optional<double> interval(int64_t from_ns, int64_t to_ns) {
 }  // namespace
 
 GenerationTimings::GenerationTimings(ServerMetrics* metrics, int64_t arrival_ns, int32_t num_prompt_tokens,
-                                     int32_t num_choices, std::optional<int64_t> max_tokens)
+                                     int32_t num_choices, std::optional<int64_t> max_tokens, std::string tenant)
     : metrics_(metrics),
       arrival_ns_(arrival_ns),
       num_prompt_tokens_(num_prompt_tokens),
       max_tokens_(max_tokens),
+      tenant_(std::move(tenant)),
       choices_(static_cast<size_t>(num_choices)) {
   if (metrics_ != nullptr) metrics_->on_request_accepted();
 }
@@ -65,6 +66,7 @@ void GenerationTimings::report(int64_t now_ns) {
   if (max_tokens_) {
     timings.max_tokens = static_cast<int32_t>(std::min<int64_t>(*max_tokens_, std::numeric_limits<int32_t>::max()));
   }
+  timings.tenant = tenant_;
   timings.e2e_s = seconds(arrival_ns_, now_ns);
   for (const Choice& choice : choices_) {
     timings.choices.push_back({.finish_reason = *choice.finish_reason,

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/engine.h"
@@ -19,7 +20,7 @@ class GenerationTimings {
  public:
   // From the engine's acceptance on. `metrics` may be null.
   GenerationTimings(ServerMetrics* metrics, int64_t arrival_ns, int32_t num_prompt_tokens, int32_t num_choices,
-                    std::optional<int64_t> max_tokens);
+                    std::optional<int64_t> max_tokens, std::string tenant = {});
 
   // An event with `num_tokens` tokens that count (of the event's, the rest lies behind a stop string).
   void on_event(const OutputEvent& event, int32_t num_tokens, int64_t now_ns);
@@ -44,6 +45,7 @@ class GenerationTimings {
   int32_t num_prompt_tokens_;
   int32_t num_cached_tokens_ = 0;
   std::optional<int64_t> max_tokens_;
+  std::string tenant_;
   std::vector<Choice> choices_;
   size_t num_finished_ = 0;
 };

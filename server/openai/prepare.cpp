@@ -149,9 +149,9 @@ Result<std::string> render_chat_prompt(const ChatPrompt& prompt, const ServedMod
   return cut_after_final_message(std::move(*rendered), prompt.messages.back()["content"].get<std::string>());
 }
 
-Result<GenerationSpec> prepare_completion(std::string_view body, const ServedModel& model,
-                                          const RequestIdentity& identity) {
-  ASSIGN_OR_RETURN(const Json json, parse_json(body));
+namespace {
+
+Result<GenerationSpec> completion_spec(const Json& json, const ServedModel& model, const RequestIdentity& identity) {
   ASSIGN_OR_RETURN(std::string name, resolve_model(json, model));
   ASSIGN_OR_RETURN(CompletionRequest request, parse_completion_request(json, model.limits));
   const SharedFields& shared = request.shared;
@@ -174,8 +174,7 @@ Result<GenerationSpec> prepare_completion(std::string_view body, const ServedMod
   return spec;
 }
 
-Result<GenerationSpec> prepare_chat(std::string_view body, const ServedModel& model, const RequestIdentity& identity) {
-  ASSIGN_OR_RETURN(const Json json, parse_json(body));
+Result<GenerationSpec> chat_spec(const Json& json, const ServedModel& model, const RequestIdentity& identity) {
   ASSIGN_OR_RETURN(std::string name, resolve_model(json, model));
   ASSIGN_OR_RETURN(ChatRequest request, parse_chat_request(json, model.limits));
   const SharedFields& shared = request.shared;
@@ -192,6 +191,71 @@ Result<GenerationSpec> prepare_chat(std::string_view body, const ServedModel& mo
   }
   spec.prompts.push_back(std::move(prompt));
   return spec;
+}
+
+// What is not a field of OpenAI's requests, and what the answer has no place for.
+Status check_plain(const Json& json, bool stream, const char* path) {
+  const Json* asked = find_field(json, "stream");
+  if (asked != nullptr && asked->is_boolean() && asked->get<bool>() != stream) {
+    return invalid_argument(std::string("Answers of ") + path + (stream ? " are always" : " are never") +
+                                " streamed; " + (stream ? "use /generate" : "use /v1/stream") + " instead.",
+                            "stream", "invalid_value");
+  }
+  for (const char* name :
+       {"logprobs", "top_logprobs", "prompt_logprobs", "echo", "return_token_ids", "stream_options"}) {
+    const Json* value = find_field(json, name);
+    if (value == nullptr || *value == Json(false)) continue;
+    return invalid_argument(std::string("'") + name + "' has no place in an answer of " + path +
+                                "; use /v1/completions or /v1/chat/completions.",
+                            name, "unsupported_parameter");
+  }
+  return ok_status();
+}
+
+Result<GenerationSpec> prepare_plain(std::string_view body, const ServedModel& model, const RequestIdentity& identity,
+                                     Endpoint endpoint) {
+  const bool stream = endpoint == Endpoint::kLines;
+  const char* path = stream ? "/v1/stream" : "/generate";
+  ASSIGN_OR_RETURN(Json json, parse_json(body));
+  if (json.is_object()) {
+    RETURN_IF_ERROR(check_plain(json, stream, path));
+    if (const auto key = json.find("api_key"); stream && key != json.end()) {
+      if (!key->is_string()) return type_error("api_key", "a string", *key);
+      json.erase(key);
+    }
+  }
+  const bool is_chat = json.is_object() && find_field(json, "messages") != nullptr;
+  ASSIGN_OR_RETURN(GenerationSpec spec,
+                   is_chat ? chat_spec(json, model, identity) : completion_spec(json, model, identity));
+  if (spec.num_choices() != 1) {
+    return invalid_argument(std::string("An answer of ") + path + " is one text: one prompt, and 'n' of 1.",
+                            spec.prompts.size() > 1 ? "prompt" : "n", "invalid_value");
+  }
+  spec.endpoint = endpoint;
+  spec.stream = stream;
+  return spec;
+}
+
+}  // namespace
+
+Result<GenerationSpec> prepare_completion(std::string_view body, const ServedModel& model,
+                                          const RequestIdentity& identity) {
+  ASSIGN_OR_RETURN(const Json json, parse_json(body));
+  return completion_spec(json, model, identity);
+}
+
+Result<GenerationSpec> prepare_chat(std::string_view body, const ServedModel& model, const RequestIdentity& identity) {
+  ASSIGN_OR_RETURN(const Json json, parse_json(body));
+  return chat_spec(json, model, identity);
+}
+
+Result<GenerationSpec> prepare_lines(std::string_view body, const ServedModel& model, const RequestIdentity& identity) {
+  return prepare_plain(body, model, identity, Endpoint::kLines);
+}
+
+Result<GenerationSpec> prepare_generate(std::string_view body, const ServedModel& model,
+                                        const RequestIdentity& identity) {
+  return prepare_plain(body, model, identity, Endpoint::kGenerate);
 }
 
 }  // namespace sextant::openai

@@ -33,6 +33,10 @@ struct RequestIdentity {
 Result<GenerationSpec> prepare_completion(std::string_view body, const ServedModel& model,
                                           const RequestIdentity& identity);
 Result<GenerationSpec> prepare_chat(std::string_view body, const ServedModel& model, const RequestIdentity& identity);
+// /v1/stream: `prompt` or `messages`, one choice, nothing that its frames have no place for. "api_key" is a WebSocket's.
+Result<GenerationSpec> prepare_lines(std::string_view body, const ServedModel& model, const RequestIdentity& identity);
+Result<GenerationSpec> prepare_generate(std::string_view body, const ServedModel& model,
+                                        const RequestIdentity& identity);
 
 // kNotFound "model_not_found" when `body` names a model that is not served; the name to answer with
 // otherwise. A `model` that is not a string is left to the field checks.

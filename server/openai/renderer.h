@@ -34,7 +34,7 @@ class Renderer {
  public:
   virtual ~Renderer() = default;
 
-  // Streaming: each appends whole server-sent events to `out`.
+  // Streaming: each appends whole server-sent events, or lines, to `out`.
   virtual void begin(std::string* out) = 0;  // once, before the first update
   // `so_far`: of this choice and its prompt.
   virtual void update(int32_t choice_idx, const ChoiceUpdate& update, const Usage& so_far, std::string* out) = 0;
@@ -46,6 +46,9 @@ class Renderer {
 
 std::unique_ptr<Renderer> make_completion_renderer(RenderContext context);
 std::unique_ptr<Renderer> make_chat_renderer(RenderContext context);
+std::unique_ptr<Renderer> make_lines_renderer(RenderContext context);     // streams alone
+std::unique_ptr<Renderer> make_generate_renderer(RenderContext context);  // whole answers alone
+std::unique_ptr<Renderer> make_renderer(RenderContext context);           // by the endpoint of the spec
 
 // What both formats share: the parts of a chunk around its choices, made once.
 class ChunkEnvelope {

@@ -86,6 +86,28 @@ TEST(KnowledgeBase, StoresNothingOfAnImportThatFails) {
   EXPECT_EQ(kb.list(KbKind::kPrice)->size(), 51u);
 }
 
+TEST(KnowledgeBase, KeepsPlansForAWhileAndNotWithoutEnd) {
+  KnowledgeBase kb = KnowledgeBase::open(":memory:").value();
+  const int64_t now = 1'800'000'000;
+  const auto revision = kb.revision().value();
+  ASSERT_TRUE(kb.keep_plan("a", "{\"x\": \"'; DROP TABLE kb_plans\"}", now).ok());
+  EXPECT_EQ(kb.find_plan("a", now).value(), "{\"x\": \"'; DROP TABLE kb_plans\"}");
+  EXPECT_EQ(kb.find_plan("b", now).value(), std::nullopt);
+  EXPECT_EQ(kb.revision().value(), revision);
+  // Thirty days from when it was last made.
+  EXPECT_TRUE(kb.find_plan("a", now + KnowledgeBase::kPlanSeconds).value().has_value());
+  EXPECT_FALSE(kb.find_plan("a", now + KnowledgeBase::kPlanSeconds + 1).value().has_value());
+  ASSERT_TRUE(kb.keep_plan("a", "again", now + 86400).ok());
+  EXPECT_EQ(kb.find_plan("a", now + KnowledgeBase::kPlanSeconds + 1).value(), "again");
+  // The latest stay; one that is too large is not kept.
+  for (int64_t i = 0; i < KnowledgeBase::kMaxPlans; ++i)
+    ASSERT_TRUE(kb.keep_plan("p" + std::to_string(i), "{}", now + 2 * 86400 + i).ok());
+  EXPECT_FALSE(kb.find_plan("a", now + 86400).value().has_value());
+  EXPECT_TRUE(kb.find_plan("p0", now).value().has_value());
+  ASSERT_TRUE(kb.keep_plan("large", std::string(KnowledgeBase::kMaxPlanBytes + 1, 'x'), now + 3 * 86400).ok());
+  EXPECT_FALSE(kb.find_plan("large", now).value().has_value());
+}
+
 TEST(KnowledgeBase, RefusesWhatItCannotKeep) {
   const std::pair<json, const char*> cases[] = {{json::array(), "body"},
                                                 {[] {
@@ -149,7 +171,7 @@ TEST(KnowledgeBase, OutlivesTheProcessAndRefusesANewerSchema) {
   }
   EXPECT_EQ(KnowledgeBase::open(path).value().revision().value(), 2);
   {
-    auto database = open_database(path).value();
+    auto database = open_database(path, "knowledge base").value();
     ASSERT_TRUE(database->execute("INSERT INTO kb_migrations (version) VALUES (99)").ok());
   }
   EXPECT_EQ(KnowledgeBase::open(path).status().code(), StatusCode::kUnsupported);

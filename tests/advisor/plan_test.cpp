@@ -249,6 +249,18 @@ TEST(Plan, ImpossibleWishesSayWhatWouldBePossible) {
   const ordered_json eu = plan_of({{"peak_rps", 1}, {"compliance", {"gdpr"}}}).value();
   EXPECT_EQ(eu["verdict"], "infeasible");
   EXPECT_NE(eu["left_out"].dump().find("gdpr"), std::string::npos);
+  // Each of two regions has prices, none for a GPU of the other: who has what stands first.
+  json two = {{"peak_rps", 1},
+              {"regions", {{{"name", "us-east-1"}, {"share", 0.5}}, {{"name", "us-west-2"}, {"share", 0.5}}}}};
+  const ordered_json apart = plan_of(two).value();
+  EXPECT_EQ(apart["search"]["combinations"], 0);
+  const ordered_json why = apart["rejected"].at(0);
+  EXPECT_NE(why["reason"].get<std::string>().find("us-east-1 has "), std::string::npos) << why;
+  EXPECT_NE(why["reason"].get<std::string>().find("us-west-2 has "), std::string::npos) << why;
+  EXPECT_NE(why["nearest_change"].get<std::string>().find("pricing.gpu_prices"), std::string::npos) << why;
+  // What it says to do helps.
+  two["pricing"] = {{"gpu_prices", {{{"gpu", "L40S"}, {"usd_per_gpu_hour", 2.0}}}}};
+  EXPECT_EQ(plan_of(two).value()["verdict"], "feasible");
   // With a price of the user's own it is planned, and marked.
   const ordered_json own = plan_of({{"peak_rps", 1},
                                     {"regions", {{{"name", "eu-west-1"}, {"share", 1}}}},

@@ -164,6 +164,8 @@ TEST(Yaml, WhatIsHostileOrDoubtfulIsRefusedWithItsLine) {
   EXPECT_EQ(error("<<: {a: 1}\n"), "line 1: merge keys are not read");
   EXPECT_EQ(error("a: !!python/object:os.system x\n"), "line 1: tags are not read");
   EXPECT_EQ(error("1: a\n"), "line 1: the key 1 is no text: quote it");
+  EXPECT_EQ(error("a: 0\nb: 1e333\n"), "line 2: '1e333' is beyond every number: quote it");
+  EXPECT_NE(error("a: -" + std::string(400, '9') + "\n"), "accepted");
   EXPECT_NE(error("a: [1\n").find("line 2"), std::string::npos);
   EXPECT_NE(error("a: \"\xff\"\n"), "accepted");
   EXPECT_EQ(error(std::string(100000, '[')), "line 1: nested too deep");

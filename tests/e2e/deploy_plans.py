@@ -69,13 +69,15 @@ TYPICAL = {
 # And more, for the validators alone.
 MATRIX = {
     **{name: (document, [o for o in options if o != "--no-monitoring"]) for name, (document, options) in TYPICAL.items()},
+    "vllm-two-nodes": (plan(model="deepseek-ai/DeepSeek-V3", gpu="H200-SXM-141GB", tensor_parallel=8, pipeline_parallel=2, replicas=2, gpus_per_instance=8,
+                            weights_gib=640, engine="vllm"), ["--runtime", "vllm", "--expose", "gateway", "--host", "llm.example.org"]),
     "llmisvc-keda": (plan(gpu="H100-SXM5-80GB", replicas=3, engine="vllm"), ["--kind", "llmisvc", "--runtime", "vllm", "--autoscaler", "keda"]),
     "llmisvc-hpa": (plan(gpu="H100-SXM5-80GB", replicas=3), ["--kind", "llmisvc", "--runtime", "vllm"]),
     "kserve-keda": (plan(replicas=3), ["--kind", "kserve", "--autoscaler", "keda", "--vpa"]),
     "kserve-canary": (plan(replicas=3), ["--kind", "kserve", "--rollout", "canary", "--new-image", "sextant:0.2.0"]),
     "blue-green": (plan(replicas=3), ["--expose", "gateway", "--host", "a.example", "--rollout", "blue-green", "--new-image", "r/s:2",
                                       "--new-weight", "0", "--service-type", "NodePort"]),
-    "spot-keda": (plan(replicas=5), ["--spot-percent", "40", "--autoscaler", "keda"]),
+    "spot-keda": (plan(replicas=5), ["--spot-percent", "40", "--autoscaler", "keda", "--spot-label", "cloud.google.com/gke-spot=true", "--gpu-product", "Custom-L4"]),
     "vllm-keda": (plan(replicas=2), ["--runtime", "vllm", "--autoscaler", "keda", "--vpa"]),
     "fixed": (plan(replicas=2, specification={"autoscaling.enabled": False, "reliability_target": 90}), ["--no-network-policy", "--no-quota"]),
     "no-goals": (plan(replicas=2, targets=[]), ["--name", "a" * 40, "--namespace", "n" * 63]),

@@ -63,8 +63,7 @@ def test_percentiles_agree_with_the_simulated_server(tmp_path):
     summary = {name: statistics.median(values) for name, values in errors.items()}
     print("median errors:", ", ".join(f"{name} {error:.1%}" for name, error in summary.items()),
           "; largest:", ", ".join(f"{name} {max(values):.1%}" for name, values in errors.items()))
-    assert summary["p50"] <= 0.10 and summary["p90"] <= 0.10
-    assert summary["p95"] <= 0.25 and summary["p99"] <= 0.25
+    assert max(summary["p50"], summary["p90"], summary["p95"]) <= 0.10 and summary["p99"] <= 0.25
 
 
 def test_percentiles_of_a_catalogued_configuration():

@@ -32,11 +32,21 @@ def test_measures_resumes_and_skips(tmp_path):
     assert len({record["record_id"] for record in found}) == 8
     assert {record["engine_config"]["ttft_ms"] for record in found} == {5, 20}
     assert all(record["metrics"]["ttft_ms"]["mean"] >= record["engine_config"]["ttft_ms"] for record in found)
+    page = (tmp_path / "records.html").read_text()
+    assert "8 of 8 measured" in page and page.count("<figure>") == 2 * 4 and "ttft_ms 20" in page and "not measured" not in page
+    assert "http" not in page.replace("http://www.w3.org", ""), "the page loads nothing"
     # An interruption leaves some cells undone: only those are measured.
     cells = tmp_path / "records.jsonl.cells"
     cells.write_text("".join(cells.read_text().splitlines(keepends=True)[:5]))
     again = sextant("bench", "matrix", matrix)
     assert again.returncode == 0 and "3 measured, 5 were done" in again.stdout, again.stderr
+    assert "8 of 8 measured" in (tmp_path / "records.html").read_text(), "what was done before is in the page too"
+    # A cell whose record is gone is not done.
+    lines = (tmp_path / "records.jsonl").read_text().splitlines(keepends=True)
+    last = {line.split()[1] for line in cells.read_text().splitlines()[-1:]}
+    (tmp_path / "records.jsonl").write_text("".join(line for line in lines if json.loads(line)["record_id"] not in last))
+    repaired = sextant("bench", "matrix", matrix)
+    assert "1 measured, 7 were done" in repaired.stdout, repaired.stderr
     # More of the same: what is new only.
     write_matrix(matrix, concurrency=[1, 2, 3])
     more = sextant("bench", "matrix", matrix)
@@ -49,6 +59,20 @@ def test_a_server_that_runs_already(tmp_path):
         process = sextant("bench", "matrix", matrix)
     assert process.returncode == 0, process.stderr
     assert len(records(matrix)) == 4
+
+
+def test_hostile_records_and_pages(tmp_path):
+    with Mock("--ttft-ms", 2, "--tpot-ms", 0) as mock:
+        matrix = write_matrix(tmp_path / "matrix.json", server=None, url=mock.url, model="<script>alert(1)</script>")
+        process = sextant("bench", "matrix", matrix)
+        page = tmp_path / "records.html"
+        assert not page.exists() or "<script" not in page.read_text(), process.stderr
+        matrix = write_matrix(tmp_path / "matrix.json", server=None, url=mock.url)
+        unwritable = sextant("bench", "matrix", matrix, "--html", tmp_path / "no" / "folder.html")
+        assert unwritable.returncode == 1 and "cannot write" in unwritable.stderr and len(records(matrix)) >= 4, "what was measured is kept"
+        (tmp_path / "records.jsonl").write_text("not a record\n")
+        broken = sextant("bench", "matrix", matrix)
+    assert broken.returncode == 2 and "records.jsonl:1: " in broken.stderr, broken.stderr
 
 
 def test_servers_that_cannot_start(tmp_path):

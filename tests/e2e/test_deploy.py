@@ -305,6 +305,8 @@ DEFECTS = {
     "a quote in a name": ("ingress", "bad-name", lambda d: one(d, "PodDisruptionBudget")["metadata"].update(name='a"b')),
     "a newline in a label": ("ingress", "bad-name", lambda d: one(d, "Service")["metadata"]["labels"].update(x="a\nb")),
     "an umlaut in a namespace": ("ingress", "bad-name", lambda d: one(d, "Role")["metadata"].update(namespace="ü")),
+    "a Service in the place of LeaderWorkerSet's": ("two-nodes", "headless-name", lambda d: one(d, "Service")["metadata"].update(name="deepseek-v3")),
+    "a group of vLLM's that is too small": ("vllm-two-nodes", "gpus", lambda d: one(d, "LeaderWorkerSet")["spec"]["leaderWorkerTemplate"].update(size=3)),
     "an object twice": ("ingress", "twice", lambda d: d.append(copy.deepcopy(one(d, "Role")))),
 }
 
@@ -395,3 +397,10 @@ def test_manifests_over_http(home, tmp_path):
             assert refused.status == status and (param is None or refused.error["param"] == param), (body, refused.body)
         for text in (b"", b"[]", b"\xff", b"[" * 100000):
             assert server.request("POST", "/advisor/v1/manifests", text).status == 400
+        document = server.get("/advisor/v1/openapi.json").json
+        described = document["components"]["schemas"]["ManifestOptions"]["properties"]
+        flags = server_process.sextant("deploy", "render", "--help").stdout
+        assert len(described) > 35 and all(f"--{key.replace('_', '-')}" in flags for key in described)
+    # Another process on the same knowledge base knows the plan.
+    with server_process.Server(None, verb="advisor", env=home, ready_timeout_s=300) as server:
+        assert server.post("/advisor/v1/manifests", {"plan_id": made.json["plan_id"]}).json["files"] == by_id.json["files"]

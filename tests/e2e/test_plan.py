@@ -56,7 +56,10 @@ def test_a_plan_in_three_forms(home, spec, tmp_path):
     html = (tmp_path / "plan.html").read_text()
     assert plan["plan_id"] in html and plan["options"][0]["model_id"] in html
     assert "http" not in html.replace("http-equiv", "") and "<script" not in html
-    assert plan["plan_id"] in (tmp_path / "plan.md").read_text()
+    markdown = (tmp_path / "plan.md").read_text()
+    assert plan["plan_id"] in markdown
+    for section in ("Architecture", "Stack", "Decisions", "Other ways to pay", "One model on two types of GPU"):
+        assert f"\n## {section}\n" in markdown and f"<h2>{section}</h2>" in html, section
     run = advise(home, "plan", "-", "--as-of", "2026-02-01", "--json", "--solve-for", "max_users", stdin=spec)
     assert json.loads(run.stdout)["answers"]["max_users"]["value"] >= CHAT["users"] * 0.5
 

@@ -58,8 +58,9 @@ def test_metrics_count_the_bytes_that_the_log_promises(three_ranks):
     before = collective_totals(three_ranks)
     three_ranks.client().completions.create(model="smollm2", prompt=[4, 5, 6, 7, 8], max_tokens=6, temperature=0,
                                             extra_body={"ignore_eos": True})
-    # Five tokens of prompt and five more that were fed back: ten tokens, six rows of logits; three ranks.
-    expected = {("all_reduce", "bytes"): 3 * 10 * 140544, ("all_reduce", "calls"): 3 * 6 * 61,
+    # Five tokens of prompt and five more that were fed back: ten tokens, six rows of logits; three ranks. Of the prompt's rows one
+    # is wanted: the last layer's two sums are of that row alone.
+    expected = {("all_reduce", "bytes"): 3 * (10 * 140544 - 2 * 4 * 576 * 4), ("all_reduce", "calls"): 3 * 6 * 61,
                 ("gather", "bytes"): 3 * 6 * 49152 * 4}
     assert wait_grown(three_ranks, before, expected) == expected
 
@@ -81,7 +82,8 @@ def test_the_emulators_devices_serve_with_steps_in_flight_and_graphs(model, gold
     arguments = (*SMALL, "--device", "cuda-emulated", "--tensor-parallel-size", "3", "--kv-cache-memory-bytes", "8M")
     with server_process.Server(model, *arguments, env={"SEXTANT_SIMT_DEVICES": "3"}, ready_timeout_s=180) as server:
         expect_reference_tokens(server, golden, "cuda-emulated", num_cases=1, most_tokens=5)
-        # Replayed graphs count as their record says: five tokens of prompt in one step, then two of one token each.
+        # Replayed graphs count as their record says: five tokens of prompt in one step, then two of one token each. Of the
+        # prompt's rows one is wanted: the last layer's two sums are of that row alone.
         logged = server.log()
         assert "all_reduce      2,304 B   1 call: 576 * 4 a token" in logged, logged
         assert "all_gather    207,360 B   60 calls: 60 * 3 * 576 * 2 a token" in logged, logged
@@ -89,7 +91,7 @@ def test_the_emulators_devices_serve_with_steps_in_flight_and_graphs(model, gold
         server.client().completions.create(model="smollm2", prompt=[4, 5, 6, 7, 8], max_tokens=3, temperature=0,
                                            extra_body={"ignore_eos": True})
         expected = {("all_reduce", "bytes"): 3 * 7 * 576 * 4, ("all_reduce", "calls"): 3 * 3,
-                    ("all_gather", "bytes"): 3 * 7 * 60 * 3 * 576 * 2, ("all_gather", "calls"): 3 * 3 * 60,
+                    ("all_gather", "bytes"): 3 * (7 * 60 - 2 * 4) * 3 * 576 * 2, ("all_gather", "calls"): 3 * 3 * 60,
                     ("gather", "bytes"): 3 * 3 * 49152 * 4, ("gather", "calls"): 3 * 3,
                     ("broadcast", "bytes"): 3 * 3 * 4, ("broadcast", "calls"): 3 * 3}
         assert wait_grown(server, before, expected) == expected

@@ -402,21 +402,26 @@ TEST_P(EngineParallelSmolLm2, GivesTheReferencesTokens) {
   if (!is_cpu() && GetParam().second == 1 && !is_full) GTEST_SKIP() << "tensor_parallel_test has this cut: by --full";
   std::ifstream file(std::string(SEXTANT_TEST_DATA) + "/golden/smollm2-135m-instruct-q4_1.json");
   const nlohmann::json golden = nlohmann::json::parse(file);
-  const size_t num_cases = is_full ? golden["greedy"].size() : 3;
-  const size_t num_steps = is_full ? 32 : 8;
+  // What CI runs is the beginning of three; --full runs all that is stored.
+  std::vector<nlohmann::json> cases;
+  for (const char* kind : {"greedy", "chat"}) cases.insert(cases.end(), golden[kind].begin(), golden[kind].end());
+  if (!is_full) cases.resize(3);
+  const size_t max_steps = is_full ? SIZE_MAX : 8;
   EngineConfig config = config_of(GetParam().first, GetParam().second);
   config.model.model = path;
   config.model.max_model_len = 256;
   config.cache.kv_cache_memory_bytes = 16 << 20;
   config.scheduler.max_num_seqs = 4;
+  // Not what is tested here, and many emulated ranks on a starved machine are slow.
+  config.parallel.collective_timeout_s = 600;
   const auto engine = make_engine(config);
   // The classes of golden_test.cpp: with int8 activations, the CPU's, every step is right only where the gap is 0.5.
   const double least_gap = is_cpu() ? 0.5 : 0.2;
   size_t num_judged = 0;
-  size_t num_prompts = 0;
-  for (const nlohmann::json& each : golden["greedy"]) {
-    if (num_prompts++ == num_cases) break;
+  size_t num_stored = 0;
+  for (const nlohmann::json& each : cases) {
     const nlohmann::json& steps = each["steps"];
+    const size_t num_steps = std::min(max_steps, steps.size());
     const auto is_sure = [&](size_t i) {
       return steps[i]["top"][0][1].get<double>() - steps[i]["top"][1][1].get<double>() >= least_gap;
     };
@@ -441,9 +446,13 @@ TEST_P(EngineParallelSmolLm2, GivesTheReferencesTokens) {
       prompt.insert(prompt.end(), expected.begin(), expected.end());
       if (begin < num_steps) prompt.push_back(steps[begin]["id"]);
     }
+    num_stored += num_steps;
   }
-  std::printf("%zu of %zu steps of %zu prompts were sure\n", num_judged, num_cases * num_steps, num_cases);
-  EXPECT_GT(num_judged, num_cases * num_steps / 2);
+  std::printf("%zu of %zu steps of %zu prompts were sure\n", num_judged, num_stored, cases.size());
+  EXPECT_GT(num_judged, num_stored / 2);
+  if (is_full) {
+    EXPECT_EQ(num_stored, 480U);
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 Skipped, with the reason, where this machine cannot build images (no root, no buildah, no package source).
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -58,8 +59,9 @@ class TestArguments:
 
 
 @pytest.fixture(scope="module")
-def image():
-    result = run(ROOT / "deploy" / "build-image.sh", "--binary", BINARY, "--tag", "sextant:test", "--work", WORK,
+def image(tmp_path_factory):
+    sbom = tmp_path_factory.mktemp("sbom") / "image.spdx.json"
+    result = run(ROOT / "deploy" / "build-image.sh", "--binary", BINARY, "--tag", "sextant:test", "--work", WORK, "--sbom", sbom,
                  timeout=BUILD_TIMEOUT_S)
     if result.returncode == 77:
         pytest.skip("no image was built here: " + result.stderr.strip().splitlines()[-1])
@@ -68,7 +70,7 @@ def image():
     container = checked(*BUILDAH, "from", image_id).strip()
     try:
         config = json.loads(checked(*BUILDAH, "inspect", "--type", "image", image_id))["Docker"]["config"]
-        yield {"root": checked(*BUILDAH, "mount", container).strip(), "config": config, "bytes": int(size)}
+        yield {"root": checked(*BUILDAH, "mount", container).strip(), "config": config, "bytes": int(size), "sbom": sbom}
     finally:
         run(*BUILDAH, "rm", container)
 
@@ -76,6 +78,25 @@ def image():
 def test_size(image):
     print(f"the image takes {image['bytes'] / 1e6:.1f} MB")
     assert image["bytes"] <= MAX_BYTES
+
+
+def test_its_bill_of_materials_is_valid_and_complete(image):
+    sbom = json.loads(image["sbom"].read_text())
+    validator = shutil.which("pyspdxtools", path=f"{ROOT / 'build' / 'venv' / 'bin'}:{os.environ['PATH']}")
+    assert validator, "spdx-tools stands in tests/e2e/requirements.txt"
+    checked(validator, "--infile", image["sbom"])
+    root = pathlib.Path(image["root"])
+    status = (root / "var" / "lib" / "dpkg" / "status").read_text()
+    installed = {re.search("^Package: (.*)$", entry, re.MULTILINE)[1] for entry in status.split("\n\n") if "\nStatus: install ok installed\n" in entry}
+    packages = {package["SPDXID"]: package for package in sbom["packages"]}
+    assert installed and {package["name"] for key, package in packages.items() if key.startswith("SPDXRef-deb-")} == installed
+    program = hashlib.sha256((root / "usr" / "local" / "bin" / "sextant").read_bytes()).hexdigest()
+    assert packages["SPDXRef-program"]["checksums"] == [{"algorithm": "SHA256", "checksumValue": program}]
+    contained = {each["relatedSpdxElement"] for each in sbom["relationships"] if each["relationshipType"] == "CONTAINS"}
+    assert contained == packages.keys() - {"SPDXRef-image"}
+    broken = image["sbom"].with_name("broken.spdx.json")
+    broken.write_text(json.dumps({**sbom, "spdxVersion": "SPDX-9"}))
+    assert run(validator, "--infile", broken).returncode != 0
 
 
 def test_configuration(image):

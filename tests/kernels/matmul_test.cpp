@@ -218,12 +218,102 @@ TEST_P(Int8MatmulTest, BitsAreThoseOfEveryInstructionSetWithFma) {
   EXPECT_EQ(hash, expected) << std::hex << hash;
 }
 
+// Inputs rounded to bf16, products of pairs: where the instruction set has them.
+class Bf16MatmulTest : public testing::TestWithParam<const cpu::KernelTable*>, public SeededTest {
+ protected:
+  void SetUp() override {
+    if (GetParam()->matmul_bf16 == nullptr) GTEST_SKIP() << "no products of bf16 pairs";
+  }
+  std::vector<float> multiply(const RandomMatrix& w, const std::vector<float>& x, int64_t x_stride, int64_t tokens,
+                              int64_t out_stride, int64_t panel_step) {
+    std::vector<float> out(static_cast<size_t>(tokens * out_stride), NAN);
+    Scratch input(matmul_input_bytes(MatmulInputKind::kBf16, w.cols, tokens) / 4);
+    auto* to = reinterpret_cast<uint8_t*>(input.data());
+    const int64_t cut = std::min<int64_t>(tokens, kMatmulTileMultiple);
+    for (const auto& [begin, end] : {std::pair{cut, tokens}, std::pair{int64_t{0}, cut}}) {
+      GetParam()->matmul_bf16_input({MatmulInputKind::kBf16, x.data(), x_stride, w.cols, tokens, begin, end, to});
+    }
+    for (int64_t p = 0; p < num_panels(w.rows); p += panel_step) {
+      GetParam()->matmul_bf16({w.type, w.panels.data(), w.rows, w.cols, p, std::min(p + panel_step, num_panels(w.rows)),
+                               to, tokens, out.data(), out_stride});
+    }
+    return out;
+  }
+};
+
+// Each pair rounds its sum twice, in either order: (K + 2) u of the magnitudes at most, doubled for second-order terms. What counts as 0
+// is below 2^-126, each product with it below 2^-126 times the other factor.
+TEST_P(Bf16MatmulTest, AgreesWithReferenceOnRoundedInputs) {
+  for (int round = 0; round < 12; ++round) {
+    const int64_t cols = uniform(1, 300), rows = uniform(1, 100);
+    const int64_t tokens = round == 0 ? kMatmulTokensPerPass : uniform(1, 30);
+    const RandomMatrix w = random_matrix(PanelType::kBF16, rows, cols, *this);
+    const std::vector<float> x = normals(tokens * cols);
+    std::vector<double> seen;
+    seen.reserve(x.size());
+    for (const float value : x) seen.push_back(ref::f32_of_bf16(ref::bf16_of_f32(value)));
+    const std::vector<float> out = multiply(w, x, cols, tokens, rows, uniform(1, num_panels(rows)));
+    const ref::MatmulResult expected = ref::matmul(seen, w.values, tokens, rows, cols);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t n = 0; n < rows; ++n) {
+        double magnitude = 0, factors = 0;
+        for (int64_t k = 0; k < cols; ++k) {
+          const double a = std::fabs(seen[static_cast<size_t>(t * cols + k)]),
+                       b = std::fabs(w.values[static_cast<size_t>(n * cols + k)]);
+          magnitude += a * b;
+          factors += a + b + 1;
+        }
+        const auto i = static_cast<size_t>(t * rows + n);
+        ASSERT_NEAR(out[i], expected.out[i],
+                    2 * static_cast<double>(cols + 2) * kEpsilon * magnitude + 0x1p-126 * factors)
+            << "token " << t << " row " << n << " of T " << tokens << " N " << rows << " K " << cols << " seed "
+            << seed();
+      }
+    }
+  }
+}
+
+TEST_P(Bf16MatmulTest, RowIsTheSameAloneAndAtEveryPlaceOfEveryBatch) {
+  const int64_t cols = 101, rows = 75, stride = cols + 3;
+  const RandomMatrix w = random_matrix(PanelType::kBF16, rows, cols, *this);
+  const std::vector<float> row = normals(cols);
+  const std::vector<float> alone = multiply(w, row, cols, 1, rows, num_panels(rows));
+  for (const int64_t tokens : {1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 24, 49}) {
+    for (int64_t place = 0; place<tokens; place += tokens> 17 ? 5 : 1) {
+      std::vector<float> x = normals(tokens * stride);
+      std::copy(row.begin(), row.end(), x.begin() + place * stride);
+      for (int64_t t = 0; t < tokens; ++t) {
+        if (t != place && t % 3 == 0) x[static_cast<size_t>(t * stride)] = NAN;
+      }
+      const std::vector<float> out = multiply(w, x, stride, tokens, rows + 1, 1 + place % 4);
+      ASSERT_EQ(std::memcmp(out.data() + place * (rows + 1), alone.data(), static_cast<size_t>(rows) * 4), 0)
+          << "place " << place << " of " << tokens << " seed " << seed();
+      ASSERT_TRUE(std::isnan(out[static_cast<size_t>(place * (rows + 1) + rows)])) << "wrote past the row";
+    }
+  }
+}
+
+// What is not a number does not become one, and what bf16 has no room for is infinite.
+TEST_P(Bf16MatmulTest, ExtremeActivations) {
+  const RandomMatrix w = random_matrix(PanelType::kBF16, 20, 70, *this);
+  for (const float bad : {NAN, INFINITY, -INFINITY, 3.4e38f}) {
+    std::vector<float> x = normals(70);
+    x[static_cast<size_t>(uniform(0, 69))] = bad;
+    for (const float y : multiply(w, x, 70, 1, 20, 2)) ASSERT_FALSE(std::isfinite(y)) << bad << " seed " << seed();
+  }
+  for (const float tiny : {0.0f, -0.0f, 0x1p-127f, 0x1p-149f}) {
+    for (const float y : multiply(w, std::vector<float>(70, tiny), 70, 1, 20, 2)) ASSERT_EQ(y, 0.0f) << tiny;
+  }
+}
+
 constexpr auto kParameterName = [](const auto& test) {
   return table_name(std::get<0>(test.param)) + "_" + type_name(std::get<1>(test.param));
 };
 INSTANTIATE_TEST_SUITE_P(All, MatmulTest,
                          testing::Combine(testing::ValuesIn(matmul_tables()), testing::ValuesIn(all_types())),
                          kParameterName);
+INSTANTIATE_TEST_SUITE_P(All, Bf16MatmulTest, testing::ValuesIn(available_tables()),
+                         [](const auto& test) { return table_name(test.param); });
 INSTANTIATE_TEST_SUITE_P(All, Int8MatmulTest,
                          testing::Combine(testing::ValuesIn(matmul_tables()),
                                           testing::Values(PanelType::kQ8_0, PanelType::kQ4_0, PanelType::kQ4_1)),

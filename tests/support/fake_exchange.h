@@ -70,12 +70,12 @@ class FakeExchange final : public http::Exchange {
   void respond(http::HttpResponse answer) override {
     on_strand();
     EXPECT_FALSE(response) << "answered twice";
-    response = std::move(answer);
+    response = with_added_headers(std::move(answer));
   }
   void start_stream(http::HttpResponse answer) override {
     on_strand();
     EXPECT_FALSE(response) << "answered twice";
-    response = std::move(answer);
+    response = with_added_headers(std::move(answer));
     is_stream = true;
   }
   void write(std::string bytes) override {

@@ -9,7 +9,7 @@ namespace {
 Sequence make_sequence(SequenceId sequence_id, int32_t priority, int64_t arrival_ns) {
   Sequence sequence;
   sequence.sequence_id = sequence_id;
-  sequence.precedence = {priority, arrival_ns, sequence_id};
+  sequence.precedence = {priority, 0, arrival_ns, sequence_id};
   return sequence;
 }
 

@@ -38,6 +38,7 @@ struct Ask {
   int32_t first_token = 0;
   int32_t n = 1;
   int32_t priority = 0;
+  std::string tenant = {};
 };
 
 class Harness {
@@ -52,6 +53,7 @@ class Harness {
     request->sampling.max_tokens = ask.max_tokens;
     request->sampling.n = ask.n;
     request->priority = ask.priority;
+    request->tenant = ask.tenant;
     request->arrival_ns = static_cast<int64_t>(num_requests);
     return request;
   }

@@ -288,6 +288,33 @@ TEST_P(BackendConformance, RmsNormWithAndWithoutTheSumBefore) {
   }
 }
 
+// Some heads of wider rows; what lies beside them stays.
+TEST_P(BackendConformance, RmsNormOfHeads) {
+  reserve(64, 4, kAnyAttention);
+  for (const int64_t head_dim : {8, 64, 128, 264, 520}) {
+    const int64_t rows = 3, heads = 5, beside = 2 * head_dim, cols = heads * head_dim + beside;
+    const HostRows x = random_rows(rows, cols, act());
+    const std::vector<float> weight = normals(head_dim);
+    const Tensor all = on_device(x, act());
+    const Tensor some = {all.data, all.dtype, rows, heads * head_dim, all.row_stride};
+    backend_->rms_norm_heads(some, head_dim, floats_on_device(weight), 1e-5f);
+    const HostRows got = read(all);
+    for (int64_t r = 0; r < rows; ++r) {
+      const std::vector<float> row = x.row(r);
+      for (int64_t h = 0; h < heads; ++h) {
+        const std::vector<float> head(row.begin() + h * head_dim, row.begin() + (h + 1) * head_dim);
+        const std::vector<double> expected = ref::rms_norm(head, weight, 1e-5);
+        for (int64_t i = 0; i < head_dim; ++i) {
+          const double value = expected[static_cast<size_t>(i)];
+          const double bound = std::fabs(value) * (static_cast<double>(head_dim) / 2 + 8) * kUnit;
+          expect_near(got, r, h * head_dim + i, value, bound + 1.01 * rounding(act(), value));
+        }
+      }
+      for (int64_t c = heads * head_dim; c < cols; ++c) ASSERT_EQ(got.at(r, c), x.at(r, c));
+    }
+  }
+}
+
 TEST_P(BackendConformance, AddAndAddBiasAreOneSum) {
   reserve(64, 4, kAnyAttention);
   for (const int64_t cols : {8, 40, 1160}) {

@@ -496,6 +496,53 @@ TEST_F(CpuBackendRefusals, Caches) {
       [](KvCacheLayout& l) { l.num_blocks = l.num_layers = l.num_kv_heads = std::numeric_limits<int32_t>::max(); }));
 }
 
+// With --dtype bfloat16 bf16 weights meet rounded activations where the CPU multiplies pairs of bf16, else as ever; other weights, and all
+// with auto, as ever. In every batch the same.
+TEST(CpuBackendProducts, InBf16WhereItIsAskedFor) {
+  Random random;
+  const int64_t rows = 70, cols = 96, tokens = 130;
+  for (const std::string& isa : available_isas()) {
+    SCOPED_TRACE(isa + ", seed " + std::to_string(random.seed()));
+    std::vector<uint16_t> weights;
+    for (const float w : random.normals(rows * cols)) weights.push_back(kernels::ref::bf16_of_f32(w));
+    std::vector<float> x = random.normals(tokens * cols), rounded, plain_weights;
+    for (const float value : x) rounded.push_back(kernels::ref::f32_of_bf16(kernels::ref::bf16_of_f32(value)));
+    for (const uint16_t w : weights) plain_weights.push_back(kernels::ref::f32_of_bf16(w));
+    const auto product = [&](std::optional<DType> dtype, WeightType type, std::vector<float>& input, int64_t first,
+                             int64_t count) {
+      const std::unique_ptr<Backend> backend = backend_for(isa, 2);
+      BackendNeeds needs;
+      needs.dtype = dtype;
+      backend->adopt(needs);
+      const auto bytes =
+          type == WeightType::kBF16 ? std::as_bytes(std::span(weights)) : std::as_bytes(std::span(plain_weights));
+      const HostMatrix part{type, rows, cols, bytes};
+      const auto matrix = backend->make_matrix({&part, 1});
+      EXPECT_TRUE(matrix.ok());
+      std::vector<float> out(static_cast<size_t>(count * rows));
+      const Tensor in = tensor(input, tokens, cols).row_range(first, count);
+      const Tensor to = tensor(out, count, rows);
+      backend->by_rows(count, [&](Backend& ops, int64_t begin, int64_t num, int64_t) {
+        ops.matmul(**matrix, in.row_range(begin, num), to.row_range(begin, num));
+      });
+      return out;
+    };
+    const std::vector<float> asked = product(DType::kBFloat16, WeightType::kBF16, x, 0, tokens);
+    const std::vector<float> as_ever = product({}, WeightType::kBF16, x, 0, tokens);
+    const bool has_pairs = isa == "avx512_bf16";
+    EXPECT_EQ(asked == as_ever, !has_pairs);
+    EXPECT_EQ(product(DType::kFloat32, WeightType::kBF16, x, 0, tokens), as_ever);
+    EXPECT_EQ(product(DType::kBFloat16, WeightType::kF32, x, 0, tokens), product({}, WeightType::kF32, x, 0, tokens));
+    if (has_pairs) {
+      EXPECT_EQ(asked, product(DType::kBFloat16, WeightType::kBF16, rounded, 0, tokens));
+    }
+    for (const int64_t row : {int64_t{0}, int64_t{13}, tokens - 1}) {
+      const std::vector<float> alone = product(DType::kBFloat16, WeightType::kBF16, x, row, 1);
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end(), asked.begin() + row * rows)) << "row " << row;
+    }
+  }
+}
+
 TEST_F(CpuBackendRefusals, Needs) {
   BackendNeeds needs;
   needs.weight_types = {WeightType::kQ4_1, WeightType::kF32};

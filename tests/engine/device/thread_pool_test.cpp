@@ -5,8 +5,9 @@
 #include <time.h>
 
 #include <algorithm>
+#include <array>
 #include <numeric>
-#include <set>
+#include <utility>
 
 namespace sextant {
 namespace {
@@ -61,6 +62,39 @@ TEST(ThreadPool, AThreadThatIsHeldUpHoldsUpItsPieceOnly) {
       ++done;
     });
     ASSERT_EQ(done, 50);
+  }
+}
+
+// Every Tth piece is a thread's own, whatever their number.
+TEST(ThreadPool, ThreadsBeginWithTheirOwnPieces) {
+  ThreadPool pool(2);
+  for (int round = 0; round < 200; ++round) {
+    std::atomic<int> num_begun = 0;
+    std::array<int, 2> thread_of{-1, -1};
+    pool.share(2, [&](int thread, int64_t piece) {
+      ++num_begun;
+      while (num_begun.load() < 2) std::this_thread::yield();  // nobody does both
+      thread_of[static_cast<size_t>(piece)] = thread;
+    });
+    ASSERT_EQ(thread_of, (std::array<int, 2>{0, 1}));
+  }
+}
+
+// Nothing of what is expected is read: it need not be there, whatever size it is said to have.
+TEST(ThreadPool, WhatIsExpectedNeedNotExist) {
+  ThreadPool pool(3);
+  alignas(64) static std::array<char, 256> some{};
+  for (int round = 0; round < 300; ++round) {
+    const std::array<std::pair<const void*, int64_t>, 5> expected{{{nullptr, 0},
+                                                                   {nullptr, int64_t{1} << 20},
+                                                                   {some.data(), int64_t{1} << 40},
+                                                                   {some.data(), 1},
+                                                                   {some.data(), 256}}};
+    const auto& [begin, num_bytes] = expected[static_cast<size_t>(round) % expected.size()];
+    pool.expect(begin, num_bytes);
+    std::atomic<int> done = 0;
+    pool.share(7, [&](int, int64_t) { ++done; });
+    ASSERT_EQ(done, 7);
   }
 }
 

@@ -98,7 +98,7 @@ TEST_P(Golden, SmolLm2MeanNll) {
 // bf16 weights, fp32 compute, fp32 cache: within 1e-3. With the default bf16 cache the bound of bf16 compute holds; fp16 rounds to
 // an eighth of what bf16 does, everywhere, and so its logits may differ by an eighth.
 TEST_P(Golden, TinyLlamasLastLogitsAndTokens) {
-  for (const std::string name : {"llama", "llama3_rope"}) {
+  for (const std::string& name : testing_support::tiny_models()) {
     SCOPED_TRACE(name);
     for (const auto& [kv_dtype, tolerance] :
          {std::pair{DType::kFloat32, 1e-3}, std::pair{DType::kBFloat16, is_float16() ? 0.1 / 8 : 0.1},

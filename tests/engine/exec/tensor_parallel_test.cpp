@@ -108,7 +108,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, TensorParallel, testing::Values("cpu", "cuda")
 
 TEST_P(TensorParallel, TinyLlamasOnTwoRanksGiveTheReferencesTokensAndLogits) {
   NEEDS_RANKS(2);
-  for (const std::string name : {"llama", "llama3_rope"}) {
+  for (const std::string& name : testing_support::tiny_models()) {
     SCOPED_TRACE(name);
     for (const DType kv_dtype : kv_dtypes()) {
       if (kv_dtype == DType::kFloat16 && name != "llama") continue;  // one is enough
@@ -202,7 +202,7 @@ ModelConfig made_up_config(int64_t heads, int64_t kv_heads) {
   config.head_dim = 16;
   config.max_position_embeddings = 256;
   config.rope.rotary_dim = 16;
-  config.attention_bias = true;
+  config.qkv_bias = config.attention_output_bias = true;
   config.mlp_bias = true;
   return config;
 }

@@ -67,7 +67,7 @@ TEST_F(ModelConfigGguf, ReadsTheFactsOfLlama) {
   EXPECT_TRUE(config->tie_word_embeddings);
   EXPECT_EQ(config->bos_token_id, 1);
   EXPECT_THAT(config->eos_token_ids, ElementsAre(2));
-  EXPECT_FALSE(config->attention_bias);
+  EXPECT_FALSE(config->qkv_bias);
   EXPECT_TRUE(supported(*config).ok()) << supported(*config).message();
 }
 
@@ -97,7 +97,8 @@ TEST_F(ModelConfigGguf, HeadAndBiasesAreSeenFromTensors) {
   const Result<ModelConfig> config = read(builder);
   ASSERT_TRUE(config.ok());
   EXPECT_FALSE(config->tie_word_embeddings);
-  EXPECT_TRUE(config->attention_bias);
+  EXPECT_TRUE(config->qkv_bias);
+  EXPECT_THAT(supported(*config).message(), HasSubstr("biases of q and k"));
   EXPECT_FALSE(config->mlp_bias);
 }
 
@@ -108,7 +109,7 @@ TEST_F(ModelConfigGguf, FrequencyDivisorsOfLlama3) {
       read(llama_gguf().u32("llama.vocab_size", 9).tensor("rope_freqs.weight", {8}, 0, divisors));
   ASSERT_TRUE(config.ok()) << config.status().message();
   EXPECT_TRUE(supported(*config).ok());
-  const std::vector<double> frequencies = rope_inverse_frequencies(*config);
+  const std::vector<double> frequencies = rope_inverse_frequencies(*config, config->max_position_embeddings);
   ASSERT_EQ(frequencies.size(), 8u);
   for (int i = 0; i < 8; ++i) EXPECT_NEAR(frequencies[i], std::pow(500000.0, -i / 8.0) / (i + 1), 1e-12);
   GgufBuilder wrong_count = llama_gguf();
@@ -127,8 +128,8 @@ TEST_F(ModelConfigGguf, ErrorsNameFileAndKey) {
   EXPECT_THAT(error_of(GgufBuilder().string("general.architecture", "llama")),
               HasSubstr("metadata key 'llama.embedding_length' is missing"));
   EXPECT_THAT(error_of(GgufBuilder().string("general.architecture", "lama")),
-              HasSubstr("architecture 'lama' is not supported (known: LlamaForCausalLM, MistralForCausalLM; "
-                        "the nearest is llama)"));
+              HasSubstr("architecture 'lama' is not supported (known: LlamaForCausalLM, MistralForCausalLM, "
+                        "Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM; the nearest is llama)"));
   GgufBuilder per_layer;
   per_layer.string("general.architecture", "llama")
       .u32("llama.embedding_length", 64)
@@ -159,7 +160,9 @@ TEST_F(ModelConfigGguf, RopeScaling) {
                     .string("llama.rope.scaling.type", "yarn")
                     .f32("llama.rope.scaling.factor", 4.0f));
   ASSERT_TRUE(config.ok());
-  EXPECT_THAT(supported(*config).message(), HasSubstr("rope scaling yarn"));
+  EXPECT_TRUE(supported(*config).ok());
+  EXPECT_EQ(config->rope.scaling, RopeScaling::kYarn);
+  EXPECT_EQ(config->rope.factor, 4.0);
 }
 
 TEST_F(ModelConfigGguf, DamagedFilesGiveAConfigOrAnError) {
@@ -183,7 +186,8 @@ TEST_F(ModelConfigGguf, DamagedFilesGiveAConfigOrAnError) {
     if (!config.ok()) continue;
     EXPECT_TRUE(validate(*config).ok());
     (void)supported(*config);
-    EXPECT_EQ(rope_inverse_frequencies(*config).size(), static_cast<size_t>(config->rope.rotary_dim / 2));
+    EXPECT_EQ(rope_inverse_frequencies(*config, config->max_position_embeddings).size(),
+              static_cast<size_t>(config->rope.rotary_dim / 2));
   }
 }
 

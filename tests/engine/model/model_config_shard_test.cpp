@@ -130,10 +130,16 @@ TEST(TensorParallelTraffic, OfAnEightBillionModelOnFour) {
   const CollectiveTraffic at_the_line = tensor_parallel_traffic(config, inputs, 32, 100);
   EXPECT_EQ(at_the_line.all_gather.calls, 64u);
   EXPECT_EQ(at_the_line.gather.calls, 2u);
-  const CollectiveTraffic prompt = tensor_parallel_traffic(config, inputs, 33, 0);
-  EXPECT_EQ(prompt.all_gather.calls, 0u);
-  EXPECT_EQ(prompt.all_reduce, (CollectiveTraffic::OfKind{65, 33 * 4096 * 4 + 64 * 33 * 8192}));
-  EXPECT_EQ(prompt.broadcast.calls, 0u);
+  // The last layer's two outputs are of the rows alone that logits come from, where these are few: none, or gathered.
+  const CollectiveTraffic piece = tensor_parallel_traffic(config, inputs, 33, 0);
+  EXPECT_EQ(piece.all_gather.calls, 0u);
+  EXPECT_EQ(piece.all_reduce, (CollectiveTraffic::OfKind{63, 33 * 4096 * 4 + 62 * 33 * 8192}));
+  EXPECT_EQ(piece.broadcast.calls, 0u);
+  const CollectiveTraffic prompts = tensor_parallel_traffic(config, inputs, 33, 8);
+  EXPECT_EQ(prompts.all_reduce, piece.all_reduce);
+  EXPECT_EQ(prompts.all_gather, (CollectiveTraffic::OfKind{2, 2 * 4 * 8 * 8192}));
+  const CollectiveTraffic mixed = tensor_parallel_traffic(config, inputs, 33, 9);
+  EXPECT_EQ(mixed.all_reduce, (CollectiveTraffic::OfKind{65, 33 * 4096 * 4 + 64 * 33 * 8192}));
   EXPECT_EQ(tensor_parallel_traffic(config, {}, 100, 1).all_reduce.calls, 0u);
   EXPECT_THAT(tensor_parallel_formula(config, inputs),
               AllOf(HasSubstr("all_gather  2,097,152 B   64 calls: 64 * 4 * 4,096 * 2 a token"),

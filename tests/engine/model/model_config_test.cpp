@@ -1,4 +1,5 @@
 #include "engine/model/model_config.h"
+#include "engine/model/model.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -120,12 +121,20 @@ TEST(ModelConfigJson, BothSpellingsOfRope) {
 }
 
 TEST(ModelConfigJson, RopeScalingsThatAreRecognisedButNotSupported) {
-  EXPECT_THAT(refusal_of(with("rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}})),
-              HasSubstr("rope scaling yarn"));
   EXPECT_THAT(refusal_of(with("rope_scaling", {{"type", "dynamic"}, {"factor", 4.0}})),
               HasSubstr("rope scaling dynamic"));
-  EXPECT_THAT(refusal_of(with("rope_scaling", {{"type", "su"}, {"short_factor", {1.0}}, {"long_factor", {2.0}}})),
-              HasSubstr("rope scaling longrope"));
+  EXPECT_THAT(error_of(with("rope_scaling", {{"type", "su"}, {"short_factor", {1.0}}, {"long_factor", {2.0}}})),
+              HasSubstr("longrope scaling needs short_factor and long_factor of 8 numbers, not 1"));
+  EXPECT_THAT(error_of(with("rope_scaling", {{"rope_type", "longrope"},
+                                             {"short_factor", std::vector<double>(8, 1.0)},
+                                             {"long_factor", std::vector<double>(8, 0.0)}})),
+              HasSubstr("a factor of longrope scaling is out of range"));
+  EXPECT_THAT(error_of(with("rope_scaling", {{"rope_type", "longrope"},
+                                             {"short_factor", std::vector<double>(8, 1.0)},
+                                             {"long_factor", std::vector<double>(8, 2.0)}})),
+              HasSubstr("longrope scaling needs original_max_position_embeddings"));
+  EXPECT_THAT(error_of(with("rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"beta_fast", 1.0}})),
+              HasSubstr("beta_fast above beta_slow"));
   EXPECT_THAT(error_of(with("rope_scaling", {{"type", "mrope"}})),
               HasSubstr("rope_scaling.rope_type 'mrope' is not known"));
   EXPECT_THAT(error_of(with("rope_scaling", {{"type", "linear"}})), HasSubstr("rope_scaling.factor is missing"));
@@ -185,8 +194,8 @@ TEST(ModelConfigJson, ErrorsNameFileAndKey) {
 
 TEST(ModelConfigJson, UnknownArchitecturesNameTheKnownAndTheNearest) {
   EXPECT_THAT(refusal_of(with("architectures", {"LlamaForCausaLM"})),
-              HasSubstr("architecture 'LlamaForCausaLM' is not supported (known: LlamaForCausalLM, MistralForCausalLM; "
-                        "the nearest is LlamaForCausalLM)"));
+              HasSubstr("architecture 'LlamaForCausaLM' is not supported (known: LlamaForCausalLM, MistralForCausalLM, "
+                        "Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM; the nearest is LlamaForCausalLM)"));
   // Facts of other families that are spelt differently do not hide the reason.
   const Json gpt2 = {{"architectures", {"GPT2LMHeadModel"}}, {"model_type", "gpt2"}, {"n_embd", 768}};
   EXPECT_THAT(error_of(gpt2), HasSubstr("architecture 'GPT2LMHeadModel' is not supported"));
@@ -194,12 +203,12 @@ TEST(ModelConfigJson, UnknownArchitecturesNameTheKnownAndTheNearest) {
 }
 
 TEST(ModelConfigJson, FactsThatAreNotSupported) {
-  EXPECT_THAT(refusal_of(with("sliding_window", 128)),
-              HasSubstr("sliding_window 128 is shorter than the context of 512"));
+  Json mixed = with("sliding_window", 128);
+  mixed["layer_types"] = {"sliding_attention", "full_attention", "sliding_attention"};
+  EXPECT_THAT(refusal_of(mixed), HasSubstr("a sliding window of 128 in some layers and none in others"));
   EXPECT_THAT(refusal_of(with("hidden_act", "gelu")), HasSubstr("hidden_act 'gelu'"));
   EXPECT_THAT(refusal_of(with("quantization_config", {{"quant_method", "gptq"}})), HasSubstr("'gptq'"));
   EXPECT_THAT(refusal_of(with("quantization_config", Json::array())), HasSubstr("quantization_config"));
-  EXPECT_THAT(refusal_of(with("partial_rotary_factor", 0.5)), HasSubstr("rotating 8 of head_dim 16"));
   Json moe = with("num_local_experts", 8);
   moe["num_experts_per_tok"] = 2;
   EXPECT_THAT(refusal_of(moe), HasSubstr("mixture-of-experts"));
@@ -207,20 +216,50 @@ TEST(ModelConfigJson, FactsThatAreNotSupported) {
   EXPECT_THAT(error_of(moe), HasSubstr("num_experts_per_tok is 9 of 8 experts"));
 }
 
-TEST(ModelConfigJson, MistralWithoutAShorterWindowIsSupported) {
+TEST(ModelConfigJson, WindowsOfAllLayersOfSomeAndOfNone) {
+  const auto window_of = [](const Json& json) {
+    const Result<ModelConfig> config = read(json);
+    EXPECT_TRUE(config.ok()) << config.status().message();
+    EXPECT_TRUE(supported(*config).ok()) << json;
+    return make_attention_params(*config).sliding_window;
+  };
   Json json = with("architectures", {"MistralForCausalLM"});
-  EXPECT_TRUE(supported(*read(json)).ok());
+  EXPECT_EQ(window_of(json), 0);
   json["sliding_window"] = nullptr;
-  EXPECT_TRUE(supported(*read(json)).ok());
+  EXPECT_EQ(window_of(json), 0);
   json["sliding_window"] = 512;
-  EXPECT_TRUE(supported(*read(json)).ok()) << "as long as the context";
+  EXPECT_EQ(window_of(json), 0) << "as long as the context";
   json["sliding_window"] = 64;
-  EXPECT_FALSE(supported(*read(json)).ok());
+  EXPECT_EQ(window_of(json), 64);
   json["use_sliding_window"] = false;
-  EXPECT_TRUE(supported(*read(json)).ok());
+  EXPECT_EQ(window_of(json), 0);
   json["use_sliding_window"] = true;
+  // Qwen2's: full up to this layer. The tiny model has three.
+  json["max_window_layers"] = 3;
+  EXPECT_EQ(window_of(json), 0);
+  json["max_window_layers"] = 0;
+  EXPECT_EQ(window_of(json), 64);
+  json["max_window_layers"] = 2;
+  EXPECT_THAT(refusal_of(json), HasSubstr("in some layers and none in others"));
   json["layer_types"] = {"full_attention", "full_attention", "full_attention"};
-  EXPECT_TRUE(supported(*read(json)).ok());
+  EXPECT_EQ(window_of(json), 0) << "the list says it exactly";
+}
+
+TEST(ModelConfigJson, WhatTheArchitectureFixes) {
+  const Result<ModelConfig> qwen2 = read(with("architectures", {"Qwen2ForCausalLM"}));
+  ASSERT_TRUE(qwen2.ok());
+  EXPECT_TRUE(qwen2->qkv_bias);
+  EXPECT_FALSE(qwen2->attention_output_bias);
+  EXPECT_FALSE(qwen2->fused_qkv);
+  const Result<ModelConfig> phi3 = read(with("architectures", {"Phi3ForCausalLM"}));
+  ASSERT_TRUE(phi3.ok());
+  EXPECT_FALSE(phi3->qkv_bias);
+  EXPECT_TRUE(phi3->fused_qkv);
+  EXPECT_TRUE(phi3->fused_gate_up);
+  const Result<ModelConfig> llama = read(with("attention_bias", true));
+  ASSERT_TRUE(llama.ok());
+  EXPECT_TRUE(llama->qkv_bias);
+  EXPECT_TRUE(llama->attention_output_bias);
 }
 
 TEST(ModelConfigJson, GenerationConfigAddsItsTokens) {
@@ -248,18 +287,19 @@ TEST(ModelConfigJson, DamagedTextGivesAConfigOrAnError) {
     const Result<ModelConfig> config = model_config_from_json(text, "config.json");
     if (config.ok()) {
       EXPECT_TRUE(validate(*config).ok());
-      EXPECT_EQ(rope_inverse_frequencies(*config).size(), static_cast<size_t>(config->rope.rotary_dim / 2));
+      EXPECT_EQ(rope_inverse_frequencies(*config, config->max_position_embeddings).size(),
+                static_cast<size_t>(config->rope.rotary_dim / 2));
     }
   }
 }
 
 TEST(RopeFrequencies, PlainLinearAndLlama3) {
   Result<ModelConfig> config = read(valid_json());
-  const std::vector<double> plain = rope_inverse_frequencies(*config);
+  const std::vector<double> plain = rope_inverse_frequencies(*config, config->max_position_embeddings);
   ASSERT_EQ(plain.size(), 8u);
   for (size_t i = 0; i < plain.size(); ++i) EXPECT_DOUBLE_EQ(plain[i], 1.0 / std::pow(500000.0, 2.0 * i / 16.0));
   config = read(with("rope_scaling", {{"type", "linear"}, {"factor", 4.0}}));
-  EXPECT_DOUBLE_EQ(rope_inverse_frequencies(*config)[3], plain[3] / 4.0);
+  EXPECT_DOUBLE_EQ(rope_inverse_frequencies(*config, config->max_position_embeddings)[3], plain[3] / 4.0);
 
   // Llama 3.1's published procedure, written down as it is published: by wavelength.
   const double factor = 8.0, low = 1.0, high = 4.0, context = 128.0;
@@ -268,7 +308,7 @@ TEST(RopeFrequencies, PlainLinearAndLlama3) {
                                       {"low_freq_factor", low},
                                       {"high_freq_factor", high},
                                       {"original_max_position_embeddings", 128}}));
-  const std::vector<double> scaled = rope_inverse_frequencies(*config);
+  const std::vector<double> scaled = rope_inverse_frequencies(*config, config->max_position_embeddings);
   int num_kept = 0, num_divided = 0, num_blended = 0;
   for (size_t i = 0; i < plain.size(); ++i) {
     const double wavelength = 2 * std::numbers::pi / plain[i];
@@ -289,6 +329,52 @@ TEST(RopeFrequencies, PlainLinearAndLlama3) {
   EXPECT_GT(num_kept, 0);
   EXPECT_GT(num_divided, 0);
   EXPECT_GT(num_blended, 0);
+}
+
+// Against the published procedure as it is published: dimensions by rotations, a ramp between (arXiv:2309.00071, 3.2 and 3.4).
+TEST(RopeFrequencies, Yarn) {
+  const Result<ModelConfig> config =
+      read(with("rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 128}}));
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  ASSERT_TRUE(supported(*config).ok());
+  const std::vector<double> scaled = rope_inverse_frequencies(*config, 512);
+  // 128 tokens: pair d turns 128 * theta^(-d/8) / (2 pi) times. 32 turns: never (d < 0, so 0); once: d = 8 ln(128 / 2 pi) / ln theta.
+  const double once = 8 * std::log(128 / (2 * std::numbers::pi)) / std::log(500000.0);
+  const double high = std::ceil(once);
+  EXPECT_EQ(high, 2);
+  for (size_t i = 0; i < 8; ++i) {
+    const double plain = std::pow(500000.0, -static_cast<double>(i) / 8);
+    const double ramp = std::min(1.0, static_cast<double>(i) / high);
+    EXPECT_DOUBLE_EQ(scaled[i], plain / 4 * ramp + plain * (1 - ramp)) << i;
+  }
+  EXPECT_DOUBLE_EQ(rope_attention_factor(*config), 0.1 * std::log(4.0) + 1);
+}
+
+TEST(RopeFrequencies, LongRope) {
+  const std::vector<double> short_factor = {1, 1, 1, 1.1, 1.2, 1.3, 1.4, 1.5};
+  const std::vector<double> long_factor = {1, 2, 3, 4, 5, 6, 7, 8};
+  Json json =
+      with("rope_scaling", {{"type", "longrope"}, {"short_factor", short_factor}, {"long_factor", long_factor}});
+  json["original_max_position_embeddings"] = 64;  // beside it, as Phi-3's files have it
+  const Result<ModelConfig> config = read(json);
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  ASSERT_TRUE(supported(*config).ok());
+  const std::vector<double> in_original = rope_inverse_frequencies(*config, 64);
+  const std::vector<double> beyond = rope_inverse_frequencies(*config, 65);
+  for (size_t i = 0; i < 8; ++i) {
+    const double plain = std::pow(500000.0, -static_cast<double>(i) / 8);
+    EXPECT_DOUBLE_EQ(in_original[i], plain / short_factor[i]);
+    EXPECT_DOUBLE_EQ(beyond[i], plain / long_factor[i]);
+  }
+  EXPECT_DOUBLE_EQ(rope_attention_factor(*config), std::sqrt(1 + std::log(512.0 / 64) / std::log(64.0)));
+  EXPECT_DOUBLE_EQ(rope_attention_factor(*read(valid_json())), 1.0);
+}
+
+TEST(RopeFrequencies, PartOfAHead) {
+  const Result<ModelConfig> config = read(with("partial_rotary_factor", 0.5));
+  ASSERT_TRUE(config.ok());
+  EXPECT_TRUE(supported(*config).ok());
+  EXPECT_EQ(rope_inverse_frequencies(*config, 512).size(), 4u);
 }
 
 }  // namespace

@@ -171,6 +171,20 @@ TEST(VirtualTime, ConstantTimesHoldAtAnyLoad) {
   }
 }
 
+// Where there are too few places some wait, but nobody's tokens come faster for it.
+TEST(VirtualTime, ConstantTimesGoOnAfterAWaitForAPlace) {
+  SimServer server = roomy_server();
+  server.scheduler.max_num_seqs = 2;
+  SimWorkload workload;
+  for (int i = 0; i < 6; ++i) workload.requests.push_back({.prompt_tokens = 8, .output_tokens = 11});
+  const SimResult result = run(workload, constant(0.02, 0.005), server);
+  for (size_t i = 0; i < result.outcomes.size(); ++i) {
+    EXPECT_NEAR(result.outcomes[i].tpot_s(), 0.005, 1e-4) << i;
+    EXPECT_GE(result.outcomes[i].ttft_s(), 0.02 - 1e-9) << i;
+  }
+  EXPECT_GT(result.outcomes[5].ttft_s(), 0.1) << "the third pair begins after two others of 0.05 s each";
+}
+
 TEST(VirtualTime, ConstantTimesAreExactForFewRequests) {
   SimWorkload workload = random_workload(17, 40, 50, 3000, 60);
   for (SimRequest& request : workload.requests) request.prompt_tokens += 20;

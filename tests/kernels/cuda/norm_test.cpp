@@ -52,6 +52,44 @@ TEST_P(NormTest, AddsTheResidualAndNormalises) {
   }
 }
 
+TEST_P(NormTest, NormalisesHeadsInPlace) {
+  for (const int32_t dim : {8, 32, 128, 264, 1032}) {
+    const int32_t rows = 3, heads = 6, stride = heads * dim + 16;
+    const std::vector<float> x = TypedArray(normals(rows * stride), GetParam()).download();
+    const std::vector<float> weight = normals(dim);
+    under_thread_orders(seed(), [&] {
+      TypedArray on_device(x, GetParam());
+      DeviceArray<float> weights(weight);
+      ASSERT_EQ(
+          rms_norm_heads({on_device.data(), stride, weights.data(), 1e-5f, rows, heads, dim, GetParam()}, nullptr), 0);
+      const std::vector<float> got = on_device.download();
+      for (int32_t t = 0; t < rows; ++t) {
+        for (int32_t h = 0; h < heads; ++h) {
+          const auto from = x.begin() + t * stride + h * dim;
+          const std::vector<double> expected = ref::rms_norm(std::vector<float>(from, from + dim), weight, 1e-5);
+          for (int32_t i = 0; i < dim; ++i) {
+            // Additions of one lane in a chain, a tree of 5; then a root, two products, a rounding.
+            const double bound =
+                std::abs(expected[static_cast<size_t>(i)]) * ((dim / 32.0 + 20) * kEpsilon + epsilon(GetParam())) +
+                (GetParam() == ElementType::kFloat16 ? 0x1p-25 : 0);
+            ASSERT_NEAR(got[static_cast<size_t>(t * stride + h * dim + i)], expected[static_cast<size_t>(i)], bound)
+                << dim << " " << h << " " << i;
+          }
+        }
+        for (int32_t i = heads * dim; i < stride; ++i) {
+          ASSERT_EQ(got[static_cast<size_t>(t * stride + i)], x[static_cast<size_t>(t * stride + i)]);
+        }
+      }
+    });
+  }
+  DeviceArray<float> memory(64);
+  EXPECT_NE(rms_norm_heads({memory.data(), 64, memory.data(), 1e-5f, 1, 5, 12, GetParam()}, nullptr), 0)
+      << "12 columns";
+  EXPECT_NE(rms_norm_heads({memory.data(), 8, memory.data(), 1e-5f, 1, 5, 8, GetParam()}, nullptr), 0)
+      << "rows overlap";
+  EXPECT_EQ(rms_norm_heads({nullptr, 64, nullptr, 1e-5f, 0, 5, 8, GetParam()}, nullptr), 0) << "no rows";
+}
+
 // Rows in any order, some twice, some never; the residual is left as it is.
 TEST_P(NormTest, NormalisesGatheredRows) {
   for (const int32_t cols : {8, 72, 1032}) {

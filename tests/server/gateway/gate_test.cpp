@@ -24,10 +24,12 @@ using testing_support::FakeExchange;
 
 class GateTest : public testing::Test {
  protected:
-  static constexpr Gate::RouteName kRoutes[] = {{"POST", "/v1/completions"}, {"GET", "/v1/models/*"}};
+  static constexpr Gate::RouteName kRoutes[] = {{"POST", "/v1/completions", Access::kInference},
+                                                {"GET", "/v1/models/*", Access::kInference}};
 
   void make_gate(const std::string& key) {
-    gate_ = std::make_unique<Gate>(key, health_);
+    authenticator_ = single_key_authenticator(key);
+    gate_ = std::make_unique<Gate>(*authenticator_, health_);
     gate_->add_routes(front_, kRoutes);
   }
   void open() {
@@ -65,6 +67,7 @@ class GateTest : public testing::Test {
   boost::asio::io_context io_;
   Health health_;
   http::Router front_;
+  std::unique_ptr<Authenticator> authenticator_;
   std::unique_ptr<Gate> gate_;
 };
 

@@ -1,5 +1,5 @@
-// Database: the few things that the knowledge base asks of SQLite and PostgreSQL, in the SQL that both understand
-// (parameters $1, $2...; text in and out). One connection; not for two threads at once.
+// Database: the few things that the knowledge base and the server's state ask of SQLite and PostgreSQL, in the SQL that
+// both understand (parameters $1, $2...; text in and out). One connection; not for two threads at once.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 #include "engine/base/result.h"
 
-namespace sextant::advisor {
+namespace sextant {
 
 using SqlValue = std::optional<std::string>;  // nothing: NULL
 using SqlRow = std::vector<SqlValue>;
@@ -28,10 +28,11 @@ class Database {
   }
 };
 
-// "postgresql://user@host/name", a path of a file (made, with its folder, when absent), or ":memory:".
-Result<std::unique_ptr<Database>> open_database(const std::string& location);
+// "postgresql://user@host/name", a path of a file (made, with its folder, when absent), or ":memory:". `what` is its name
+// in messages: "knowledge base".
+Result<std::unique_ptr<Database>> open_database(const std::string& location, const std::string& what);
 
-Result<std::unique_ptr<Database>> open_sqlite(const std::string& path);
-Result<std::unique_ptr<Database>> open_postgres(const std::string& url);
+Result<std::unique_ptr<Database>> open_sqlite(const std::string& path, const std::string& what);
+Result<std::unique_ptr<Database>> open_postgres(const std::string& url, const std::string& what);
 
-}  // namespace sextant::advisor
+}  // namespace sextant

@@ -1,9 +1,9 @@
-// The knowledge base in PostgreSQL, by URL.
+// A database in PostgreSQL, by URL.
 #include <libpq-fe.h>
 
-#include "advisor/kb/database.h"
+#include "database/database.h"
 
-namespace sextant::advisor {
+namespace sextant {
 namespace {
 
 // Any number, the same for all who write: held to the end of a transaction.
@@ -11,7 +11,7 @@ constexpr const char* kWriterLock = "SELECT pg_advisory_xact_lock(8371046223951)
 
 class PostgresDatabase final : public Database {
  public:
-  explicit PostgresDatabase(PGconn* connection) : connection_(connection) {}
+  PostgresDatabase(PGconn* connection, std::string what) : connection_(connection), what_(std::move(what)) {}
   ~PostgresDatabase() override { PQfinish(connection_); }
   PostgresDatabase(const PostgresDatabase&) = delete;
   PostgresDatabase& operator=(const PostgresDatabase&) = delete;
@@ -23,6 +23,7 @@ class PostgresDatabase final : public Database {
   }
 
   Result<std::vector<SqlRow>> query(const std::string& sql, const std::vector<SqlValue>& parameters) override {
+    if (PQstatus(connection_) == CONNECTION_BAD) PQreset(connection_);  // a server that was away is asked again
     std::vector<const char*> values;
     for (const SqlValue& value : parameters) values.push_back(value ? value->c_str() : nullptr);
     const std::unique_ptr<PGresult, void (*)(PGresult*)> result(
@@ -31,7 +32,7 @@ class PostgresDatabase final : public Database {
         PQclear);
     const ExecStatusType status = PQresultStatus(result.get());
     if (status != PGRES_TUPLES_OK && status != PGRES_COMMAND_OK)
-      return unavailable(std::string("knowledge base: ") + PQerrorMessage(connection_));
+      return unavailable(what_ + ": " + PQerrorMessage(connection_));
     std::vector<SqlRow> rows;
     for (int r = 0; r < PQntuples(result.get()); ++r) {
       SqlRow row;
@@ -50,20 +51,21 @@ class PostgresDatabase final : public Database {
 
  private:
   PGconn* connection_;
+  const std::string what_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Database>> open_postgres(const std::string& url) {
+Result<std::unique_ptr<Database>> open_postgres(const std::string& url, const std::string& what) {
   PGconn* connection = PQconnectdb(url.c_str());
-  auto database = std::make_unique<PostgresDatabase>(connection);
+  auto database = std::make_unique<PostgresDatabase>(connection, what);
   // The message names host and reason, never the password.
   if (PQstatus(connection) != CONNECTION_OK)
-    return unavailable(std::string("cannot open the knowledge base: ") + PQerrorMessage(connection));
+    return unavailable("cannot open the " + what + ": " + PQerrorMessage(connection));
   PQsetNoticeProcessor(
       connection, [](void*, const char*) {}, nullptr);
   RETURN_IF_ERROR(database->execute("SET client_encoding TO 'UTF8'"));
   return std::unique_ptr<Database>(std::move(database));
 }
 
-}  // namespace sextant::advisor
+}  // namespace sextant

@@ -1,16 +1,16 @@
-// The knowledge base in one file. WAL, so that readers do not wait for a writer.
+// A database in one file. WAL, so that readers do not wait for a writer.
 #include <sqlite3.h>
 
 #include <filesystem>
 
-#include "advisor/kb/database.h"
+#include "database/database.h"
 
-namespace sextant::advisor {
+namespace sextant {
 namespace {
 
 class SqliteDatabase final : public Database {
  public:
-  explicit SqliteDatabase(sqlite3* handle) : handle_(handle) {}
+  SqliteDatabase(sqlite3* handle, std::string what) : handle_(handle), what_(std::move(what)) {}
   ~SqliteDatabase() override { sqlite3_close_v2(handle_); }
   SqliteDatabase(const SqliteDatabase&) = delete;
   SqliteDatabase& operator=(const SqliteDatabase&) = delete;
@@ -54,18 +54,19 @@ class SqliteDatabase final : public Database {
  private:
   Status error() const {
     const int code = sqlite3_errcode(handle_) & 0xFF;
-    const std::string message = std::string("knowledge base: ") + sqlite3_errmsg(handle_);
+    const std::string message = what_ + ": " + sqlite3_errmsg(handle_);
     if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT) return data_loss(message);
     if (code == SQLITE_BUSY || code == SQLITE_FULL || code == SQLITE_READONLY) return unavailable(message);
     return internal_error(message);
   }
 
   sqlite3* handle_;
+  const std::string what_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Database>> open_sqlite(const std::string& path) {
+Result<std::unique_ptr<Database>> open_sqlite(const std::string& path, const std::string& what) {
   if (path != ":memory:") {
     std::error_code ignored;  // opening says what is wrong
     const std::filesystem::path folder = std::filesystem::path(path).parent_path();
@@ -74,12 +75,12 @@ Result<std::unique_ptr<Database>> open_sqlite(const std::string& path) {
   sqlite3* handle = nullptr;
   const int opened = sqlite3_open_v2(path.c_str(), &handle,
                                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
-  auto database = std::make_unique<SqliteDatabase>(handle);
-  if (opened != SQLITE_OK) return unavailable("cannot open the knowledge base " + path + ": " + sqlite3_errstr(opened));
+  auto database = std::make_unique<SqliteDatabase>(handle, what);
+  if (opened != SQLITE_OK) return unavailable("cannot open the " + what + " " + path + ": " + sqlite3_errstr(opened));
   sqlite3_busy_timeout(handle, 10'000);
   for (const char* setting : {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL"})
     RETURN_IF_ERROR(database->execute(setting));
   return std::unique_ptr<Database>(std::move(database));
 }
 
-}  // namespace sextant::advisor
+}  // namespace sextant

@@ -1,0 +1,59 @@
+#include "server/cli/gateway_setup.h"
+
+#include "server/gateway/jwt.h"
+
+#include <utility>
+
+namespace sextant::cli {
+
+Result<Gateway> make_gateway(const ServerConfig& config) {
+  Gateway gateway;
+  if (!config.audit_log.empty()) {
+    AuditOptions options;
+    options.dir = config.audit_log;
+    options.key_file = config.audit_key_file;
+    options.retention_days = config.audit_retention_days;
+    options.max_file_bytes = config.audit_file_bytes;
+    ASSIGN_OR_RETURN(std::unique_ptr<AuditLog> log, AuditLog::open(std::move(options)));
+    gateway.audit = std::make_unique<RequestAudit>(std::move(log));
+  }
+  if (config.keeps_state()) {
+    ASSIGN_OR_RETURN(std::unique_ptr<StateStore> store, StateStore::open(config.state_dir, config.database_url));
+    StateKeeper::Options options;
+    options.default_limits = config.key_limits;
+    ASSIGN_OR_RETURN(gateway.keeper, StateKeeper::start(std::move(store), std::move(options)));
+    gateway.authenticator = stored_keys_authenticator(*gateway.keeper, config.api_key);
+    gateway.has_admins = true;
+  } else {
+    gateway.authenticator = single_key_authenticator(config.api_key, config.key_limits);
+  }
+  if (!config.jwks.empty()) {
+    JwtAuthenticator::Options options;
+    options.jwks = config.jwks;
+    options.audience = config.jwt_audience;
+    options.issuer = config.jwt_issuer;
+    options.roles_claim = config.jwt_roles_claim;
+    options.tenant_claim = config.jwt_tenant_claim;
+    options.leeway_s = config.jwt_leeway;
+    options.complete = [keeper = gateway.keeper.get(), limits = config.key_limits](Identity& identity) {
+      identity.limits = limits;
+      if (keeper != nullptr) keeper->complete(identity);
+    };
+    ASSIGN_OR_RETURN(std::unique_ptr<JwtAuthenticator> jwt, JwtAuthenticator::start(std::move(options)));
+    // Without keys of our own, what is no token is refused.
+    if (!config.keeps_state() && config.api_key.empty()) gateway.authenticator = no_keys_authenticator();
+    gateway.authenticator = combined_authenticator(std::move(gateway.authenticator), std::move(jwt));
+    gateway.has_admins = true;
+  }
+  if (config.asks_for_keys()) {
+    FairUse::Options options;
+    options.unauthenticated_per_s = config.unauthenticated_per_s;
+    options.failed_logins_per_minute = config.failed_logins_per_minute;
+    options.shed_above_requests = config.shed_above_requests;
+    options.shed_max_tokens = config.shed_max_tokens;
+    gateway.fair_use = std::make_unique<FairUse>(std::move(options), gateway.keeper.get());
+  }
+  return gateway;
+}
+
+}  // namespace sextant::cli

@@ -1,0 +1,249 @@
+#include "server/gateway/fair_use.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+namespace sextant {
+namespace {
+
+// Entries that would be made again as they are go first.
+constexpr size_t kMaxKeys = 100'000;
+constexpr size_t kMaxAddresses = 65'536;
+
+double burst_of(const UsageLimits& limits) { return std::max(1.0, limits.request_burst); }
+
+// As OpenAI writes it: "6m0s", "1s", "20ms".
+std::string duration_text(double seconds) {
+  char text[48];
+  if (seconds < 1) {
+    std::snprintf(text, sizeof text, "%.0fms", std::ceil(seconds * 1e3));
+  } else if (seconds < 60) {
+    std::snprintf(text, sizeof text, "%.0fs", std::ceil(seconds));
+  } else {
+    const double whole = std::ceil(seconds);
+    std::snprintf(text, sizeof text, "%.0fm%.0fs", std::floor(whole / 60), std::fmod(whole, 60));
+  }
+  return text;
+}
+
+std::string whole_text(double value) { return std::to_string(static_cast<int64_t>(std::floor(value + 1e-6))); }
+
+double seconds_to_midnight(int64_t unix_s) { return static_cast<double>(86400 - unix_s % 86400); }
+
+}  // namespace
+
+FairUse::FairUse(Options options, StateKeeper* keeper, const Clock& clock)
+    : options_(std::move(options)), keeper_(keeper), clock_(clock) {}
+
+void FairUse::set_num_waiting(std::function<int64_t()> num_waiting) { options_.num_waiting = std::move(num_waiting); }
+
+FairUse::Counts FairUse::counts() const {
+  const std::lock_guard lock(keys_->mutex);
+  return counts_;
+}
+
+FairUse::KeyUse& FairUse::use_of(const Identity& identity, int64_t now_ns) {
+  const UsageLimits& limits = identity.limits;
+  const double tokens = static_cast<double>(limits.tokens_per_minute);
+  auto found = keys_->by_key.find(identity.key_id);
+  if (found == keys_->by_key.end()) {
+    if (keys_->by_key.size() >= kMaxKeys) {
+      std::erase_if(keys_->by_key, [&](const auto& entry) {
+        const KeyUse& use = entry.second;
+        return use.num_running == 0 && use.requests.is_full(now_ns) && use.tokens.is_full(now_ns);
+      });
+    }
+    found = keys_->by_key
+                .emplace(identity.key_id, KeyUse{TokenBucket(limits.requests_per_s, burst_of(limits), now_ns),
+                                                 TokenBucket(tokens / 60, tokens, now_ns)})
+                .first;
+  }
+  found->second.requests.set_limits(limits.requests_per_s, burst_of(limits), now_ns);
+  found->second.tokens.set_limits(tokens / 60, tokens, now_ns);
+  return found->second;
+}
+
+FairUse::Admission FairUse::admit(const Identity& identity) {
+  Admission admission;
+  const UsageLimits& limits = identity.limits;
+  if (limits.requests_per_s <= 0 && limits.concurrent_requests <= 0) return admission;
+  const int64_t now_ns = clock_.now_ns();
+  const std::lock_guard lock(keys_->mutex);
+  KeyUse& use = use_of(identity, now_ns);
+  if (limits.concurrent_requests > 0 && use.num_running >= limits.concurrent_requests) {
+    ++counts_.refused_requests;
+    admission.is_admitted = false;
+    admission.retry_after_s = 1;
+    admission.code = "concurrency_limit_exceeded";
+    admission.message = "This key may have " + std::to_string(limits.concurrent_requests) +
+                        " requests at once, and has them; wait for one to end.";
+    return admission;
+  }
+  if (limits.requests_per_s > 0) {
+    admission.is_admitted = use.requests.try_take(1, now_ns);
+    if (!admission.is_admitted) {
+      ++counts_.refused_requests;
+      admission.retry_after_s = use.requests.seconds_until(1, now_ns);
+      admission.code = "rate_limit_exceeded";
+      admission.message = "This key may send " + whole_text(limits.requests_per_s) + " requests per second (" +
+                          whole_text(burst_of(limits)) + " at once); wait before the next.";
+    }
+    admission.headers = {
+        {"x-ratelimit-limit-requests", whole_text(burst_of(limits))},
+        {"x-ratelimit-remaining-requests", whole_text(use.requests.level(now_ns))},
+        {"x-ratelimit-reset-requests", duration_text(use.requests.seconds_until(burst_of(limits), now_ns))}};
+  }
+  if (admission.is_admitted && limits.concurrent_requests > 0) {
+    ++use.num_running;
+    admission.lease = std::shared_ptr<void>(nullptr, [keys = keys_, key_id = identity.key_id](void*) {
+      const std::lock_guard release(keys->mutex);
+      if (const auto found = keys->by_key.find(key_id); found != keys->by_key.end()) --found->second.num_running;
+    });
+  }
+  return admission;
+}
+
+FairUse::AddressUse& FairUse::address_of(const std::string& client_address, int64_t now_ns) {
+  const auto found = addresses_.find(client_address);
+  if (found != addresses_.end()) return found->second;
+  if (addresses_.size() >= kMaxAddresses) {
+    std::erase_if(addresses_, [&](const auto& entry) {
+      return entry.second.unauthenticated.is_full(now_ns) && entry.second.failed.is_full(now_ns);
+    });
+    // All of them misbehave: memory stays bounded, and the count begins again.
+    if (addresses_.size() >= kMaxAddresses) addresses_.clear();
+  }
+  const double anonymous = std::max(options_.unauthenticated_per_s, 1e-9);
+  const double failed = std::max(options_.failed_logins_per_minute, 1e-9);
+  return addresses_
+      .emplace(client_address, AddressUse{TokenBucket(anonymous, std::max(1.0, 2 * anonymous), now_ns),
+                                          TokenBucket(failed / 60, std::max(1.0, failed), now_ns)})
+      .first->second;
+}
+
+bool FairUse::count_unauthenticated(const std::string& client_address) {
+  if (options_.unauthenticated_per_s <= 0) return true;
+  const std::lock_guard lock(address_mutex_);
+  const int64_t now_ns = clock_.now_ns();
+  return address_of(client_address, now_ns).unauthenticated.try_take(1, now_ns);
+}
+
+bool FairUse::count_failed_login(const std::string& client_address) {
+  if (options_.failed_logins_per_minute <= 0) return true;
+  const std::lock_guard lock(address_mutex_);
+  const int64_t now_ns = clock_.now_ns();
+  return address_of(client_address, now_ns).failed.try_take(1, now_ns);
+}
+
+bool FairUse::is_barred(const std::string& client_address) {
+  if (options_.failed_logins_per_minute <= 0) return false;
+  const std::lock_guard lock(address_mutex_);
+  const auto found = addresses_.find(client_address);
+  return found != addresses_.end() && found->second.failed.level(clock_.now_ns()) < 1;
+}
+
+TokenBudget::Grant FairUse::reserve(const Identity& identity, const Ask& ask) {
+  const UsageLimits& limits = identity.limits;
+  Grant grant;
+  grant.max_tokens = ask.max_tokens;
+  const auto refuse = [&](Status status, double retry_after_s) {
+    grant.status = std::move(status);
+    grant.retry_after_s = retry_after_s;
+    return grant;
+  };
+  const auto cap = [&](int64_t most, const char* what) -> Status {
+    if (grant.max_tokens <= most) return ok_status();
+    if (ask.is_max_tokens_asked || most < 1) {
+      return invalid_argument("This key may use " + std::string(what) + "; the request has " +
+                                  std::to_string(ask.longest_prompt_tokens) + " prompt tokens and asks for " +
+                                  std::to_string(ask.max_tokens) + " more.",
+                              "max_tokens", "key_limit_exceeded");
+    }
+    grant.max_tokens = most;
+    return ok_status();
+  };
+  if (limits.max_n > 0 && ask.n > limits.max_n) {
+    return refuse(invalid_argument("This key may ask for up to " + std::to_string(limits.max_n) + " choices.", "n",
+                                   "key_limit_exceeded"),
+                  0);
+  }
+  if (limits.max_tokens > 0) {
+    const Status status =
+        cap(limits.max_tokens, ("up to " + std::to_string(limits.max_tokens) + " max_tokens").c_str());
+    if (!status.ok()) return refuse(status, 0);
+  }
+  if (limits.max_context > 0) {
+    const Status status = cap(limits.max_context - ask.longest_prompt_tokens,
+                              ("a context of up to " + std::to_string(limits.max_context) + " tokens").c_str());
+    if (!status.ok()) return refuse(status, 0);
+  }
+  if (options_.shed_above_requests > 0 && options_.num_waiting &&
+      options_.num_waiting() > options_.shed_above_requests) {
+    {
+      const std::lock_guard lock(keys_->mutex);
+      ++counts_.shed;
+    }
+    if (options_.shed_max_tokens == 0)
+      return refuse(unavailable("The server has more work than it can do in time; try again later."), 1);
+    grant.max_tokens = std::min(grant.max_tokens, options_.shed_max_tokens);
+  }
+  grant.reserved = ask.num_prompt_tokens + grant.max_tokens * ask.num_choices;
+  const int64_t now_ns = clock_.now_ns();
+  const std::lock_guard lock(keys_->mutex);
+  const auto exhausted = [&](std::string message, const char* code, double retry_after_s) {
+    ++counts_.refused_tokens;
+    return refuse(Status(StatusCode::kResourceExhausted, std::move(message), {}, code), retry_after_s);
+  };
+  int64_t& reserved_by_tenant = reserved_by_tenant_[identity.tenant];
+  if (limits.tokens_per_day > 0 && keeper_ != nullptr) {
+    const int64_t used = keeper_->tokens_today(identity.tenant) + reserved_by_tenant;
+    if (used + grant.reserved > limits.tokens_per_day) {
+      return exhausted("Tenant " + identity.tenant + " may use " + std::to_string(limits.tokens_per_day) +
+                           " tokens per day (UTC) and has used or reserved " + std::to_string(used) +
+                           "; this request may use " + std::to_string(grant.reserved) + ".",
+                       "insufficient_quota", seconds_to_midnight(keeper_->unix_now_s()));
+    }
+  }
+  if (limits.tokens_per_minute > 0) {
+    KeyUse& use = use_of(identity, now_ns);
+    const auto amount = static_cast<double>(grant.reserved);
+    if (amount > use.tokens.burst()) {
+      ++counts_.refused_tokens;
+      return refuse(invalid_argument("This key may use " + std::to_string(limits.tokens_per_minute) +
+                                         " tokens per minute; this request may use " + std::to_string(grant.reserved) +
+                                         " (prompt and max_tokens). Ask for fewer.",
+                                     "max_tokens", "key_limit_exceeded"),
+                    0);
+    }
+    const bool fits = use.tokens.try_take(amount, now_ns);
+    grant.headers = {{"x-ratelimit-limit-tokens", std::to_string(limits.tokens_per_minute)},
+                     {"x-ratelimit-remaining-tokens", whole_text(use.tokens.level(now_ns))},
+                     {"x-ratelimit-reset-tokens", duration_text(use.tokens.seconds_until(use.tokens.burst(), now_ns))}};
+    if (!fits) {
+      return exhausted("This key may use " + std::to_string(limits.tokens_per_minute) +
+                           " tokens per minute; this request may use " + std::to_string(grant.reserved) +
+                           " (prompt and max_tokens). Wait, or ask for fewer.",
+                       "rate_limit_exceeded", use.tokens.seconds_until(amount, now_ns));
+    }
+  }
+  reserved_by_tenant += grant.reserved;
+  return grant;
+}
+
+void FairUse::settle(const Identity& identity, const std::string& model, const Grant& grant, const Used& used) {
+  const int64_t num_used = used.prompt_tokens + used.completion_tokens;
+  // Counted before the reservation goes, so that a quota is at no moment larger than it is.
+  if (keeper_ != nullptr)
+    keeper_->count(identity, model, {1, used.prompt_tokens, used.cached_tokens, used.completion_tokens});
+  const int64_t now_ns = clock_.now_ns();
+  const std::lock_guard lock(keys_->mutex);
+  if (const auto found = reserved_by_tenant_.find(identity.tenant); found != reserved_by_tenant_.end()) {
+    found->second -= grant.reserved;
+    if (found->second == 0) reserved_by_tenant_.erase(found);
+  }
+  if (identity.limits.tokens_per_minute > 0 && grant.reserved > num_used)
+    use_of(identity, now_ns).tokens.give_back(static_cast<double>(grant.reserved - num_used), now_ns);
+}
+
+}  // namespace sextant

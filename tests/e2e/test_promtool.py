@@ -1,0 +1,26 @@
+"""/metrics as `promtool check metrics` reads it: no error, and of its lint no line but those listed here: names that others fixed.
+Over the simulator: needs no model."""
+
+import subprocess
+
+from server_process import Server
+
+# vLLM's names have a colon, and so have ours that stand beside them; the rest is named by requirements or by vLLM.
+COLON = "metric names should not contain ':'"
+LISTED = {"llm_throughput_tokens_per_sec metric names should not contain abbreviated units",
+          'vllm:iteration_tokens_total non-counter metrics should not have "_total" suffix'}
+
+
+def test_metrics_are_read_without_error(tmp_path):
+    with Server(None, "--time", "constant:ttft=1ms,tpot=0ms", "--audit-log", tmp_path / "audit", "--price-usd-per-hour", "2",
+                "--response-cache-bytes", "1MiB", verb="simulate") as server:
+        assert server.post("/v1/completions", {"model": "bytes", "prompt": "abc", "max_tokens": 3}).status == 200
+        shown = server.get("/metrics").body
+    run = subprocess.run(["promtool", "check", "metrics"], input=shown, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode in (0, 3), run.stdout + run.stderr  # 3: lint alone
+    lines = {line.strip() for line in (run.stdout + run.stderr).splitlines() if line.strip()}
+    assert LISTED <= lines and "audit_records_total" in shown and "llm_cost_usd_total" in shown
+    others = {line for line in lines - LISTED if not (line.startswith(("vllm:", "sextant:")) and line.endswith(COLON))}
+    assert not others
+    broken = subprocess.run(["promtool", "check", "metrics"], input=shown + "broken{ 1\n", capture_output=True, text=True, timeout=60, check=False)
+    assert broken.returncode == 1
