@@ -128,7 +128,12 @@ TEST_P(TensorParallel, SmolLm2OnThreeRanksGivesTheReferencesTokens) {
   // On the CPU of CI three prompts are enough, too, but whole ones.
   const JudgedSteps judged =
       judge_smollm2(*model, {.max_cases = full_tests() ? SIZE_MAX : 3, .max_steps = all_steps ? SIZE_MAX : 8});
-  EXPECT_TRUE(judged.missed_gaps.empty());
+  if (is_cuda()) {
+    EXPECT_TRUE(judged.missed_gaps.empty());
+  } else {  // the rule of int8 activations (golden_test.cpp): 99%, or one of few
+    EXPECT_LE(static_cast<double>(judged.missed_gaps.size()), std::max(1.0, 0.01 * judged.steps));
+    for (const double gap : judged.missed_gaps) EXPECT_LT(gap, 0.5);
+  }
   std::printf("judged %d steps\n", judged.steps);
   EXPECT_GT(judged.steps, full_tests() ? 300 : 12);
 }
