@@ -10,6 +10,7 @@
 
 #include "server/metrics_cost.h"
 #include "server/metrics_families.h"
+#include "server/metrics_tls.h"
 #include "server/process_stats.h"
 
 namespace sextant {
@@ -484,6 +485,7 @@ std::vector<ExportedFamily> ServerMetrics::exported() {
           each.labels.push_back(label.name);
     out.push_back(std::move(each));
   }
+  for (ExportedFamily& each : exported_tls_metrics()) out.push_back(std::move(each));
   return out;
 }
 

@@ -36,6 +36,9 @@ Result<GetAnswer> http_get(const std::string& url, const std::string& api_key, d
   curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(curl.get(), CURLOPT_NOPROXY, "*");
   curl_easy_setopt(curl.get(), CURLOPT_PROTOCOLS_STR, "http,https");
+  // As OpenSSL does, and so the load client: who signs a server's certificate.
+  if (const char* authorities = std::getenv("SSL_CERT_FILE"); authorities != nullptr && *authorities != '\0')
+    curl_easy_setopt(curl.get(), CURLOPT_CAINFO, authorities);
   if (!verify_tls) {
     curl_easy_setopt(curl.get(), CURLOPT_SSL_VERIFYPEER, 0L);
     curl_easy_setopt(curl.get(), CURLOPT_SSL_VERIFYHOST, 0L);

@@ -36,10 +36,15 @@ class AdvisorVerb final : public Verb {
     app.add_option("--host", host_, "address to listen on")->type_name("ADDRESS")->capture_default_str();
     app.add_option("--port", port_, "0: the kernel picks one")->type_name("PORT")->capture_default_str();
     app.add_option("--kb", location_, "a SQLite file or postgresql://...")->type_name("PATH|URL");
+    add_flags(app, tls_settings(), tls_flags_);
   }
 
   int run(const std::vector<Status>& bad_flags) override {
     std::vector<Status> errors = bad_flags;
+    if (const char* password = std::getenv("SEXTANT_SSL_KEYFILE_PASSWORD"); password != nullptr)
+      tls_.keyfile_password = password;
+    for (Status& error : apply_flags(tls_settings(), tls_flags_)) errors.push_back(std::move(error));
+    for (Status& error : http::TlsCertificates::check(tls_)) errors.push_back(std::move(error));
     if (port_ < 0 || port_ > 65535) errors.push_back(invalid_argument("--port must be a number from 0 to 65535"));
     if (!errors.empty()) return report_bad_input(name(), errors);
     install_log_sink("info", "text");
@@ -60,12 +65,15 @@ class AdvisorVerb final : public Verb {
     for (const advisor::Faces::Route& route : AdvisorRoutes::routes())
       names.push_back({route.method, route.path, Access::kAdvisor});
     gate.add_routes(*front, names);
+    Result<std::shared_ptr<http::TlsCertificates>> tls = http::TlsCertificates::open(tls_);
+    if (!tls.ok()) return failed(tls.status());
     http::HttpServer::Options options;
+    options.tls = *tls;
     options.host = host_;
     options.port = static_cast<uint16_t>(port_);
     http::HttpServer server(io.context(), std::move(options), front);
     if (Status status = server.start(); !status.ok()) return failed(status);
-    LOG_INFO << "listening at " << url_of(host_, server.local_port()) << ", reading the knowledge base";
+    LOG_INFO << "listening at " << url_of(host_, server.local_port(), tls_.wanted()) << ", reading the knowledge base";
     if (Status status = routes.faces().open(); !status.ok()) return failed(status);
     routes.log_health();
     auto api = std::make_shared<http::Router>();
@@ -73,7 +81,8 @@ class AdvisorVerb final : public Verb {
     gate.open(api);
     signals.set_nothing_to_drain(false);
     health.set_ready();
-    LOG_INFO << "ready at " << url_of(host_, server.local_port()) << " (GET /advisor/v1/openapi.json describes it)";
+    LOG_INFO << "ready at " << url_of(host_, server.local_port(), tls_.wanted())
+             << " (GET /advisor/v1/openapi.json describes it)";
     while (!signals.wait_for(std::chrono::milliseconds(200))) {
     }
     health.set_draining();
@@ -94,8 +103,16 @@ class AdvisorVerb final : public Verb {
     return kExitFailed;
   }
 
+  std::vector<Setting> tls_settings() {
+    std::vector<Setting> settings;
+    visit_tls_options(tls_, SettingCollector(settings));
+    return settings;
+  }
+
   std::string host_ = "127.0.0.1", location_;
   int port_ = 8100;
+  http::TlsOptions tls_;
+  GivenFlags tls_flags_;
 };
 
 class CompareVerb final : public Verb {

@@ -19,6 +19,7 @@
 #include "server/http/io_threads.h"
 #include "server/http/listener.h"
 #include "server/metrics.h"
+#include "server/metrics_tls.h"
 
 namespace sextant::cli {
 namespace {
@@ -40,20 +41,23 @@ class FollowerServer {
   }
 
   Status listen() {
+    ASSIGN_OR_RETURN(tls_, http::TlsCertificates::open(options_.server.tls));
     auto routes = std::make_shared<http::Router>();
     add_health_routes(*routes, health_,
                       {.version = version_text(),
-                       .render_metrics = [this] { return metrics_.render(); },
+                       .render_metrics = [this] { return metrics_.render() + render_tls_metrics(tls_.get()); },
                        .metrics_content_type = ServerMetrics::content_type()});
     http::HttpServer::Options http_options;
     http_options.host = options_.server.host;
     http_options.port = static_cast<uint16_t>(options_.server.port);
     http_options.limits = options_.server.limits();
+    http_options.tls = tls_;
     http_options.on_request = [](const http::RequestRecord&) {};
     http_.emplace(io_.context(), std::move(http_options), std::move(routes));
     RETURN_IF_ERROR(http_->start());
-    LOG_INFO << "listening at " << url_of(options_.server.host, http_->local_port()) << " (health and metrics), node "
-             << options_.engine.parallel.node_rank << " of " << options_.engine.parallel.nnodes;
+    LOG_INFO << "listening at " << url_of(options_.server.host, http_->local_port(), tls_ != nullptr)
+             << " (health and metrics), node " << options_.engine.parallel.node_rank << " of "
+             << options_.engine.parallel.nnodes;
     return ok_status();
   }
 
@@ -116,6 +120,7 @@ class FollowerServer {
   http::IoThreads io_;
   StopSignals signals_;
   std::unique_ptr<GroupFollower> follower_;
+  std::shared_ptr<http::TlsCertificates> tls_;  // null: plain HTTP
   std::optional<http::HttpServer> http_;
 };
 

@@ -26,6 +26,7 @@
 #include "server/http/io_threads.h"
 #include "server/http/listener.h"
 #include "server/metrics.h"
+#include "server/metrics_tls.h"
 
 namespace sextant::cli {
 namespace {
@@ -74,6 +75,7 @@ class Router {
   }
 
   Status start() {
+    ASSIGN_OR_RETURN(tls_, http::TlsCertificates::open(config_.tls));
     ASSIGN_OR_RETURN(gateway_, make_gateway(config_));
     ASSIGN_OR_RETURN(TrustedProxies proxies, TrustedProxies::parse(config_.trusted_proxies));
     ASSIGN_OR_RETURN(fleet_, fleet::Fleet::create(
@@ -88,6 +90,7 @@ class Router {
     options.host = config_.host;
     options.port = static_cast<uint16_t>(config_.port);
     options.limits = config_.limits();
+    options.tls = tls_;
     options.websocket_path = "/v1/stream";
     options.on_request = [](const http::RequestRecord& record) {
       LOG_DEBUG << record.method << " " << record.path << " " << record.status << " from " << record.client_address
@@ -100,7 +103,7 @@ class Router {
     fleet_->register_routes(*api);
     gate_->open(std::move(api));
     fleet_->start();
-    LOG_INFO << "listening at " << url_of(config_.host, http_->local_port()) << ", " << pools_.pools.size() << " pools";
+    LOG_INFO << "listening at " << url() << ", " << pools_.pools.size() << " pools";
     return ok_status();
   }
 
@@ -109,7 +112,7 @@ class Router {
     while (!signals_.wait_for(milliseconds(health_.ready() ? 200 : 20))) {
       if (health_.ready() || !fleet_->is_ready()) continue;
       health_.set_ready();
-      LOG_INFO << "ready at " << url_of(config_.host, http_->local_port());
+      LOG_INFO << "ready at " << url();
     }
   }
 
@@ -143,7 +146,7 @@ class Router {
     auto status = std::make_shared<http::Router>();
     add_health_routes(*status, health_,
                       {.version = version_text(),
-                       .render_metrics = [this] { return fleet_->render_metrics(); },
+                       .render_metrics = [this] { return fleet_->render_metrics() + render_tls_metrics(tls_.get()); },
                        .metrics_content_type = ServerMetrics::content_type()});
     status->add("GET", "/admin/v1/pools", [this](const std::shared_ptr<http::Exchange>& exchange) {
       http::HttpResponse response;
@@ -168,6 +171,8 @@ class Router {
     gate_->check_complete(front);
   }
 
+  std::string url() const { return url_of(config_.host, http_->local_port(), tls_ != nullptr); }
+
   const ServerConfig& config_;
   const fleet::PoolsConfig& pools_;
   Health health_;
@@ -176,6 +181,7 @@ class Router {
   Gateway gateway_;
   std::optional<Gate> gate_;
   std::shared_ptr<fleet::Fleet> fleet_;
+  std::shared_ptr<http::TlsCertificates> tls_;  // null: plain HTTP
   std::optional<http::HttpServer> http_;
 };
 
@@ -221,6 +227,7 @@ class RouteVerb final : public Verb {
     from_environment("SEXTANT_API_KEY", config_.api_key);
     from_environment("SEXTANT_STATE_DIR", config_.state_dir);
     from_environment("SEXTANT_DATABASE_URL", config_.database_url);
+    from_environment("SEXTANT_SSL_KEYFILE_PASSWORD", config_.tls.keyfile_password);
     append(apply_flags(settings_of(config_), flags_));
     append(config_.validate());
     fleet::PoolsConfig pools;

@@ -30,7 +30,7 @@ int serve(const ServeOptions& options, const EngineSource& source);
 // serve() on a node above 0 of a group (follow.cpp).
 int follow(const ServeOptions& options);
 
-std::string url_of(const std::string& host, uint16_t port);
+std::string url_of(const std::string& host, uint16_t port, bool tls);
 
 // One descriptor per connection, and a shell's soft limit is often 1,024.
 void raise_descriptor_limit();

@@ -43,6 +43,7 @@ std::vector<Status> ServerConfig::validate() const {
         "'" + host +
             "' is reachable from other machines: set an API key (SEXTANT_API_KEY), keep keys in --state-dir, or say "
             "--allow-unauthenticated to serve everyone who can connect");
+  append(errors, http::TlsCertificates::check(tls));
   check(state_dir.empty() || database_url.empty(), "database_url",
         "and state_dir exclude each other: state is in one place");
   check(database_url.empty() || database_url.starts_with("postgresql://") || database_url.starts_with("postgres://"),
@@ -145,6 +146,9 @@ std::vector<Status> resolve_serve_options(const ServeArguments& arguments, const
   }
   if (const char* secret = environment("SEXTANT_GROUP_SECRET"); secret != nullptr && *secret != '\0') {
     options.engine.parallel.group_secret = secret;
+  }
+  if (const char* password = environment("SEXTANT_SSL_KEYFILE_PASSWORD"); password != nullptr && *password != '\0') {
+    options.server.tls.keyfile_password = password;
   }
   append(errors, apply_flags(settings, arguments.flags));
   if (!arguments.positional_model.empty()) {

@@ -13,6 +13,7 @@
 #include "server/gateway/audit_log.h"
 #include "server/gateway/fair_use.h"
 #include "server/http/limits.h"
+#include "server/http/tls_certificates.h"
 #include "server/openai/api.h"
 
 namespace sextant::cli {
@@ -22,6 +23,7 @@ struct ServerConfig {
   int64_t port = 8000;  // 0: the kernel picks one
   std::string api_key;  // inference key; never printed or logged
   bool allow_unauthenticated = false;
+  http::TlsOptions tls;
   std::string state_dir;     // keys, tenants and usage, in SQLite
   std::string database_url;  // or in PostgreSQL; may hold a password
   std::string jwks;          // keys of signed tokens: a file or a URL
@@ -68,6 +70,19 @@ struct ServerConfig {
   bool keeps_state() const { return !state_dir.empty() || !database_url.empty(); }
 };
 
+// uvicorn's and vLLM's names.
+template <typename Config, typename Visitor>
+void visit_tls_options(Config& tls, Visitor&& visitor) {
+  visitor("ssl_certfile", tls.certfile,
+          "serve HTTPS: PEM file of the certificate and those between it and its root; read again when it changes");
+  visitor("ssl_keyfile", tls.keyfile, "PEM file of its private key, where that is not in ssl_certfile");
+  visitor("ssl_keyfile_password", tls.keyfile_password,
+          "of an encrypted key; better in SEXTANT_SSL_KEYFILE_PASSWORD, where ps does not show it");
+  visitor("ssl_ca_certs", tls.ca_certs, "PEM file of the authorities that may sign clients' certificates");
+  visitor("ssl_cert_reqs", tls.cert_reqs,
+          "certificates of clients: 0 none, 1 a bad one is refused, 2 demanded; keys are asked for as well");
+}
+
 // As visit_engine_config.
 template <typename Config, typename Visitor>
 void visit_server_config(Config& config, Visitor&& visitor) {
@@ -76,6 +91,7 @@ void visit_server_config(Config& config, Visitor&& visitor) {
   visitor("api_key", config.api_key,
           "key that API requests must carry; better in SEXTANT_API_KEY, where ps does not show it");
   visitor("allow_unauthenticated", config.allow_unauthenticated, "listen beyond this machine without an API key");
+  visit_tls_options(config.tls, visitor);
   visitor("state_dir", config.state_dir,
           "folder of API keys, tenants and usage: from then on a key is asked for (sextant admin keys create makes the "
           "first)");
@@ -162,7 +178,7 @@ struct ServeArguments {
 using Environment = std::function<const char*(const char* name)>;
 
 // Every error at once; `options` is only meaningful when there is none. Environment: SEXTANT_API_KEY,
-// SEXTANT_STATE_DIR, SEXTANT_DATABASE_URL, SEXTANT_GROUP_SECRET.
+// SEXTANT_STATE_DIR, SEXTANT_DATABASE_URL, SEXTANT_GROUP_SECRET, SEXTANT_SSL_KEYFILE_PASSWORD.
 std::vector<Status> resolve_serve_options(const ServeArguments& arguments, const Environment& environment,
                                           ServeOptions& options);
 

@@ -30,14 +30,15 @@
 #include "server/http/io_threads.h"
 #include "server/http/listener.h"
 #include "server/metrics.h"
+#include "server/metrics_tls.h"
 #include "server/openai/api.h"
 #include "server/status_page.h"
 
 namespace sextant::cli {
 
-std::string url_of(const std::string& host, uint16_t port) {
+std::string url_of(const std::string& host, uint16_t port, bool tls) {
   const bool is_ipv6 = host.find(':') != std::string::npos;
-  return "http://" + (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
+  return std::string(tls ? "https://" : "http://") + (is_ipv6 ? "[" + host + "]" : host) + ":" + std::to_string(port);
 }
 
 void raise_descriptor_limit() {
@@ -125,6 +126,7 @@ class Server {
   }
 
   Status listen() {
+    ASSIGN_OR_RETURN(tls_, http::TlsCertificates::open(options_.server.tls));
     ASSIGN_OR_RETURN(gateway_, make_gateway(options_.server));
     ASSIGN_OR_RETURN(TrustedProxies proxies, TrustedProxies::parse(options_.server.trusted_proxies));
     gate_.emplace(*gateway_.authenticator, health_,
@@ -145,7 +147,7 @@ class Server {
     auto status = std::make_shared<http::Router>();
     add_health_routes(*status, health_,
                       {.version = version_text(),
-                       .render_metrics = [this] { return metrics_.render(); },
+                       .render_metrics = [this] { return metrics_.render() + render_tls_metrics(tls_.get()); },
                        .metrics_content_type = ServerMetrics::content_type()});
     add_status_page(*status);
     std::vector<Gate::RouteName> routes(std::begin(kApiRoutes), std::end(kApiRoutes));
@@ -161,6 +163,7 @@ class Server {
     http_options.host = options_.server.host;
     http_options.port = static_cast<uint16_t>(options_.server.port);
     http_options.limits = options_.server.limits();
+    http_options.tls = tls_;
     http_options.websocket_path = "/v1/stream";
     http_options.on_request = [this](const http::RequestRecord& record) {
       metrics_.on_http_request(record);
@@ -343,7 +346,7 @@ class Server {
     event.detail = version_text();
     gateway_.audit->record(event);
   }
-  std::string url() const { return url_of(options_.server.host, http_->local_port()); }
+  std::string url() const { return url_of(options_.server.host, http_->local_port(), tls_ != nullptr); }
 
   const ServeOptions& options_;
   const EngineSource& source_;
@@ -359,6 +362,7 @@ class Server {
   std::optional<openai::Api> api_;
   std::optional<AdvisorRoutes> advisor_;
   std::atomic<bool> drain_asked_{false};
+  std::shared_ptr<http::TlsCertificates> tls_;  // null: plain HTTP
   Gateway gateway_;
   std::optional<BackupKeeper> backups_;
   std::optional<Gate> gate_;

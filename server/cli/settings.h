@@ -31,7 +31,8 @@ struct Setting {
   bool is_bytes() const { return key.ends_with("_bytes"); }
   // Printed as "***" and never read back from that. URLs of stores hold passwords.
   bool is_secret() const {
-    return key.ends_with("api_key") || key.ends_with("_secret") || key == "database_url" || key == "redis_url";
+    return key.ends_with("api_key") || key.ends_with("_secret") || key.ends_with("_password") ||
+           key == "database_url" || key == "redis_url";
   }
 };
 

@@ -46,6 +46,7 @@ struct SocketEvent {
   int64_t num_tokens = 0;  // of the write, as the handler counted them
 };
 
+class TlsCertificates;
 struct ServerState;  // what the listener and its sessions share (server_state.h)
 
 class HttpServer {
@@ -56,6 +57,7 @@ class HttpServer {
     Limits limits;
     // Here a GET may become a WebSocket, whose messages are answered by the route's POST. Empty: nowhere.
     std::string websocket_path;
+    std::shared_ptr<TlsCertificates> tls;  // null: plain HTTP
     // Called on an I/O thread after each request; must not block. The record's views end with the call.
     std::function<void(const RequestRecord&)> on_request;
     // Called on an I/O thread for each event of each connection; must not block. Empty: no trace is kept.

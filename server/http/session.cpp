@@ -12,6 +12,8 @@
 #include <utility>
 
 #include "engine/base/log.h"
+#include "server/http/error_body.h"
+#include "server/http/tls_certificates.h"
 
 namespace sextant::http {
 namespace {
@@ -30,12 +32,12 @@ void set_option(int fd, int level, int name, int value) {
 
 Session::Session(Socket socket, std::string client_address, std::shared_ptr<ServerState> server, bool refusing)
     : server_(std::move(server)),
-      socket_(std::move(socket)),
-      strand_(socket_.get_executor()),
+      connection_(std::move(socket)),
+      strand_(connection_.get_executor()),
       wake_timer_(strand_),
-      client_address_(std::move(client_address)),
-      refusing_(refusing) {
-  const int fd = socket_.native_handle();
+      client_address_(std::move(client_address)) {
+  if (refusing) refusal_ = error_response(503, "the server has as many connections as it may have; try again");
+  const int fd = connection_.native_handle();
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   // A peer that lost its power says nothing; while a handler works, only the kernel's probes notice (in about
   // a minute).
@@ -87,22 +89,51 @@ Session::Awaitable<void> Session::run() {
     ~AtEnd() { session.finish(); }
   } at_end{*this};
 
+  if (!co_await secure()) co_return;
   for (bool is_first = true; !failed_; is_first = false) {
     RequestReader reader(limits());
     const Inbound inbound = co_await read_head(reader, is_first);
-    if (inbound == Inbound::kClosed) co_return;
+    if (inbound == Inbound::kClosed) {
+      if (connection_.is_tls() && in_.empty()) connection_.shutdown_send();  // the client can tell it from a cut
+      co_return;
+    }
     co_await serve(reader, inbound);
     if (!keep_alive_ || read_closed_) break;
   }
   if (!failed_) co_await linger();
 }
 
+Session::Awaitable<bool> Session::secure() {
+  if (!server_->options.tls) co_return true;
+  const std::shared_ptr<TlsCertificates> tls = server_->options.tls;
+  connection_.begin_tls(tls->context().get());
+  connection_.async_handshake([self = shared_from_this()](const boost::system::error_code& error) {
+    self->handshake_ = error;
+    self->wake();
+  });
+  const Clock::time_point deadline = Clock::now() + limits().header_timeout;
+  while (!handshake_ && !failed_ && !close_when_idle_ && Clock::now() < deadline) co_await wait(deadline);
+  const bool is_secure = handshake_ && !*handshake_;
+  tls->count_handshake(is_secure);
+  if (is_secure) co_return true;
+  LOG_DEBUG << "no TLS with " << client_address_ << ": "
+            << (handshake_ ? handshake_->message() : "the handshake was not finished in time");
+  if (!handshake_ || failed_) co_return false;
+  // Nothing is under way: from here on the bytes are plain.
+  connection_.end_tls();
+  if (*handshake_ == kNotTls) {
+    refusal_ = error_response(400, "this port speaks TLS, and the request came without it: use https://");
+    co_return true;
+  }
+  if (*handshake_ != asio::error::eof) co_await linger();  // OpenSSL's alert, which says why, is to arrive
+  co_return false;
+}
+
 void Session::finish() {
   if (std::exchange(finished_, true)) return;
   failed_ = true;
   if (exchange_) exchange_->close();
-  boost::system::error_code ignored;
-  socket_.close(ignored);
+  connection_.close();
   const std::lock_guard lock(server_->mutex);
   server_->sessions.erase(this);
 }
@@ -162,10 +193,10 @@ void Session::ensure_read(size_t num_bytes) {
   const size_t capacity = std::max(limits().max_pipelined_bytes, limits().max_header_bytes + kHeadReadBytes);
   if (is_reading_ || read_closed_ || failed_ || in_.size() >= capacity) return;
   is_reading_ = true;
-  socket_.async_read_some(asio::buffer(in_.prepare(num_bytes), num_bytes),
-                          [self = shared_from_this()](const boost::system::error_code& error, size_t num_read) {
-                            self->on_read(error, num_read);
-                          });
+  connection_.async_read_some(asio::buffer(in_.prepare(num_bytes), num_bytes),
+                              [self = shared_from_this()](const boost::system::error_code& error, size_t num_read) {
+                                self->on_read(error, num_read);
+                              });
 }
 
 void Session::on_read(const boost::system::error_code& error, size_t num_bytes) {
@@ -180,8 +211,7 @@ void Session::on_read(const boost::system::error_code& error, size_t num_bytes) 
 
 Session::Awaitable<void> Session::linger() {
   // Closing while bytes are unread would reset the connection, and the client could lose our answer.
-  boost::system::error_code ignored;
-  socket_.shutdown(Socket::shutdown_send, ignored);
+  connection_.shutdown_send();
   const Clock::time_point deadline = Clock::now() + limits().linger_timeout;
   while (!failed_ && !read_closed_ && Clock::now() < deadline) {
     if (!is_reading_) {

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "server/http/in_buffer.h"
@@ -49,6 +50,7 @@ class Session : public std::enable_shared_from_this<Session> {
   enum class Inbound { kRequest, kError, kClosed };
 
   Awaitable<void> run();
+  Awaitable<bool> secure();  // the TLS handshake, where there is TLS; false: there is nobody to serve
   Awaitable<void> wait(Clock::time_point deadline);  // until woken or the deadline
   Awaitable<Inbound> read_head(RequestReader& reader, bool is_first);
   Awaitable<Inbound> read_body(RequestReader& reader);
@@ -78,20 +80,21 @@ class Session : public std::enable_shared_from_this<Session> {
   void observe(const Router::Match& match, Clock::time_point start);
 
   const std::shared_ptr<ServerState> server_;
-  Socket socket_;
+  Connection connection_;
   const Strand strand_;
   Timer wake_timer_;
   const std::string client_address_;
-  const bool refusing_;
+  std::optional<HttpResponse> refusal_;  // the answer to its only request, whatever that is
 
   InBuffer in_;
+  std::optional<boost::system::error_code> handshake_;  // how that of TLS ended
   bool is_reading_ = false;
   bool read_closed_ = false;  // end of file; more can still be written
   bool failed_ = false;       // the connection is of no more use
   bool close_when_idle_ = false;
   bool finished_ = false;
 
-  std::shared_ptr<WebSocket> websocket_;  // has taken the socket
+  std::shared_ptr<WebSocket> websocket_;  // has taken the connection
   bool websocket_ended_ = false;
 
   // The request being answered.

@@ -1,6 +1,4 @@
 // The answering half of Session: from a parsed request to the last byte of its answer.
-#include <sys/socket.h>
-#include <sys/uio.h>
 #include <algorithm>
 
 #include <array>
@@ -56,7 +54,7 @@ Session::Awaitable<void> Session::serve(RequestReader& reader, Inbound inbound) 
   const Clock::time_point start = Clock::now();
   exchange_ = std::make_shared<ExchangeState>();
   RequestHead& head = reader.head();
-  keep_alive_ = inbound == Inbound::kRequest && head.keep_alive && !server_->is_draining && !refusing_;
+  keep_alive_ = inbound == Inbound::kRequest && head.keep_alive && !server_->is_draining && !refusal_;
   is_http10_ = head.is_http10;
   is_head_ = head.request.method == "HEAD";
   head_sent_ = false;
@@ -71,7 +69,7 @@ Session::Awaitable<void> Session::serve(RequestReader& reader, Inbound inbound) 
   const std::string_view client_id = request.header("X-Request-Id");
   request.request_id = is_well_formed_request_id(client_id) ? std::string(client_id) : make_request_id();
 
-  if (inbound == Inbound::kRequest && !refusing_ && is_websocket_upgrade(request)) {
+  if (inbound == Inbound::kRequest && !refusal_ && is_websocket_upgrade(request)) {
     // Nothing may come between the request and our answer to it (RFC 6455, section 4.1), nor before what is pipelined.
     if (!head.has_body() && in_.empty() && !is_reading_ && !server_->is_draining) {
       co_return co_await serve_websocket(std::move(request));
@@ -85,9 +83,9 @@ Session::Awaitable<void> Session::serve(RequestReader& reader, Inbound inbound) 
   }
   Router::Match match;
   if (inbound == Inbound::kRequest) match = server_->router->find(request.method, request.path);
-  const bool wanted = match.handler != nullptr && !refusing_;
+  const bool wanted = match.handler != nullptr && !refusal_;
   const bool reads_body = wanted || (!head.is_chunked && !head.expects_continue &&
-                                     head.content_length <= kMaxUnwantedBodyBytes && !refusing_);
+                                     head.content_length <= kMaxUnwantedBodyBytes && !refusal_);
   if (inbound == Inbound::kRequest && head.has_body()) {
     if (reads_body) {
       if (head.expects_continue && in_.empty()) {
@@ -101,13 +99,13 @@ Session::Awaitable<void> Session::serve(RequestReader& reader, Inbound inbound) 
   }
 
   const RequestCount count(server_->num_requests);
-  if (inbound == Inbound::kError) {
+  if (inbound == Inbound::kClosed) {
+    failed_ = true;
+  } else if (refusal_) {
+    answer_with(*std::move(refusal_));
+  } else if (inbound == Inbound::kError) {
     keep_alive_ = false;
     answer_with(error_response(reader.error().status, reader.error().message));
-  } else if (inbound == Inbound::kClosed) {
-    failed_ = true;
-  } else if (refusing_) {
-    answer_with(error_response(503, "the server has as many connections as it may have; try again"));
   } else if (!wanted) {
     answer_with(no_route_response(request, match));
   } else {
@@ -176,9 +174,7 @@ Session::Awaitable<void> Session::deliver() {
   // The client is gone, or has to go: a reset, so that nothing looks complete and the kernel keeps nothing.
   failed_ = true;
   exchange_->client_gone = !exchange_->aborted;
-  boost::system::error_code ignored;
-  socket_.set_option(asio::socket_base::linger(true, 0), ignored);
-  socket_.close(ignored);
+  connection_.reset();
   tell_disconnect();
 }
 
@@ -277,17 +273,8 @@ void Session::write_some_now() {
   const std::array<asio::const_buffer, 3> all = {asio::buffer(out_head_), asio::buffer(out_body_),
                                                  asio::buffer(out_tail_)};
   if (server_->options.on_socket_event) write_called_ns_ = steady_now_ns();
-  iovec pieces[3];
-  size_t num_pieces = 0;
-  for (const asio::const_buffer& piece : all) {
-    if (piece.size() > 0) pieces[num_pieces++] = {const_cast<void*>(piece.data()), piece.size()};
-  }
-  msghdr message{};
-  message.msg_iov = pieces;
-  message.msg_iovlen = num_pieces;
-  const ssize_t num_sent = ::sendmsg(socket_.native_handle(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
   // Errors come up again, and are dealt with, in the write that waits.
-  on_written({}, num_sent > 0 ? static_cast<size_t>(num_sent) : 0);
+  on_written({}, connection_.write_now(all));
 }
 
 void Session::on_written(const boost::system::error_code& error, size_t num_bytes) {
@@ -319,9 +306,8 @@ void Session::on_written(const boost::system::error_code& error, size_t num_byte
   }
   update_buffered();
   if (server_->options.on_socket_event) write_called_ns_ = steady_now_ns();
-  socket_.async_write_some(left, [self = shared_from_this()](const boost::system::error_code& write_error, size_t num) {
-    self->on_written(write_error, num);
-  });
+  connection_.async_write_some(left, [self = shared_from_this()](const boost::system::error_code& write_error,
+                                                                 size_t num) { self->on_written(write_error, num); });
 }
 
 void Session::update_buffered() {

@@ -1,5 +1,9 @@
 // A session that has become a WebSocket: the connection's slot, its place in the drain and its records stay the session's.
+#include <array>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/compose.hpp>
+#include <boost/beast/core/role.hpp>
+#include <memory>
 #include <utility>
 
 #include "server/http/error_body.h"
@@ -7,6 +11,30 @@
 #include "server/http/websocket_connection.h"
 
 namespace sextant::http {
+
+// What Beast asks of a stream beyond reading and writing; found by the argument's namespace.
+void beast_close_socket(Connection& connection) { connection.close(); }
+
+// Reads what still comes until the client has closed its end too.
+struct Draining {
+  explicit Draining(Connection& stream) : connection(stream) {}
+  template <typename Self>
+  void operator()(Self& self, boost::system::error_code error = {}, size_t = 0) {
+    if (error == boost::asio::error::eof) return self.complete({});
+    if (error) return self.complete(error);
+    const boost::asio::mutable_buffer into = boost::asio::buffer(*dropped);
+    connection.async_read_some(into, std::move(self));
+  }
+  Connection& connection;
+  std::unique_ptr<std::array<char, 512>> dropped = std::make_unique<std::array<char, 512>>();
+};
+
+// After the close frames. Whoever calls has a timer for clients that stay.
+template <typename Handler>
+void async_teardown(boost::beast::role_type, Connection& connection, Handler&& handler) {
+  connection.shutdown_send();
+  boost::asio::async_compose<Handler, void(boost::system::error_code)>(Draining(connection), handler, connection);
+}
 
 bool Session::is_websocket_upgrade(const HttpRequest& request) const {
   const std::string& path = server_->options.websocket_path;
@@ -49,7 +77,7 @@ Session::Awaitable<void> Session::serve_websocket(HttpRequest handshake) {
       self->wake();
     }
   };
-  websocket_ = std::make_shared<WebSocketConnection<Socket>>(std::move(socket_), limits(), std::move(hooks));
+  websocket_ = std::make_shared<WebSocketConnection<Connection>>(std::move(connection_), limits(), std::move(hooks));
   websocket_->start(std::move(handshake));
   while (!websocket_ended_) {
     if (failed_) {

@@ -44,9 +44,10 @@ class Answer:
 
 
 class Server:
-    """Without `model`, no model argument is given. `arguments` go to the verb as they are."""
+    """Without `model`, no model argument is given. `arguments` go to the verb as they are. `tls`: an ssl.SSLContext to ask it with."""
 
-    def __init__(self, model, *arguments, verb="serve", env=None, ready_timeout_s=60, wait=True):
+    def __init__(self, model, *arguments, verb="serve", env=None, ready_timeout_s=60, wait=True, tls=None):
+        self.tls = tls
         self.log_file = tempfile.NamedTemporaryFile(prefix="sextant-e2e-", suffix=".log")
         command = [str(BINARY), verb, *([str(model)] if model else []), "--port", "0", *map(str, arguments)]
         self.begin = time.monotonic()
@@ -74,7 +75,7 @@ class Server:
         """The port stands in the log line that says where the server listens."""
         deadline = time.monotonic() + timeout_s
         while True:
-            match = re.search(r"listening at http://[^\s:\[]+:(\d+)|listening at http://\[[^\]]+\]:(\d+)", self.log())
+            match = re.search(r"listening at https?://[^\s:\[]+:(\d+)|listening at https?://\[[^\]]+\]:(\d+)", self.log())
             if match:
                 self.port = int(match.group(1) or match.group(2))
                 return self.port
@@ -113,14 +114,17 @@ class Server:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def client(self, api_key="none", **options):
         """No retries: an error that a retry would hide is an error."""
+        if self.tls:
+            options["http_client"] = openai.DefaultHttpxClient(verify=self.tls)
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=120, **options)
 
     def request(self, method, path, body=None, headers=None, timeout=60):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = (http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=self.tls) if self.tls else
+                      http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout))
         try:
             if isinstance(body, (dict, list)):
                 body = json.dumps(body)

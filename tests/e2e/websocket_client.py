@@ -20,12 +20,14 @@ class Closed(Exception):
 
 
 class WebSocket:
-    def __init__(self, port, path="/v1/stream", headers=None, timeout=60, receive_buffer=None):
+    def __init__(self, port, path="/v1/stream", headers=None, timeout=60, receive_buffer=None, tls=None):
         self.socket = socket.socket()
         self.socket.settimeout(timeout)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect(("127.0.0.1", port))
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.num_pings = 0
         self.answers_pings = True
         key = base64.b64encode(os.urandom(16)).decode()

@@ -81,6 +81,7 @@ class HttpServerTest : public testing::Test {
     options.port = 0;
     options.limits = limits;
     options.websocket_path = websocket_path;
+    options.tls = tls;
     options.on_request = [this](const RequestRecord& record) {
       const std::lock_guard lock(mutex_);
       seen_.push_back({std::string(record.method), std::string(record.path), std::string(record.pattern),
@@ -122,6 +123,7 @@ class HttpServerTest : public testing::Test {
 
   Limits limits;
   std::string websocket_path;
+  std::shared_ptr<TlsCertificates> tls;  // null: plain HTTP
   std::shared_ptr<Router> router = std::make_shared<Router>();
   std::unique_ptr<IoThreads> io;  // outlives the server
   std::unique_ptr<HttpServer> server;

@@ -51,7 +51,7 @@ class RawClient {
       : fd_(std::exchange(other.fd_, -1)), is_connected_(other.is_connected_), buffer_(std::move(other.buffer_)) {}
   RawClient(const RawClient&) = delete;
   RawClient& operator=(const RawClient&) = delete;
-  ~RawClient() { close(); }
+  virtual ~RawClient() { close(); }
 
   bool is_connected() const { return is_connected_; }
   void close() {
@@ -68,7 +68,7 @@ class RawClient {
   // False when the server closed the connection meanwhile.
   bool send(std::string_view bytes) {
     while (!bytes.empty()) {
-      const ssize_t num = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      const ssize_t num = transmit(bytes);
       if (num <= 0) return false;
       bytes.remove_prefix(static_cast<size_t>(num));
     }
@@ -78,10 +78,10 @@ class RawClient {
   // One more read into the buffer; false at the end of the stream, on a reset or at the time-out.
   bool read_more(int timeout_ms = 30'000) {
     pollfd poll_fd{.fd = fd_, .events = POLLIN, .revents = 0};
-    timed_out_ = poll(&poll_fd, 1, timeout_ms) == 0;
+    timed_out_ = !has_pending() && poll(&poll_fd, 1, timeout_ms) == 0;
     if (timed_out_) return false;
     char chunk[65536];
-    const ssize_t num = recv(fd_, chunk, sizeof(chunk), 0);
+    const ssize_t num = receive(chunk, sizeof(chunk));
     was_reset_ = num < 0 && errno == ECONNRESET;
     at_eof_ = num == 0;
     if (num <= 0) return false;
@@ -167,6 +167,13 @@ class RawClient {
     return read_response();
   }
   size_t num_chunks() const { return num_chunks_; }
+
+ protected:
+  // What a client over TLS does otherwise; as send() and recv() without flags.
+  virtual ssize_t transmit(std::string_view bytes) { return ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
+  virtual ssize_t receive(char* into, size_t size) { return recv(fd_, into, size, 0); }
+  virtual bool has_pending() const { return false; }  // bytes that poll() does not know of
+  int descriptor() const { return fd_; }
 
  private:
   std::string take(size_t num) {
