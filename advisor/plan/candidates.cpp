@@ -36,6 +36,17 @@ Tier tier_of(const json& document, const ModelFacts& facts) {
   return {tier_of_parameters(count(facts).stored()), "parameters, an assumption", false};
 }
 
+// The one format that a model's files have; empty: any that their 16 bits can be made into at load. Files of NVIDIA's ModelOpt say
+// "modelopt" or nothing where their name says which.
+std::string stored_format(const ModelFacts& facts) {
+  if (bytes_per_parameter(facts.quantization)) return facts.quantization;
+  const auto ends_with = [&](std::string_view end) {
+    return facts.model_id.size() > end.size() &&
+           facts.model_id.compare(facts.model_id.size() - end.size(), end.size(), end) == 0;
+  };
+  return ends_with("-NVFP4") ? "nvfp4" : ends_with("-FP8") ? "fp8" : "";
+}
+
 json document_of(const World& world, const std::string& id) {
   const auto document = world.models.find(id);
   return document == world.models.end() ? json::object() : document->second;
@@ -126,7 +137,7 @@ class Candidates {
       char twin[200];
       const FactCounts counts = count(*facts);
       std::snprintf(twin, sizeof twin, "%.0f|%.0f|%.0f|%s", counts.stored(), counts.active(), facts->hidden_size,
-                    facts->quantization.c_str());
+                    (stored_format(*facts) + facts->quantization).c_str());
       if (!named && !twins.insert(twin).second) {
         ++num_twins_;
         continue;
@@ -144,10 +155,17 @@ class Candidates {
     return ok_status();
   }
 
+  std::string known_gpus() const {
+    std::string out;
+    for (const auto& [name, profile] : context_.world.snapshot.gpus.all()) out += (out.empty() ? "" : ", ") + name;
+    return out;
+  }
+
   Status unknown_gpu(const std::string& name, const std::string& field) const {
     const auto near = nearest_name(name, context_.world.snapshot.gpus.names());
     return not_found(field + ": unknown GPU '" + name.substr(0, 100) + "'" +
-                         (near ? "; did you mean '" + *near + "'?" : "") + " (sextant kb add-gpu adds one)",
+                         (near ? "; did you mean '" + *near + "'?" : "; known are " + known_gpus()) +
+                         " (sextant kb add-gpu adds one)",
                      field);
   }
 
@@ -203,7 +221,7 @@ class Candidates {
 
   std::vector<std::string> formats(const ModelFacts& facts, const GpuProfile& gpu) const {
     if (context_.spec.has("quantizations")) return context_.spec.texts("quantizations");
-    if (!facts.quantization.empty() && bytes_per_parameter(facts.quantization)) return {facts.quantization};
+    if (const std::string stored = stored_format(facts); !stored.empty()) return {stored};
     std::vector<std::string> out = {gpu.bf16_tflops ? "bf16" : "fp16"};
     if (gpu.fp8_tflops) out.emplace_back("fp8");
     return out;

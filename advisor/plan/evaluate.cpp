@@ -20,7 +20,10 @@ Result<ReplicaModel> model_of(const SearchContext& context, const Candidate& c) 
   // Stages work on as many batches in turn, each of which has its part of the cache.
   limits.kv_tokens = std::floor(c.memory.kv_cache_gib * kGib / c.memory.kv_bytes_per_token / stages);
   const double average = context.sample.prompt_mean() + context.sample.output_mean();
-  const double room = std::clamp(std::floor(limits.kv_tokens / average), 1.0, static_cast<double>(kMostSequences));
+  // A limit of the spec's is of all stages together.
+  const double most = std::max(1.0, std::floor(context.spec.maybe("max_num_seqs").value_or(kMostSequences * stages) /
+                                               static_cast<double>(stages)));
+  const double room = std::clamp(std::floor(limits.kv_tokens / average), 1.0, most);
   limits.max_num_seqs = static_cast<int64_t>(room);
   std::vector<double> loads;
   for (const double load : kLoads) {
@@ -63,7 +66,14 @@ std::optional<Option> evaluate(const SearchContext& context, const Candidate& c,
   o.quality_source = c.quality_source;
   o.memory = c.memory;
   o.model = std::move(model);
-  o.limit = limited_rate(o.model, context.sample, context.targets);
+  if (context.spec.has("max_num_seqs")) {
+    o.limit = limited_rate(o.model, context.sample, context.targets);
+    o.batch_limit_matters = true;
+    o.batch_trials = {{o.model.fit.server.max_num_seqs * o.model.stages, o.limit.requests_per_s}};
+  } else {
+    o.limit = choose_batch_limit(o.model, context.sample, context.targets, o.batch_trials);
+    o.batch_limit_matters = o.model.fit.server.max_num_seqs * o.model.stages != o.batch_trials.front().max_num_seqs;
+  }
   if (!o.limit.feasible) {
     const LatencyTarget& t = *o.limit.binding;
     const double at = percentile_of(operate(o.model, context.sample, o.limit.requests_per_s), t);
@@ -94,10 +104,9 @@ std::optional<Option> evaluate(const SearchContext& context, const Candidate& c,
   for (const auto& [field, value] : budgets) {
     const auto limit = context.spec.maybe(field);
     if (!limit || value <= *limit) continue;
-    char text[160], change[160];
-    std::snprintf(text, sizeof text, "costs $%.6g, %s is $%.6g", value, field, *limit);
+    char change[160];
     std::snprintf(change, sizeof change, "%s %.6g", field, value);
-    reject(text, change);
+    reject("costs " + usd_text(value) + ", " + field + " is " + usd_text(*limit), change);
     return std::nullopt;
   }
   // Each replica's part of the peak, and what it does then.

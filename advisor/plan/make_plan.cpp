@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <set>
 
 #include "advisor/plan/plan.h"
@@ -57,6 +58,29 @@ ordered_json rejected_json(std::vector<Rejection> rejected) {
          {"nearest_change", r.nearest_change.empty() ? ordered_json(nullptr) : ordered_json(r.nearest_change)}});
   }
   return out;
+}
+
+// Why, of the rejection nearest to a plan: what stops everything; else what a budget, then what a target of so much more would
+// have let in, of these the smallest; else the first.
+std::string nothing_meets(const PlanOutcome& outcome) {
+  const auto order = [](const Rejection& r) {
+    const std::string& change = r.nearest_change;
+    const double wanted = std::strtod(change.c_str() + std::min(change.size(), change.find(' ') + 1), nullptr);
+    if (r.model_id.empty()) return std::pair(0, 0.0);
+    if (change.rfind("budget.", 0) == 0) return std::pair(1, wanted);
+    if (change.rfind("target_", 0) == 0)
+      return std::pair(2, std::strtod(change.c_str() + change.find(" of ") + 4, nullptr));
+    return std::pair(r.gpu.empty() ? 4 : 3, 0.0);
+  };
+  const auto first = std::min_element(outcome.rejected.begin(), outcome.rejected.end(),
+                                      [&](const Rejection& a, const Rejection& b) { return order(a) < order(b); });
+  if (first == outcome.rejected.end()) return "Nothing searched meets the spec.";
+  std::string text = "Nothing searched meets the spec";
+  text += first->model_id.empty() ? ": " : "; nearest is " + first->model_id;
+  if (!first->gpu.empty()) text += " on " + first->gpu;
+  text += (first->model_id.empty() ? "" : ": ") + first->reason;
+  if (!first->nearest_change.empty()) text += ". What would let it in: " + first->nearest_change;
+  return text + ". All reasons are listed as rejected.";
 }
 
 std::string verdict_of_plan(const ordered_json& options) {
@@ -120,8 +144,12 @@ ordered_json decisions_json(const Spec& spec, const Option& o, const PlanOutcome
   add("model", o.model_id, "best of the options for priority " + spec.text("priority"), models);
   add("GPU", std::to_string(o.tensor_parallel) + " x " + o.gpu + " per replica", o.rationale, gpus);
   add("weights", o.quantization, "what the GPU computes in and the model's own files allow", {});
-  add("batch limit", std::to_string(static_cast<int>(o.limit.operation.concurrency_p99)),
-      "99% of the moments at the highest load that keeps the targets have fewer requests in flight", {});
+  add("batch limit", std::to_string(o.batch_limit()),
+      spec.has("max_num_seqs") ? "the spec names it"
+      : o.batch_limit_matters  ? "one replica carries more within the targets than without it (batch_limits_tried)"
+                               : "99% of the moments at the highest load that keeps the targets have fewer requests in "
+                                 "flight",
+      {});
   add("replicas", std::to_string(o.replicas()),
       "peak x headroom over the rate of one replica, and spares for reliability_target and survive_loss_of", {});
   std::string places;
@@ -133,7 +161,7 @@ ordered_json decisions_json(const Spec& spec, const Option& o, const PlanOutcome
       {});
   add("instances", std::to_string(o.instances()) + " x " + o.sites.front().offer.instance,
       "the cheapest way to " + std::to_string(o.replicas()) + " replicas of " + std::to_string(o.gpus_per_replica()) +
-          " GPUs in whole instances",
+          (o.gpus_per_replica() == 1 ? " GPU" : " GPUs") + " in whole instances",
       {});
   const double spot = spec.number("pricing.spot_share");
   const double reserved = spec.number("pricing.reserved_share");
@@ -211,7 +239,7 @@ Result<ordered_json> make_plan(const World& world, const PlanRequest& request) {
   ordered_json options = ordered_json::array();
   for (const Option& option : outcome.options) options.push_back(option_json(world, spec, option));
   plan["verdict"] = verdict_of_plan(options);
-  plan["summary"] = outcome.options.empty() ? "Nothing searched meets the spec; `rejected` says why and what would."
+  plan["summary"] = outcome.options.empty() ? nothing_meets(outcome)
                                             : outcome.options[0].model_id + " (" + outcome.options[0].quantization +
                                                   "): " + outcome.options[0].rationale;
   plan["specification"] = spec.completed();

@@ -99,8 +99,10 @@ struct Option {
   std::string quality, quality_source;  // tier of the catalogue, or what the parameters suggest
   MemoryFit memory;
   ReplicaModel model;
-  LimitedRate limit;  // of one replica
-  Operation at_peak;  // of one replica, with the peak spread over those needed
+  LimitedRate limit;                     // of one replica
+  bool batch_limit_matters = false;      // the spec names it, or the search chose it: the figures hold under it
+  std::vector<BatchTrial> batch_trials;  // the first: as many as the memory or the spec allows
+  Operation at_peak;                     // of one replica, with the peak spread over those needed
   std::vector<Verdicts> verdicts;
   std::vector<Site> sites;
   double usd_per_hour = 0;   // of the instances, all running
@@ -115,6 +117,8 @@ struct Option {
   int gpus() const;  // of the instances
   int instances() const;
   int gpus_per_replica() const { return tensor_parallel * pipeline_parallel; }
+  // Sequences in a batch at most; where any limit does, the one that at the highest load makes hardly anyone wait.
+  int batch_limit() const;
   std::string id() const;  // "model|gpu|quantization|tp2|ep1", with "|pp2" where there are stages
 };
 
@@ -167,6 +171,7 @@ nlohmann::ordered_json purchase_mixes(const World& world, const Spec& spec, cons
 bool size_option(const Spec& spec, const Offers& offers, Option& option, std::string& reason);
 int instances_for(int replicas, const Offer& offer, const Option& option);
 void rank(const Spec& spec, std::vector<Option>& options, PlanOutcome& outcome);
+std::string usd_text(double usd);  // at least 0; "$2,717", below a thousand with cents
 
 // sextant.plan/1: the whole document, from which markdown and HTML are made. `revision` may be given to plan with an earlier
 // state of the knowledge base.

@@ -11,12 +11,6 @@ namespace {
 
 constexpr size_t kShown = 5;
 
-std::string money(double usd) {
-  char text[40];
-  std::snprintf(text, sizeof text, "$%.0f", usd);
-  return text;
-}
-
 std::string ms(double value) {
   char text[40];
   std::snprintf(text, sizeof text, value < 10 ? "%.2f ms" : "%.0f ms", value);
@@ -24,6 +18,15 @@ std::string ms(double value) {
 }
 
 }  // namespace
+
+std::string usd_text(double usd) {
+  char text[64];
+  std::snprintf(text, sizeof text, usd < 0.01 ? "%.6f" : usd < 1000 ? "%.2f" : "%.0f", usd);
+  std::string digits = text;
+  const size_t point = digits.find('.');
+  for (size_t i = point == std::string::npos ? digits.size() : point; i > 3; i -= 3) digits.insert(i - 3, ",");
+  return '$' + digits;
+}
 
 void rank(const Spec& spec, std::vector<Option>& options, PlanOutcome& outcome) {
   if (options.empty()) return;
@@ -72,7 +75,7 @@ void rank(const Spec& spec, std::vector<Option>& options, PlanOutcome& outcome) 
     const std::string at = std::to_string(o.replicas()) + (o.replicas() == 1 ? " replica" : " replicas") + " of " +
                            std::to_string(o.gpus_per_replica()) + " x " + o.gpu + " each";
     std::string text = at + " carry the peak with " + std::to_string(static_cast<int>(spec.number("headroom_pct"))) +
-                       "% headroom" + (rented ? " for " + money(o.usd_per_month) + " a month" : "") + "; ";
+                       "% headroom" + (rented ? " for " + usd_text(o.usd_per_month) + " a month" : "") + "; ";
     text += o.limit.binding ? "one replica's rate is ended by " + o.limit.binding->field + " (" +
                                   ms(o.limit.binding->limit_ms) + ")"
                             : "one replica is kept below 90% of its saturation";

@@ -100,4 +100,16 @@ inline constexpr double kMostLoad = 0.9;
 LimitedRate limited_rate(const ReplicaModel& model, const RequestSample& sample,
                          const std::vector<LatencyTarget>& targets);
 
+// The same replica with at most so many sequences in a batch, those of all stages together.
+ReplicaModel with_batch_limit(ReplicaModel model, const RequestSample& sample, int64_t max_num_seqs);
+// A batch limit and the rate that one replica carries under it within the targets; 0: they do not hold.
+struct BatchTrial {
+  int64_t max_num_seqs = 0;
+  double requests_per_s = 0;
+};
+// The rate under the batch limit that carries most, which `model` then has; its own limit where no smaller one is better by
+// more than the search for a rate can tell. `trials`: all that were tried, the model's own first.
+LimitedRate choose_batch_limit(ReplicaModel& model, const RequestSample& sample,
+                               const std::vector<LatencyTarget>& targets, std::vector<BatchTrial>& trials);
+
 }  // namespace sextant::advisor

@@ -158,6 +158,12 @@ int Option::gpus() const {
   return sum;
 }
 
+int Option::batch_limit() const {
+  const int64_t most = model.fit.server.max_num_seqs * model.stages;
+  if (batch_limit_matters) return static_cast<int>(most);
+  return static_cast<int>(std::clamp(std::ceil(limit.operation.concurrency_p99), 1.0, static_cast<double>(most)));
+}
+
 std::string Option::id() const {
   return model_id + "|" + gpu + "|" + quantization + "|tp" + std::to_string(tensor_parallel) + "|ep" +
          std::to_string(expert_parallel) + (pipeline_parallel > 1 ? "|pp" + std::to_string(pipeline_parallel) : "");

@@ -33,14 +33,9 @@ ordered_json operation(const Operation& o) {
 
 std::string whole(double value) { return std::to_string(std::llround(value)); }
 
-int batch_limit(const Option& o) {
-  return static_cast<int>(std::clamp(std::ceil(o.limit.operation.concurrency_p99), 1.0,
-                                     static_cast<double>(o.model.fit.server.max_num_seqs * o.model.stages)));
-}
-
 std::vector<std::string> engine_flags(const Spec& spec, const Option& o, bool stored_so) {
   const std::string context = whole(spec.number("max_context_tokens"));
-  const std::string batch = std::to_string(batch_limit(o));
+  const std::string batch = std::to_string(o.batch_limit());
   const std::string tensor = std::to_string(o.tensor_parallel);
   const std::string engine = spec.text("engine");
   std::vector<std::string> flags;
@@ -155,6 +150,9 @@ ordered_json option_json(const World& world, const Spec& spec, const Option& o) 
                      {"utilization", shown(h.utilization)},
                      {"usd", shown(h.usd)},
                      {"attainment", shown(h.attainment)}});
+  ordered_json trials = ordered_json::array();
+  for (const BatchTrial& trial : o.batch_trials)
+    trials.push_back({{"max_num_seqs", trial.max_num_seqs}, {"requests_per_s", shown(trial.requests_per_s)}});
   const auto tokens_s = peak.requests_per_s * spec.number("generation_length_avg");
   const ordered_json license =
       body.contains("license") && body["license"].is_string() ? ordered_json(body["license"]) : ordered_json(nullptr);
@@ -171,7 +169,8 @@ ordered_json option_json(const World& world, const Spec& spec, const Option& o) 
       {"tensor_parallel", o.tensor_parallel},
       {"expert_parallel", o.expert_parallel},
       {"pipeline_parallel", o.pipeline_parallel},
-      {"max_num_seqs", batch_limit(o)},
+      {"max_num_seqs", o.batch_limit()},
+      {"batch_limits_tried", std::move(trials)},
       {"replicas", o.replicas()},
       {"instances", o.instances()},
       {"gpus", o.gpus()},

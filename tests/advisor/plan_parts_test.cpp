@@ -225,5 +225,57 @@ TEST(ReplicaModel, TheRateFallsWithTheTargetUntilNothingIsLeft) {
   EXPECT_LT(none.best_ms, alone * 1.1);
 }
 
+// In bursts a limit keeps tokens quick and lets the first ones wait, where these may.
+TEST(ReplicaModel, ABatchLimitIsChosenWhereItCarriesMore) {
+  const RequestShape shape{
+      .prompt_avg = 300, .prompt_p95 = 600, .output_avg = 101, .output_p95 = 200, .context_max = 2000, .arrival_cv = 4};
+  const RequestSample sample(shape);
+  const ReplicaModel open = known_model(sample);
+  const double alone = operate(open, sample, 0.002 * open.saturation_rps).tpot_ms.p90;
+  const double most = operate(open, sample, kMostLoad * open.saturation_rps).tpot_ms.p90;
+  const auto targets = [&](double ttft_ms) {
+    return std::vector<LatencyTarget>{
+        {LatencyTarget::Metric::kTtft, 90, ttft_ms, "target_ttft_p90_ms"},
+        {LatencyTarget::Metric::kTpot, 90, 1.04 * alone + 0.4 * (most - alone), "target_tpot_p90_ms"}};
+  };
+  ReplicaModel model = open;
+  std::vector<BatchTrial> trials;
+  const LimitedRate patient = choose_batch_limit(model, sample, targets(60'000), trials);
+  const LimitedRate without = limited_rate(open, sample, targets(60'000));
+  ASSERT_TRUE(patient.feasible && without.feasible);
+  EXPECT_GT(patient.requests_per_s, 1.02 * without.requests_per_s);
+  EXPECT_LT(model.fit.server.max_num_seqs, open.fit.server.max_num_seqs);
+  EXPECT_GE(trials.size(), 2u);
+  EXPECT_EQ(trials[0].max_num_seqs, open.fit.server.max_num_seqs);
+  EXPECT_EQ(trials[0].requests_per_s, without.requests_per_s);
+  for (const BatchTrial& trial : trials) EXPECT_LE(trial.requests_per_s, patient.requests_per_s * 1.02 + 1e-9);
+  // The rate is that of the limited replica, and its batches are no larger.
+  EXPECT_EQ(limited_rate(model, sample, targets(60'000)).requests_per_s, patient.requests_per_s);
+  EXPECT_LE(operate(model, sample, patient.requests_per_s).mean_batch,
+            static_cast<double>(model.fit.server.max_num_seqs));
+  // Where the first token ends the rate, no limit helps and none is tried.
+  model = open;
+  const double first_alone = operate(open, sample, 0.002 * open.saturation_rps).ttft_ms.p90;
+  const LimitedRate impatient = choose_batch_limit(model, sample, {targets(1.5 * first_alone)[0]}, trials);
+  EXPECT_EQ(trials.size(), 1u);
+  EXPECT_EQ(model.fit.server.max_num_seqs, open.fit.server.max_num_seqs);
+  EXPECT_EQ(impatient.binding->field, "target_ttft_p90_ms");
+}
+
+TEST(ReplicaModel, ABatchLimitIsOfAllStagesAndNeverNone) {
+  const RequestSample sample({.prompt_avg = 300,
+                              .prompt_p95 = 600,
+                              .output_avg = 101,
+                              .output_p95 = 200,
+                              .context_max = 2000,
+                              .arrival_cv = 1});
+  ReplicaModel model = known_model(sample);
+  model.stages = 4;
+  EXPECT_EQ(with_batch_limit(model, sample, 64).fit.server.max_num_seqs, 16);
+  EXPECT_EQ(with_batch_limit(model, sample, 1).fit.server.max_num_seqs, 1);
+  EXPECT_EQ(with_batch_limit(model, sample, int64_t{1} << 40).fit.server.max_num_seqs, model.fit.server.max_num_seqs);
+  EXPECT_LT(with_batch_limit(model, sample, 16).saturation_rps, model.saturation_rps);
+}
+
 }  // namespace
 }  // namespace sextant::advisor

@@ -278,6 +278,81 @@ TEST(Plan, ImpossibleWishesSayWhatWouldBePossible) {
   }
 }
 
+// 405 billion parameters in 16 bits are 756 GiB: eight GPUs of 80 GB have no room, sixteen in two stages have.
+TEST(Plan, StagesCarryWhatOneInstanceCannotHold) {
+  json given = {{"peak_rps", 0.2},
+                {"preferred_models", {"meta-llama/Meta-Llama-3.1-405B"}},
+                {"available_gpus", {"H100-SXM5-80GB"}},
+                {"quantizations", {"bf16"}},
+                {"pricing", {{"gpu_prices", json::array({{{"gpu", "H100-SXM5-80GB"}, {"usd_per_gpu_hour", 3}}})}}},
+                {"target_ttft_p90_ms", 60000},
+                {"target_tpot_p90_ms", 1000},
+                {"target_e2e_latency_p90_ms", 600000}};
+  const ordered_json plan = make_plan(shipped_world(), {spec_of(given), {}}).value();
+  ASSERT_FALSE(plan["options"].empty()) << plan["rejected"];
+  for (const ordered_json& o : plan["options"]) {
+    EXPECT_GE(o["pipeline_parallel"].get<int>(), 2) << o["id"];
+    EXPECT_EQ(o["gpus_used"].get<int>(),
+              o["replicas"].get<int>() * o["tensor_parallel"].get<int>() * o["pipeline_parallel"].get<int>());
+    EXPECT_NE(o["id"].get<std::string>().find("|pp"), std::string::npos);
+    EXPECT_NE(
+        o["engine_flags"].dump().find("pipeline-parallel-size " + std::to_string(o["pipeline_parallel"].get<int>())),
+        std::string::npos)
+        << o["engine_flags"];
+    const ordered_json& m = o["memory_per_gpu_gib"];
+    EXPECT_LT(m["weights"].get<double>(), 80);
+    EXPECT_GT(m["weights"].get<double>() * o["tensor_parallel"].get<int>() * o["pipeline_parallel"].get<int>(), 700);
+  }
+  given["gpu_constraints"] = {{"max_pipeline_parallel", 1}};
+  const ordered_json none = make_plan(shipped_world(), {spec_of(given), {}}).value();
+  EXPECT_TRUE(none["options"].empty());
+  EXPECT_NE(none["rejected"].dump().find("weights"), std::string::npos) << none["rejected"];
+}
+
+TEST(Plan, KeepsTheBatchLimitOfTheSpec) {
+  json given = {{"task_type", "chatbot"}, {"peak_rps", 5}, {"available_gpus", {"H100-SXM5-80GB"}}, {"max_num_seqs", 6}};
+  const ordered_json plan = make_plan(shipped_world(), {spec_of(given), {}}).value();
+  ASSERT_FALSE(plan["options"].empty()) << plan["rejected"];
+  for (const ordered_json& o : plan["options"]) {
+    EXPECT_LE(o["max_num_seqs"].get<int>(), 6);
+    EXPECT_EQ(o["batch_limits_tried"].size(), 1u);
+    EXPECT_LE(o["at_peak_per_replica"]["mean_batch"].get<double>(), 6);
+    EXPECT_NE(o["engine_flags"].dump().find("--max-num-seqs " + std::to_string(o["max_num_seqs"].get<int>())),
+              std::string::npos);
+  }
+  EXPECT_TRUE(names(errors_of(R"({"peak_rps": 1, "max_num_seqs": 0})"), "max_num_seqs"));
+  EXPECT_TRUE(names(errors_of(R"({"peak_rps": 1, "max_num_seqs": 1e9})"), "max_num_seqs"));
+  EXPECT_TRUE(names(errors_of(R"({"peak_rps": 1, "max_num_seqs": 2.5})"), "max_num_seqs"));
+}
+
+// The reader of an infeasible plan is told first what comes nearest, in sums that can be read.
+TEST(Plan, SaysFirstWhatComesNearest) {
+  const auto summary = [](const json& given) {
+    const ordered_json plan = make_plan(shipped_world(), {spec_of(given), {}}).value();
+    EXPECT_TRUE(plan["options"].empty());
+    return plan["summary"].get<std::string>();
+  };
+  const std::string poor =
+      summary({{"task_type", "chatbot"}, {"peak_rps", 300}, {"budget", {{"max_monthly_cost_usd", 1500}}}});
+  EXPECT_NE(poor.find("budget.max_monthly_cost_usd is $1,500"), std::string::npos) << poor;
+  EXPECT_NE(poor.find("What would let it in: budget.max_monthly_cost_usd "), std::string::npos) << poor;
+  const std::string hasty = summary({{"task_type", "chatbot"}, {"peak_rps", 1}, {"target_ttft_p90_ms", 0.5}});
+  EXPECT_NE(hasty.find("target_ttft_p90_ms of "), std::string::npos) << hasty;
+  EXPECT_EQ(usd_text(2717.06), "$2,717");
+  EXPECT_EQ(usd_text(999.994), "$999.99");
+  EXPECT_EQ(usd_text(1234567.8), "$1,234,568");
+  EXPECT_EQ(usd_text(0.0001), "$0.000100");
+  EXPECT_EQ(usd_text(0), "$0.000000");
+}
+
+// Files whose name says four bits are not served as eight.
+TEST(Plan, FilesOfOneFormatAreServedInIt) {
+  json given = {{"task_type", "chatbot"}, {"peak_rps", 1}, {"preferred_models", {"nvidia/Gemma-4-26B-A4B-NVFP4"}}};
+  const ordered_json plan = make_plan(shipped_world(), {spec_of(given), {}}).value();
+  ASSERT_FALSE(plan["options"].empty()) << plan["rejected"];
+  for (const ordered_json& o : plan["options"]) EXPECT_EQ(o["quantization"], "nvfp4") << o["id"];
+}
+
 TEST(Plan, BoughtGpusAgainstRent) {
   const ordered_json plan =
       make_plan(
