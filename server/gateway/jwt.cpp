@@ -1,17 +1,16 @@
 #include "server/gateway/jwt.h"
 
 #include <cjose/cjose.h>
-#include <curl/curl.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <sstream>
 
 #include <nlohmann/json.hpp>
 
 #include "engine/base/log.h"
+#include "server/gateway/jwks_source.h"
 #include "server/gateway/tenant_name.h"
 
 namespace sextant {
@@ -21,7 +20,6 @@ using nlohmann::json;
 using std::chrono::steady_clock;
 
 constexpr size_t kMaxTokenBytes = 8 * 1024;
-constexpr size_t kMaxKeySetBytes = 1 << 20;
 constexpr size_t kMaxKeys = 64;
 constexpr size_t kMaxWaiting = 256;
 
@@ -45,42 +43,10 @@ Credential refused(const char* why) {
           .code = "invalid_token"};
 }
 
-size_t on_bytes(char* bytes, size_t size, size_t count, void* context) {
-  auto& text = *static_cast<std::string*>(context);
-  if (text.size() + size * count > kMaxKeySetBytes) return 0;
-  text.append(bytes, size * count);
-  return size * count;
-}
-
-Result<std::string> fetch_url(const std::string& url) {
-  static const CURLcode initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
-  const std::unique_ptr<CURL, void (*)(CURL*)> curl(curl_easy_init(), curl_easy_cleanup);
-  if (initialised != CURLE_OK || !curl) return internal_error("libcurl could not be started");
-  std::string text;
-  curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
-  curl_easy_setopt(curl.get(), CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(curl.get(), CURLOPT_CONNECTTIMEOUT, 5L);
-  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT, 10L);
-  curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(curl.get(), CURLOPT_FAILONERROR, 1L);
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, on_bytes);
-  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &text);
-  const CURLcode code = curl_easy_perform(curl.get());
-  if (code != CURLE_OK) return unavailable(url + ": " + curl_easy_strerror(code));
-  return text;
-}
-
-bool is_url(const std::string& jwks) { return jwks.starts_with("http://") || jwks.starts_with("https://"); }
-
-Result<std::string> fetch_keys(const std::string& jwks) {
-  if (is_url(jwks)) return fetch_url(jwks);
-  std::ifstream file(jwks, std::ios::binary);
-  std::string text(kMaxKeySetBytes + 1, '\0');
-  if (!file.read(text.data(), static_cast<std::streamsize>(text.size())) && !file.eof())
-    return unavailable(jwks + ": cannot be read");
-  text.resize(static_cast<size_t>(file.gcount()));
-  if (text.size() > kMaxKeySetBytes) return invalid_argument(jwks + ": is larger than 1 MiB");
-  return text;
+// Of a member in base64url, without decoding it.
+size_t num_bytes_of(const json& key, const char* name) {
+  const auto found = key.find(name);
+  return found != key.end() && found->is_string() ? found->get_ref<const std::string&>().size() * 3 / 4 : 0;
 }
 
 // `name` itself, or what is inside objects along its dots.
@@ -193,6 +159,12 @@ struct JwtAuthenticator::KeySet {
       if (object.contains("kid") && object["kid"].is_string()) key.kid = object["kid"].get<std::string>();
       if (object.contains("alg") && object["alg"].is_string()) key.alg = object["alg"].get<std::string>();
       if (key.kind == CJOSE_JWK_KTY_EC && object.value("crv", json()) != "P-256") continue;
+      // Of RSA 2048 to 8192 bits and an exponent of 64: the time of a verification grows with the square of one and with the
+      // other. A shared secret has at least the 256 bits that HS256 asks for (RFC 7518, 3.2).
+      if (key.kind == CJOSE_JWK_KTY_RSA &&
+          (num_bytes_of(object, "n") < 256 || num_bytes_of(object, "n") > 1024 || num_bytes_of(object, "e") > 8))
+        continue;
+      if (key.kind == CJOSE_JWK_KTY_OCT && num_bytes_of(object, "k") < 32) continue;
       set->keys.push_back(std::move(key));
     }
     if (set->keys.empty()) return invalid_argument("holds no key that can be used");
@@ -209,8 +181,11 @@ Result<std::unique_ptr<JwtAuthenticator>> JwtAuthenticator::start(Options option
           .count();
     };
   }
-  const bool may_fail = is_url(options.jwks);
-  if (!options.fetch) options.fetch = fetch_keys;
+  const bool may_fail = is_jwks_url(options.jwks);
+  if (may_fail) RETURN_IF_ERROR(check_jwks_url(options.jwks));
+  if (options.jwks.starts_with("http://"))
+    LOG_WARNING << options.jwks << ": keys that come without TLS are whoever's answers on the way; use https:// beyond "
+                << "this machine";
   std::unique_ptr<JwtAuthenticator> made(new JwtAuthenticator(std::move(options)));
   if (const Status status = made->refresh(); !status.ok()) {
     if (!may_fail) return status;
@@ -224,6 +199,7 @@ JwtAuthenticator::~JwtAuthenticator() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
+    is_cancelled_ = true;
   }
   condition_.notify_all();
   if (thread_.joinable()) thread_.join();
@@ -235,7 +211,8 @@ std::shared_ptr<const JwtAuthenticator::KeySet> JwtAuthenticator::keys() const {
 }
 
 Status JwtAuthenticator::refresh() {
-  Result<std::string> text = options_.fetch(options_.jwks);
+  Result<std::string> text =
+      options_.fetch ? options_.fetch(options_.jwks) : read_jwks(options_.jwks, options_.fetch_timeout, is_cancelled_);
   Status status = text.status();
   std::shared_ptr<const KeySet> set;
   if (text.ok()) {
@@ -246,6 +223,8 @@ Status JwtAuthenticator::refresh() {
   }
   const std::lock_guard lock(mutex_);
   last_refresh_ = steady_clock::now();
+  is_up_ = status.ok();
+  // What cannot be read or is no key set changes nothing: the last good keys stay.
   if (set && key_text_ != *text) {
     keys_ = std::move(set);
     key_text_ = *std::move(text);
@@ -257,7 +236,10 @@ Status JwtAuthenticator::refresh() {
 void JwtAuthenticator::run() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    condition_.wait_for(lock, options_.refresh_interval, [&] { return stopping_ || is_asked_; });
+    // Sooner again while it does not work.
+    const auto interval =
+        is_up_ ? options_.refresh_interval : std::min(options_.refresh_interval, 3 * options_.min_refresh_interval);
+    condition_.wait_for(lock, std::max(interval, std::chrono::milliseconds(1)), [&] { return stopping_ || is_asked_; });
     if (stopping_) break;
     // Those who asked while keys were on their way need no others.
     const bool is_due = steady_clock::now() - last_refresh_ >= options_.min_refresh_interval;

@@ -5,6 +5,7 @@
 // Threads: any. Must not know routes.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -51,6 +52,7 @@ class JwtAuthenticator final : public Authenticator {
     std::function<void(Identity&)> complete;  // fills in the tenant's limits; may be empty
     std::chrono::milliseconds min_refresh_interval{10'000};
     std::chrono::milliseconds refresh_interval{300'000};
+    std::chrono::milliseconds fetch_timeout{10'000};
     // The text of the key set; empty: reads the file or fetches the URL.
     std::function<Result<std::string>(const std::string& jwks)> fetch;
   };
@@ -86,6 +88,8 @@ class JwtAuthenticator final : public Authenticator {
   mutable std::vector<std::function<void()>> waiting_;    // likewise
   mutable bool is_asked_ = false;                         // likewise
   bool stopping_ = false;                                 // likewise
+  bool is_up_ = true;                                     // likewise: the last refresh brought a key set
+  std::atomic<bool> is_cancelled_{false};                 // a fetch under way ends
   std::thread thread_;                                    // last
 };
 

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
+#include <future>
 #include <mutex>
 
 namespace sextant {
@@ -286,6 +287,51 @@ TEST_F(JwtTest, WithinTheIntervalNothingIsFetched) {
   }
   EXPECT_EQ(num_fetches_, 1);
   EXPECT_THAT(jwt_->authenticate(text, false).message, testing::HasSubstr("not known"));
+}
+
+// An identity provider that is down, or says nonsense: what it said last holds.
+TEST_F(JwtTest, TheLastGoodKeysStay) {
+  min_refresh_interval_ = std::chrono::milliseconds(0);
+  start();
+  EXPECT_EQ(message(token(claims())), "");
+  const std::string unknown = signed_with("ES256", ec_key("next"), claims(), "next");
+  for (const char* text : {"", "{", "<html>moved</html>", R"({"keys": []})",
+                           R"({"keys": [{"kty": "oct", "kid": "next", "k": "AAAA"}]})"}) {
+    {
+      const std::lock_guard lock(mutex_);
+      key_set_ = text;
+    }
+    ASSERT_TRUE(jwt_->authenticate(unknown, true).is_pending);
+    std::promise<void> fetched;
+    jwt_->wait([&] { fetched.set_value(); });
+    fetched.get_future().wait();
+    EXPECT_EQ(jwt_->authenticate(unknown, true).identity, nullptr) << text;
+    EXPECT_EQ(message(token(claims())), "") << text;
+  }
+}
+
+TEST_F(JwtTest, KeysThatAreTooWeakOrCostTooMuchAreNotTaken) {
+  const auto can_start = [](const json& key) {
+    JwtAuthenticator::Options options;
+    options.jwks = "keys.json";
+    options.fetch = [&](const std::string&) -> Result<std::string> { return json{{"keys", {key}}}.dump(); };
+    return JwtAuthenticator::start(std::move(options)).ok();
+  };
+  json rsa = public_part(*rsa_);
+  EXPECT_TRUE(can_start(rsa));
+  const std::string modulus = rsa["n"];
+  rsa["n"] = modulus.substr(0, 171);  // 1024 bits
+  EXPECT_FALSE(can_start(rsa));
+  rsa["n"] = std::string(200'000, 'B');
+  EXPECT_FALSE(can_start(rsa));
+  rsa["n"] = modulus;
+  rsa["e"] = modulus;
+  EXPECT_FALSE(can_start(rsa));
+  json secret = public_part(*secret_, true);
+  EXPECT_TRUE(can_start(secret));
+  secret["k"] = "c2hvcnQ";
+  EXPECT_FALSE(can_start(secret));
+  EXPECT_FALSE(can_start({{"kty", "oct"}, {"k", ""}}));
 }
 
 TEST_F(JwtTest, KeySetsThatAreNone) {
