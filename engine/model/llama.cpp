@@ -1,426 +1,47 @@
 #include "engine/model/llama.h"
 
-#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "engine/base/check.h"
-#include "engine/model/memory_model.h"
+#include "engine/model/decoder.h"
 
 namespace sextant {
 namespace {
 
-// fp32 values in device memory: norm weights, biases, tables.
-class FloatBuffer {
+// Norms before attention and before the feed-forward layer. The sum with the residual stream is one op with the norm that follows.
+class Llama final : public Decoder {
  public:
-  Status upload(Backend& backend, const std::vector<float>& values) {
-    ASSIGN_OR_RETURN(buffer_, backend.allocate(values.size() * sizeof(float)));
-    return backend.upload(std::as_bytes(std::span(values)), *buffer_);
-  }
-  float* data() const { return buffer_ ? static_cast<float*>(buffer_->data()) : nullptr; }
+  using Decoder::Decoder;
 
  private:
-  std::unique_ptr<DeviceBuffer> buffer_;
-};
-
-// Activations of one step in device memory.
-class ActivationBuffer {
- public:
-  Status allocate(Backend& backend, DType dtype, int64_t count) {
-    dtype_ = dtype;
-    ASSIGN_OR_RETURN(buffer_, backend.allocate(static_cast<size_t>(count) * dtype_size(dtype)));
-    return ok_status();
-  }
-  Tensor rows(int64_t num_rows, int64_t cols) const { return rows(num_rows, cols, dtype_); }
-  // As another type: the caller knows that they fit.
-  Tensor rows(int64_t num_rows, int64_t cols, DType dtype) const {
-    return {buffer_->data(), dtype, num_rows, cols, cols};
-  }
-
- private:
-  DType dtype_ = DType::kFloat32;
-  std::unique_ptr<DeviceBuffer> buffer_;
-};
-
-MatrixPart rows_of(const IndexRange& range) { return {.row_begin = range.begin, .row_end = range.end}; }
-MatrixPart columns_of(const IndexRange& range) { return {.col_begin = range.begin, .col_end = range.end}; }
-
-struct LlamaLayer {
-  FloatBuffer input_norm;                          // [H]
-  std::unique_ptr<WeightMatrix> qkv;               // [(heads + 2 * kv heads) * D, H]
-  FloatBuffer qkv_bias;                            // empty where there is none
-  std::unique_ptr<WeightMatrix> attention_output;  // [H, heads * D]
-  FloatBuffer attention_output_bias;
-  FloatBuffer q_norm, k_norm;             // [D]; empty without qk_norm
-  FloatBuffer post_attention_norm;        // [H]
-  std::unique_ptr<WeightMatrix> gate_up;  // [2 * I, H]
-  FloatBuffer gate_up_bias;               // empty without mlp_bias
-  std::unique_ptr<WeightMatrix> down;     // [H, I]
-  FloatBuffer down_bias;
-};
-
-class Llama final : public Model {
- public:
-  Llama(const ModelConfig& config, Backend& backend, const ModelLoadOptions& options)
-      : whole_(config),
-        shard_(options.shard.pipeline.layers.size() == 0 ? whole_shard(config) : options.shard),
-        group_(options.tensor_group),
-        config_(shard_config(config, shard_)),
-        backend_(backend),
-        attention_(make_attention_params(config_)),
-        attention_kinds_(attention_) {}
-
-  Status load(WeightLoader& loader, const ModelLoadOptions& options);
-
-  const AttentionKinds& attention() const override { return attention_kinds_; }
-  Tensor forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) override;
-  Tensor stage_rows(int64_t num_tokens) const override { return residual_.rows(num_tokens, config_.hidden_size); }
-  const PipelineStage& stage() const override { return shard_.pipeline; }
-  void compute_logits(Tensor hidden_rows, Tensor logits) override;
-  Communicator* tensor_group() const override { return group_; }
-  int64_t weight_bytes() const override { return weight_bytes_; }
-  int64_t num_parameters() const override { return num_parameters_; }
-
- private:
-  Status load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& layer);
-  Status load_matrix(WeightLoader& loader, const std::string& name, int64_t rows, int64_t cols, const MatrixPart& part,
-                     std::unique_ptr<WeightMatrix>& matrix);
-  // Of a matrix or bias of `size` rows, those that this rank keeps.
-  struct RowsPart {
-    const char* name;
-    int64_t size;
-    IndexRange part;
+  struct Norms {
+    FloatBuffer input, post_attention;  // [H]
   };
-  // Matrices of their own, or rows of the one named `fused`, which holds them in this order.
-  Status read_stacked(WeightLoader& loader, const std::string& prefix, const char* fused,
-                      const std::vector<RowsPart>& parts, std::vector<HostTensor>& matrices) const;
-  Status stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix);
-  Status load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer);
-  Status load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<RowsPart>& parts,
-                     FloatBuffer& buffer);
-  Status make_rope_table(int64_t num_positions);
-  // residual += projected, summed over the ranks; normed = rms_norm(residual).
-  void add_and_norm(Backend& ops, Tensor residual, Tensor projected, const float* weight, Tensor normed);
-  // Layer i's q, k and v of normed rows, k and v into the cache; and what follows its attention, up to the norm after it.
-  void project_qkv(Backend& ops, size_t i, Tensor normed, Tensor qkv, KvCache& cache);
-  void finish_layer(Backend& ops, size_t i, Tensor residual, Tensor attended, Tensor normed, int64_t place);
-  // All of the last layer but its keys and values, for the rows that logits come from, normed into `rows`.
-  void finish_last_layer(Tensor qkv, Tensor residual, Tensor attended, Tensor rows, const KvCache& cache);
-  // Backend::by_rows where rows need no other rank; else one part.
-  void by_rows(int64_t num_rows, const Backend::RowsBody& body);
 
-  const ModelConfig whole_;
-  const TensorShard shard_;
-  Communicator* const group_;
-  const ModelConfig config_;  // of this rank's part
-  Backend& backend_;
-  const AttentionParams attention_;
-  const AttentionKinds attention_kinds_;
-  RopeTable rope_;
-  FloatBuffer rope_cos_, rope_sin_;
+  Status load_norms(WeightLoader& loader, const std::string& prefix, size_t i) override {
+    norms_.resize(static_cast<size_t>(num_layers()));
+    RETURN_IF_ERROR(load_vector(loader, prefix + "input_layernorm.weight", hidden_size(), norms_[i].input));
+    return load_vector(loader, prefix + "post_attention_layernorm.weight", hidden_size(), norms_[i].post_attention);
+  }
 
-  std::unique_ptr<WeightMatrix> embedding_;  // [V, H], of the part V's rows; the head too when tied
-  std::unique_ptr<WeightMatrix> lm_head_;    // [V, H]; null when tied
-  FloatBuffer final_norm_;
-  std::vector<LlamaLayer> layers_;
-  int64_t weight_bytes_ = 0;
-  int64_t num_parameters_ = 0;
+  void begin_layers(Backend& ops, Tensor residual, Tensor normed) override {
+    ops.rms_norm(residual, norms_[0].input.data(), norm_eps(), normed);
+  }
 
-  // Activations of one step, [max_num_batched_tokens, ...].
-  ActivationBuffer residual_, normed_, qkv_, attended_, gate_up_, activated_, projected_, logits_input_;
-  // Of a part: this rank's columns of the logits, and all ranks' on rank 0.
-  ActivationBuffer logits_part_, gathered_logits_;
-  std::vector<int64_t> vocab_sizes_;  // by rank
+  void finish_layer(Backend& ops, size_t i, const Rows& rows) override {
+    project_attended(ops, i, rows);
+    add_and_norm(ops, rows, norms_[i].post_attention);
+    feed_forward(ops, i, rows);
+    if (hands_on(i)) {
+      reduce(ops, rows.projected);
+      return ops.add(rows.residual, rows.projected);
+    }
+    add_and_norm(ops, rows, is_last(i) ? final_norm() : norms_[i + 1].input);
+  }
+
+  std::vector<Norms> norms_;
 };
-
-Status Llama::stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix) {
-  std::vector<HostMatrix> views;
-  for (const HostTensor& part : parts) {
-    views.push_back(part.view());
-    num_parameters_ += part.rows * part.cols;
-  }
-  ASSIGN_OR_RETURN(matrix, backend_.make_matrix(views));
-  weight_bytes_ += static_cast<int64_t>(matrix->size_bytes());
-  return ok_status();
-}
-
-Status Llama::load_matrix(WeightLoader& loader, const std::string& name, int64_t rows, int64_t cols,
-                          const MatrixPart& part, std::unique_ptr<WeightMatrix>& matrix) {
-  std::vector<HostTensor> parts(1);
-  ASSIGN_OR_RETURN(parts[0], loader.read_matrix(name, rows, cols, part));
-  return stack(parts, matrix);
-}
-
-Status Llama::read_stacked(WeightLoader& loader, const std::string& prefix, const char* fused,
-                           const std::vector<RowsPart>& parts, std::vector<HostTensor>& matrices) const {
-  int64_t fused_rows = 0;
-  for (const RowsPart& part : parts) fused_rows += part.size;
-  int64_t before = 0;
-  for (size_t i = 0; i < parts.size(); ++i) {
-    const IndexRange& rows = parts[i].part;
-    if (fused == nullptr) {
-      ASSIGN_OR_RETURN(matrices[i],
-                       loader.read_matrix(prefix + parts[i].name, parts[i].size, whole_.hidden_size, rows_of(rows)));
-    } else {
-      ASSIGN_OR_RETURN(matrices[i], loader.read_matrix(prefix + fused, fused_rows, whole_.hidden_size,
-                                                       rows_of({before + rows.begin, before + rows.end})));
-    }
-    before += parts[i].size;
-  }
-  return ok_status();
-}
-
-Status Llama::load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer) {
-  ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(name, size));
-  num_parameters_ += size;
-  weight_bytes_ += size * static_cast<int64_t>(sizeof(float));
-  return buffer.upload(backend_, values);
-}
-
-Status Llama::load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<RowsPart>& parts,
-                          FloatBuffer& buffer) {
-  std::vector<float> stacked;
-  for (const RowsPart& bias : parts) {
-    ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(prefix + bias.name, bias.size));
-    stacked.insert(stacked.end(), values.begin() + bias.part.begin, values.begin() + bias.part.end);
-  }
-  num_parameters_ += static_cast<int64_t>(stacked.size());
-  weight_bytes_ += static_cast<int64_t>(stacked.size() * sizeof(float));
-  return buffer.upload(backend_, stacked);
-}
-
-Status Llama::load_layer(WeightLoader& loader, int64_t layer_idx, LlamaLayer& layer) {
-  const std::string prefix = "model.layers." + std::to_string(layer_idx) + ".";
-  const int64_t hidden = whole_.hidden_size;
-  const int64_t inner = whole_.intermediate_size;
-  const int64_t q_size = whole_.q_size();
-  const int64_t kv_size = whole_.kv_size();
-  const int64_t head_dim = whole_.head_dim;
-  const IndexRange q_part = {shard_.heads.begin * head_dim, shard_.heads.end * head_dim};
-  const IndexRange kv_part = {shard_.kv_heads.begin * head_dim, shard_.kv_heads.end * head_dim};
-  const IndexRange all = {0, hidden};
-
-  RETURN_IF_ERROR(load_vector(loader, prefix + "input_layernorm.weight", hidden, layer.input_norm));
-  std::vector<HostTensor> qkv(3);
-  RETURN_IF_ERROR(read_stacked(
-      loader, prefix + "self_attn.", whole_.fused_qkv ? "qkv_proj.weight" : nullptr,
-      {{"q_proj.weight", q_size, q_part}, {"k_proj.weight", kv_size, kv_part}, {"v_proj.weight", kv_size, kv_part}},
-      qkv));
-  if (config_.rope.interleaved) {
-    uninterleave_rope_rows(qkv[0], config_.num_attention_heads, head_dim);
-    uninterleave_rope_rows(qkv[1], config_.num_key_value_heads, head_dim);
-  }
-  RETURN_IF_ERROR(stack(qkv, layer.qkv));
-  RETURN_IF_ERROR(load_matrix(loader, prefix + "self_attn.o_proj.weight", hidden, q_size, columns_of(q_part),
-                              layer.attention_output));
-  if (config_.qkv_bias) {
-    RETURN_IF_ERROR(load_biases(loader, prefix,
-                                {{"self_attn.q_proj.bias", q_size, q_part},
-                                 {"self_attn.k_proj.bias", kv_size, kv_part},
-                                 {"self_attn.v_proj.bias", kv_size, kv_part}},
-                                layer.qkv_bias));
-  }
-  if (config_.attention_output_bias) {
-    RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.o_proj.bias", hidden, all}}, layer.attention_output_bias));
-  }
-  if (config_.qk_norm) {
-    RETURN_IF_ERROR(load_vector(loader, prefix + "self_attn.q_norm.weight", head_dim, layer.q_norm));
-    RETURN_IF_ERROR(load_vector(loader, prefix + "self_attn.k_norm.weight", head_dim, layer.k_norm));
-  }
-  RETURN_IF_ERROR(load_vector(loader, prefix + "post_attention_layernorm.weight", hidden, layer.post_attention_norm));
-  std::vector<HostTensor> gate_up(2);
-  RETURN_IF_ERROR(read_stacked(loader, prefix + "mlp.", whole_.fused_gate_up ? "gate_up_proj.weight" : nullptr,
-                               {{"gate_proj.weight", inner, shard_.inner}, {"up_proj.weight", inner, shard_.inner}},
-                               gate_up));
-  RETURN_IF_ERROR(stack(gate_up, layer.gate_up));
-  RETURN_IF_ERROR(
-      load_matrix(loader, prefix + "mlp.down_proj.weight", hidden, inner, columns_of(shard_.inner), layer.down));
-  if (config_.mlp_bias) {
-    RETURN_IF_ERROR(load_biases(
-        loader, prefix, {{"mlp.gate_proj.bias", inner, shard_.inner}, {"mlp.up_proj.bias", inner, shard_.inner}},
-        layer.gate_up_bias));
-    RETURN_IF_ERROR(load_biases(loader, prefix, {{"mlp.down_proj.bias", hidden, all}}, layer.down_bias));
-  }
-  return ok_status();
-}
-
-Status Llama::make_rope_table(int64_t num_positions) {
-  const std::vector<double> inverse_frequencies = rope_inverse_frequencies(config_, num_positions);
-  const double factor = rope_attention_factor(config_);
-  std::vector<float> cosines, sines;
-  cosines.reserve(static_cast<size_t>(num_positions) * inverse_frequencies.size());
-  sines.reserve(cosines.capacity());
-  for (int64_t position = 0; position < num_positions; ++position) {
-    for (const double frequency : inverse_frequencies) {
-      const double angle = static_cast<double>(position) * frequency;
-      cosines.push_back(static_cast<float>(factor * std::cos(angle)));
-      sines.push_back(static_cast<float>(factor * std::sin(angle)));
-    }
-  }
-  RETURN_IF_ERROR(rope_cos_.upload(backend_, cosines));
-  RETURN_IF_ERROR(rope_sin_.upload(backend_, sines));
-  rope_ = {static_cast<int32_t>(2 * inverse_frequencies.size()), num_positions, rope_cos_.data(), rope_sin_.data()};
-  return ok_status();
-}
-
-Status Llama::load(WeightLoader& loader, const ModelLoadOptions& options) {
-  const int64_t hidden = config_.hidden_size;
-  const int64_t vocab_size = config_.vocab_size;
-  const MatrixPart vocab_rows = rows_of(shard_.vocab);
-  const PipelineStage& stage = shard_.pipeline;
-  if (stage.is_first() || (stage.is_last() && config_.tie_word_embeddings)) {
-    RETURN_IF_ERROR(load_matrix(loader, "model.embed_tokens.weight", vocab_size, hidden, vocab_rows, embedding_));
-  }
-  layers_.resize(static_cast<size_t>(config_.num_hidden_layers));
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    RETURN_IF_ERROR(load_layer(loader, stage.layers.begin + static_cast<int64_t>(i), layers_[i]));
-  }
-  if (stage.is_last()) {
-    RETURN_IF_ERROR(load_vector(loader, "model.norm.weight", hidden, final_norm_));
-    if (!config_.tie_word_embeddings) {
-      RETURN_IF_ERROR(load_matrix(loader, "lm_head.weight", vocab_size, hidden, vocab_rows, lm_head_));
-    }
-  }
-  RETURN_IF_ERROR(make_rope_table(options.max_model_len));
-
-  const int64_t rows = options.max_num_batched_tokens;
-  const DType act = backend_.activation_dtype();
-  RETURN_IF_ERROR(residual_.allocate(backend_, DType::kFloat32, rows * hidden));
-  RETURN_IF_ERROR(normed_.allocate(backend_, act, rows * hidden));
-  RETURN_IF_ERROR(qkv_.allocate(backend_, act, rows * (config_.q_size() + 2 * config_.kv_size())));
-  RETURN_IF_ERROR(attended_.allocate(backend_, act, rows * config_.q_size()));
-  RETURN_IF_ERROR(projected_.allocate(backend_, act, rows * hidden));
-  RETURN_IF_ERROR(gate_up_.allocate(backend_, act, rows * 2 * config_.intermediate_size));
-  RETURN_IF_ERROR(activated_.allocate(backend_, act, rows * config_.intermediate_size));
-  if (!stage.is_last()) return ok_status();
-  RETURN_IF_ERROR(logits_input_.allocate(backend_, act, rows * hidden));
-  if (group_ == nullptr) return ok_status();
-  for (int rank = 0; rank < group_->size(); ++rank) {
-    vocab_sizes_.push_back(vocab_size * (rank + 1) / group_->size() - vocab_size * rank / group_->size());
-  }
-  CHECK_EQ(vocab_sizes_[static_cast<size_t>(group_->rank())], shard_.vocab.size());
-  const int64_t logits_rows = options.max_logits_rows;
-  RETURN_IF_ERROR(logits_part_.allocate(backend_, DType::kFloat32, logits_rows * shard_.vocab.size()));
-  if (group_->rank() != 0) return ok_status();
-  return gathered_logits_.allocate(backend_, DType::kFloat32, logits_rows * vocab_size);
-}
-
-void Llama::compute_logits(Tensor hidden_rows, Tensor logits) {
-  const WeightMatrix& head = lm_head_ ? *lm_head_ : *embedding_;
-  if (group_ == nullptr) return backend_.matmul(head, hidden_rows, logits);
-  const Tensor part = logits_part_.rows(hidden_rows.rows, shard_.vocab.size());
-  backend_.matmul(head, hidden_rows, part);
-  const Tensor gathered = group_->rank() == 0 ? gathered_logits_.rows(hidden_rows.rows, config_.vocab_size) : Tensor();
-  backend_.gather_columns(*group_, part, vocab_sizes_, gathered, logits);
-}
-
-void Llama::add_and_norm(Backend& ops, Tensor residual, Tensor projected, const float* weight, Tensor normed) {
-  const auto eps = static_cast<float>(config_.rms_norm_eps);
-  if (group_ == nullptr) return ops.add_rms_norm(residual, projected, weight, eps, normed);
-  ops.all_reduce_add_rms_norm(*group_, residual, projected, weight, eps, normed);
-}
-
-void Llama::by_rows(int64_t num_rows, const Backend::RowsBody& body) {
-  if (group_ != nullptr) return body(backend_, 0, num_rows, 0);
-  backend_.by_rows(num_rows, body);
-}
-
-void Llama::project_qkv(Backend& ops, size_t i, Tensor normed, Tensor qkv, KvCache& cache) {
-  const LlamaLayer& layer = layers_[i];
-  ops.matmul(*layer.qkv, normed, qkv);
-  if (config_.qkv_bias) ops.add_bias(qkv, layer.qkv_bias.data());
-  if (config_.qk_norm) {
-    const auto eps = static_cast<float>(config_.rms_norm_eps);
-    ops.rms_norm_heads(qkv.column_range(0, config_.q_size()), config_.head_dim, layer.q_norm.data(), eps);
-    ops.rms_norm_heads(qkv.column_range(config_.q_size(), config_.kv_size()), config_.head_dim, layer.k_norm.data(),
-                       eps);
-  }
-  ops.rope_and_cache(qkv, rope_, attention_, cache, static_cast<int32_t>(i));
-}
-
-void Llama::finish_layer(Backend& ops, size_t i, Tensor residual, Tensor attended, Tensor normed, int64_t place) {
-  const LlamaLayer& layer = layers_[i];
-  const int64_t rows = residual.rows, inner = config_.intermediate_size;
-  const Tensor projected = projected_.rows(place + rows, config_.hidden_size).row_range(place, rows);
-  const Tensor gate_up = gate_up_.rows(place + rows, 2 * inner).row_range(place, rows);
-  const Tensor activated = activated_.rows(place + rows, inner).row_range(place, rows);
-  // Biases of outputs that are summed over the ranks are added on one of them.
-  const bool adds_bias = group_ == nullptr || group_->rank() == 0;
-  ops.matmul(*layer.attention_output, attended, projected);
-  if (config_.attention_output_bias && adds_bias) ops.add_bias(projected, layer.attention_output_bias.data());
-  add_and_norm(ops, residual, projected, layer.post_attention_norm.data(), normed);
-  ops.matmul(*layer.gate_up, normed, gate_up);
-  if (config_.mlp_bias) ops.add_bias(gate_up, layer.gate_up_bias.data());
-  ops.silu_mul(gate_up, activated);
-  ops.matmul(*layer.down, activated, projected);
-  if (config_.mlp_bias && adds_bias) ops.add_bias(projected, layer.down_bias.data());
-  const bool last = i + 1 == layers_.size();
-  if (last && !shard_.pipeline.is_last()) {
-    if (group_ != nullptr) ops.all_reduce(*group_, projected);
-    return ops.add(residual, projected);
-  }
-  add_and_norm(ops, residual, projected, last ? final_norm_.data() : layers_[i + 1].input_norm.data(), normed);
-}
-
-void Llama::finish_last_layer(Tensor qkv, Tensor residual, Tensor attended, Tensor rows, const KvCache& cache) {
-  if (rows.rows == 0) return;
-  const size_t last = layers_.size() - 1;
-  backend_.attention(qkv, attention_, cache, static_cast<int32_t>(last), attended);
-  // qkv_ and normed_ have been read for the last time.
-  const Tensor few_residual = normed_.rows(rows.rows, config_.hidden_size, DType::kFloat32);
-  const Tensor few_attended = qkv_.rows(rows.rows, config_.q_size());
-  backend_.gather_logits_rows(residual, few_residual);
-  backend_.gather_logits_rows(attended, few_attended);
-  by_rows(rows.rows, [&](Backend& ops, int64_t first, int64_t count, int64_t place) {
-    finish_layer(ops, last, few_residual.row_range(first, count), few_attended.row_range(first, count),
-                 rows.row_range(first, count), place);
-  });
-}
-
-Tensor Llama::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& cache) {
-  const int64_t hidden = config_.hidden_size;
-  const Tensor residual = residual_.rows(num_tokens, hidden);
-  const Tensor normed = normed_.rows(num_tokens, hidden);
-  const Tensor qkv = qkv_.rows(num_tokens, config_.q_size() + 2 * config_.kv_size());
-  const Tensor attended = attended_.rows(num_tokens, config_.q_size());
-
-  const PipelineStage& stage = shard_.pipeline;
-  if (!stage.is_first()) {
-    // The stage before has put its sums there.
-  } else if (group_ == nullptr) {
-    backend_.embed(*embedding_, residual);
-  } else {
-    backend_.embed_part(*embedding_, shard_.vocab.begin, residual);
-    backend_.all_reduce(*group_, residual);
-  }
-  by_rows(num_tokens, [&](Backend& ops, int64_t first, int64_t count, int64_t place) {
-    const Tensor part = normed.row_range(place, count);
-    ops.rms_norm(residual.row_range(first, count), layers_[0].input_norm.data(),
-                 static_cast<float>(config_.rms_norm_eps), part);
-    project_qkv(ops, 0, part, qkv.row_range(first, count), cache);
-  });
-  // Of rows whose logits nobody wants the last layer makes keys and values alone.
-  const bool few_logits = stage.is_last() && has_few_logits(num_tokens, num_logits_rows);
-  const Tensor rows = stage.is_last() ? logits_input_.rows(num_logits_rows, hidden) : Tensor();
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    if (few_logits && i + 1 == layers_.size()) {
-      finish_last_layer(qkv, residual, attended, rows, cache);
-      return rows;
-    }
-    backend_.attention(qkv, attention_, cache, static_cast<int32_t>(i), attended);
-    const bool last = i + 1 == layers_.size();
-    by_rows(num_tokens, [&](Backend& ops, int64_t first, int64_t count, int64_t place) {
-      // The last layer's are what logits come from.
-      const Tensor part = normed.row_range(last ? first : place, count);
-      finish_layer(ops, i, residual.row_range(first, count), attended.row_range(first, count), part, place);
-      if (!last) project_qkv(ops, i + 1, part, qkv.row_range(first, count), cache);
-    });
-  }
-  if (!stage.is_last()) return {};
-  backend_.gather_logits_rows(normed, rows);
-  return rows;
-}
 
 }  // namespace
 
