@@ -36,7 +36,7 @@ class GgufFile final : public TensorSource {
   uint64_t array_length(std::string_view key) const;
 
   // Each fails with kNotFound when the key is absent and kDataLoss when its type or value does not fit; the message
-  // names file and key. Any integer type is accepted where the value fits; get_float also takes integers.
+  // names file and key. Any integer type is accepted where the value fits, in arrays booleans too; get_float also takes integers.
   Result<std::string> get_string(std::string_view key) const;
   Result<int64_t> get_int(std::string_view key, int64_t min, int64_t max) const;
   Result<double> get_float(std::string_view key) const;

@@ -1,4 +1,4 @@
-// GGUF's tokenizer.* keys as a BpeTokenizerSpec. Only byte-level BPE ("gpt2") is read so far.
+// GGUF's tokenizer.* keys as a BpeTokenizerSpec (byte-level BPE, "gpt2"), or as a sentencepiece model.
 #include "engine/text/gguf_tokenizer.h"
 
 #include <algorithm>
@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "engine/text/bpe_tokenizer.h"
+#include "engine/text/gguf_sentencepiece.h"
 #include "engine/text/pre_tokenizer_families.h"
+#include "engine/text/sentencepiece_tokenizer.h"
 
 namespace sextant {
 namespace {
@@ -43,16 +45,6 @@ Result<std::optional<int32_t>> optional_id(const GgufFile& file, const std::stri
   if (!file.has(key)) return std::optional<int32_t>();
   ASSIGN_OR_RETURN(const int64_t id, file.get_int(key, 0, static_cast<int64_t>(vocab_size) - 1));
   return std::optional<int32_t>(static_cast<int32_t>(id));
-}
-
-Status check_model(const GgufFile& file) {
-  const Result<std::string> model = file.get_string("tokenizer.ggml.model");
-  if (!model.ok()) return model.status();
-  if (*model == "gpt2") return ok_status();
-  std::string message = file.path() + ": tokenizer.ggml.model is '" + *model +
-                        "'; only 'gpt2' (byte-level BPE) is supported inside GGUF so far";
-  if (*model == "llama") message += ". For a sentencepiece model use a directory with its tokenizer.model";
-  return unsupported(std::move(message));
 }
 
 Status read_vocabulary(const GgufFile& file, BpeTokenizerSpec* spec) {
@@ -94,28 +86,28 @@ Status read_vocabulary(const GgufFile& file, BpeTokenizerSpec* spec) {
   return ok_status();
 }
 
-Status read_special_ids(const GgufFile& file, bool add_bos_by_default, BpeTokenizerSpec* spec) {
-  const size_t vocab_size = spec->vocabulary.tokens.size();
-  ASSIGN_OR_RETURN(spec->bos_token_id, optional_id(file, "tokenizer.ggml.bos_token_id", vocab_size));
-  std::optional<int32_t> eos;
+// Those of the keys, then those of tokens that end a turn whatever the keys say; each once.
+Result<std::vector<int32_t>> read_eos_ids(const GgufFile& file, size_t vocab_size,
+                                          const std::vector<AddedToken>& added_tokens) {
+  std::vector<int32_t> ids;
+  const auto add = [&](int32_t id) {
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  };
   for (const char* key :
        {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"}) {
     ASSIGN_OR_RETURN(const std::optional<int32_t> id, optional_id(file, key, vocab_size));
-    if (!id) continue;
-    if (spec->eos_token_ids.empty()) eos = id;
-    spec->eos_token_ids.push_back(*id);
+    if (id) add(*id);
   }
-  for (const AddedToken& token : spec->added_tokens) {
-    if (std::find(std::begin(kEndNames), std::end(kEndNames), token.content) != std::end(kEndNames)) {
-      spec->eos_token_ids.push_back(token.id);
-    }
+  for (const AddedToken& token : added_tokens) {
+    if (std::find(std::begin(kEndNames), std::end(kEndNames), token.content) != std::end(kEndNames)) add(token.id);
   }
-  std::vector<int32_t> unique;
-  for (const int32_t id : spec->eos_token_ids) {
-    if (std::find(unique.begin(), unique.end(), id) == unique.end()) unique.push_back(id);
-  }
-  spec->eos_token_ids = std::move(unique);
+  return ids;
+}
 
+Status read_special_ids(const GgufFile& file, bool add_bos_by_default, BpeTokenizerSpec* spec) {
+  const size_t vocab_size = spec->vocabulary.tokens.size();
+  ASSIGN_OR_RETURN(spec->bos_token_id, optional_id(file, "tokenizer.ggml.bos_token_id", vocab_size));
+  ASSIGN_OR_RETURN(spec->eos_token_ids, read_eos_ids(file, vocab_size, spec->added_tokens));
   ASSIGN_OR_RETURN(const bool add_bos, file.get_bool_or("tokenizer.ggml.add_bos_token", add_bos_by_default));
   ASSIGN_OR_RETURN(const bool add_eos, file.get_bool_or("tokenizer.ggml.add_eos_token", false));
   if (add_bos && !spec->bos_token_id && file.has("tokenizer.ggml.add_bos_token")) {
@@ -123,16 +115,44 @@ Status read_special_ids(const GgufFile& file, bool add_bos_by_default, BpeTokeni
   }
   if (add_bos && spec->bos_token_id) spec->prefix_ids.push_back(*spec->bos_token_id);
   if (add_eos) {
-    if (!eos) return in_file(file, "tokenizer.ggml.add_eos_token", "is true, but there is no eos_token_id");
-    spec->suffix_ids.push_back(*eos);
+    if (spec->eos_token_ids.empty()) {
+      return in_file(file, "tokenizer.ggml.add_eos_token", "is true, but there is no eos_token_id");
+    }
+    spec->suffix_ids.push_back(spec->eos_token_ids.front());
   }
   return ok_status();
+}
+
+// Text after a special token gets a leading space of its own where text has one at all, as in llama.cpp.
+Result<std::unique_ptr<Tokenizer>> load_sentencepiece(const GgufFile& file, const std::string& model) {
+  ASSIGN_OR_RETURN(std::string serialized, sentencepiece_model_from_gguf(file, model));
+  ASSIGN_OR_RETURN(const std::vector<std::string> tokens, file.get_strings("tokenizer.ggml.tokens"));
+  TokenizerConfig config;
+  ASSIGN_OR_RETURN(const std::optional<int32_t> bos, optional_id(file, "tokenizer.ggml.bos_token_id", tokens.size()));
+  if (bos) config.bos_token = tokens[static_cast<size_t>(*bos)];
+  std::vector<AddedToken> all;
+  for (size_t id = 0; id < tokens.size(); ++id) all.push_back({.id = static_cast<int32_t>(id), .content = tokens[id]});
+  ASSIGN_OR_RETURN(config.model_eos_token_ids, read_eos_ids(file, tokens.size(), all));
+  if (!config.model_eos_token_ids.empty()) {
+    config.eos_token = tokens[static_cast<size_t>(config.model_eos_token_ids.front())];
+  }
+  ASSIGN_OR_RETURN(config.add_bos_token, file.get_bool_or("tokenizer.ggml.add_bos_token", model == "llama"));
+  ASSIGN_OR_RETURN(config.add_eos_token, file.get_bool_or("tokenizer.ggml.add_eos_token", model == "t5"));
+  if (file.has("tokenizer.chat_template")) {
+    ASSIGN_OR_RETURN(config.chat_template, file.get_string("tokenizer.chat_template"));
+  }
+  return SentencePieceTokenizer::create(std::move(serialized), file.path(), config);
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Tokenizer>> load_gguf_tokenizer(const GgufFile& file) {
-  RETURN_IF_ERROR(check_model(file));
+  ASSIGN_OR_RETURN(const std::string model, file.get_string("tokenizer.ggml.model"));
+  if (model == "llama" || model == "t5") return load_sentencepiece(file, model);
+  if (model != "gpt2") {
+    return unsupported(file.path() + ": tokenizer.ggml.model is '" + model +
+                       "'; supported inside GGUF are 'gpt2' (byte-level BPE), 'llama' and 't5' (sentencepiece)");
+  }
   ASSIGN_OR_RETURN(const std::string pre, file.get_string_or("tokenizer.ggml.pre", "default"));
   std::optional<PreTokenizerFamily> family = pre_tokenizer_family(pre);
   if (!family) {

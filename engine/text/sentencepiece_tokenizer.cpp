@@ -58,6 +58,11 @@ SentencePieceTokenizer::~SentencePieceTokenizer() = default;
 Result<std::unique_ptr<Tokenizer>> SentencePieceTokenizer::load(const std::string& path,
                                                                 const TokenizerConfig& config) {
   ASSIGN_OR_RETURN(std::string serialized, read_text_file(path, kMaxModelBytes));
+  return create(std::move(serialized), path, config);
+}
+
+Result<std::unique_ptr<Tokenizer>> SentencePieceTokenizer::create(std::string serialized, const std::string& path,
+                                                                  const TokenizerConfig& config) {
   Result<SentencePieceModelFacts> facts = inspect_sentencepiece_model(serialized);
   if (!facts.ok()) return Status(facts.status().code(), path + ": " + facts.status().message());
   if (facts->has_denormalizer) return unsupported(path + ": a model with a denormalizer is not supported");

@@ -21,6 +21,9 @@ class SentencePieceTokenizer final : public Tokenizer {
  public:
   // Errors name the file.
   static Result<std::unique_ptr<Tokenizer>> load(const std::string& path, const TokenizerConfig& config);
+  // Of a serialized ModelProto; `source` names it in messages.
+  static Result<std::unique_ptr<Tokenizer>> create(std::string serialized, const std::string& source,
+                                                   const TokenizerConfig& config);
   ~SentencePieceTokenizer() override;
 
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options) const override;
