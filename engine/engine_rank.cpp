@@ -14,7 +14,7 @@ Status RankLoader::open() {
   ASSIGN_OR_RETURN(rank_.backend,
                    make_rank_backend(config_.device, place_.local_rank, place_.num_local_ranks, opened_.dtype));
   const DType kv_dtype = kv_cache_dtype(config_, rank_.backend->activation_dtype());
-  const BackendNeeds needs{opened_.weight_types, make_attention_params(local_), kv_dtype, asked_dtype(config_)};
+  const BackendNeeds needs{opened_.weight_types, make_attention_kinds(local_), kv_dtype, asked_dtype(config_)};
   RETURN_IF_ERROR(rank_.backend->supports(needs));
   rank_.backend->adopt(needs);
   spec_ = make_kv_cache_spec(local_, kv_dtype, static_cast<int32_t>(config_.cache.block_size));
@@ -48,12 +48,11 @@ Result<MemoryPlan> RankLoader::plan(std::optional<int64_t> num_blocks) const {
   }
   const bool has_logits = shard_.rank == 0 && stage.is_last();
   inputs.weights_bytes = opened_.shard_bytes(shard_, backend);
-  inputs.workspace_bytes =
-      workspace_bytes(local_, {.max_num_batched_tokens = scheduler.max_num_batched_tokens,
-                               .max_num_seqs = has_logits ? logits_rows : 0,
-                               .activation = backend.activation_dtype()}) +
-      static_cast<uint64_t>(backend.workspace_bytes(scheduler.max_num_batched_tokens, scheduler.max_num_seqs,
-                                                    make_attention_params(local_)));
+  inputs.workspace_bytes = workspace_bytes(local_, {.max_num_batched_tokens = scheduler.max_num_batched_tokens,
+                                                    .max_num_seqs = has_logits ? logits_rows : 0,
+                                                    .activation = backend.activation_dtype()}) +
+                           static_cast<uint64_t>(backend.workspace_bytes(
+                               scheduler.max_num_batched_tokens, scheduler.max_num_seqs, make_attention_kinds(local_)));
   if (!shard_.is_whole()) {
     // Its own columns of the logits, and on rank 0 everybody's once more before they are put in order; parts of sums.
     const int64_t columns = stage.is_last() ? shard_.vocab.size() + (has_logits ? opened_.config.vocab_size : 0) : 0;
@@ -118,7 +117,7 @@ Status RankLoader::load() {
                                    .vocab_size = opened_.config.vocab_size,
                                    .block_size = config_.cache.block_size,
                                    .num_ranks = shard_.size},
-                                  make_attention_params(local_)));
+                                  make_attention_kinds(local_)));
   num_parameters_ = model->num_parameters();
   weight_bytes_ = model->weight_bytes();
   ASSIGN_OR_RETURN(runner_, ModelRunner::create(backend, std::move(model), opened_.config.vocab_size, logits_rows));

@@ -160,6 +160,36 @@ KernelCase bias_case(const Rows& r, bool is_measured) {
           }};
 }
 
+KernelCase round_case(const Rows& r, bool is_measured) {
+  return {.op = "round",
+          .shape = r.name(),
+          .bytes = r.elements() * (4 + static_cast<double>(type_bytes(r.type))),
+          .flops = 0,
+          .is_measured = is_measured,
+          .prepare = [=](CaseMemory& memory) -> Launch {
+            auto args = row_args<RoundArgs>(memory, r);
+            return [=](Stream stream) { return round(args, stream); };
+          }};
+}
+
+KernelCase softcap_case(int32_t rows, int32_t cols, bool is_measured) {
+  const Rows r = {rows, cols, ElementType::kFloat32};
+  return {.op = "softcap",
+          .shape = r.name(),
+          .bytes = r.elements() * 8,
+          .flops = r.elements() * 20,
+          .is_measured = is_measured,
+          .prepare = [=](CaseMemory& memory) -> Launch {
+            SoftcapArgs args = {};
+            args.logits = static_cast<float*>(memory.allocate(r.bytes(), Content::kFloat32));
+            args.stride = cols;
+            args.rows = rows;
+            args.cols = cols;
+            args.cap = 30;
+            return [=](Stream stream) { return softcap(args, stream); };
+          }};
+}
+
 KernelCase gather_case(const Rows& r, bool is_measured) {
   return {.op = "gather_rows",
           .shape = r.name(),
@@ -211,6 +241,8 @@ void append_row_cases(const ModelShape& shape, std::vector<KernelCase>& cases) {
   cases.push_back(norm_rows_case({shape.decode_batch, shape.hidden, kBf16}, true));
   cases.push_back(add_case({shape.decode_batch, shape.hidden, kBf16}, true));
   cases.push_back(bias_case({shape.decode_batch, shape.hidden, kBf16}, true));
+  cases.push_back(round_case({shape.decode_batch, shape.hidden, kBf16}, true));
+  cases.push_back(softcap_case(shape.decode_batch, shape.vocab, true));
   cases.push_back(heads_case({shape.decode_batch, shape.hidden, kBf16}, shape.hidden % 128 == 0 ? 128 : 64, true));
   cases.push_back(gather_case({shape.decode_batch, shape.hidden, kBf16}, true));
   const int64_t block_bytes = int64_t{16} * shape.num_kv_heads * shape.head_dim * 2;
@@ -228,9 +260,11 @@ void append_row_cases(const ModelShape& shape, std::vector<KernelCase>& cases) {
       }
       cases.push_back(add_case({2, cols, type}, false));
       cases.push_back(bias_case({2, cols, type}, false));
+      cases.push_back(round_case({2, cols, type}, false));
       cases.push_back(gather_case({2, cols, type}, false));
     }
   }
+  cases.push_back(softcap_case(2, 9, false));
 }
 
 }  // namespace sextant::bench

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/activation.h"
 #include "engine/base/check.h"
 #include "engine/base/dtype.h"
 #include "engine/base/result.h"
@@ -212,8 +213,8 @@ class Backend {
   // Once per step, before its ops: takes the inputs and splits the attention work of each kind, which are reserve()'s.
   virtual void plan(const StepInputs& inputs, const AttentionKinds& attention) = 0;
 
-  // out[t] = table row of the plan's token t, as f32 [T, H]. Ids are inside the table.
-  virtual void embed(const WeightMatrix& table, Tensor out) = 0;
+  // out[t] = factor times the table's row of the plan's token t, as f32 [T, H]. Ids are inside the table.
+  virtual void embed(const WeightMatrix& table, float factor, Tensor out) = 0;
   // out = x / sqrt(mean(x^2) + eps) * weight, per row; x f32, out act; weight f32 [H] on the device. out may be x.
   virtual void rms_norm(Tensor x, const float* weight, float eps, Tensor out) = 0;
   // residual += x; out = rms_norm(residual).
@@ -231,10 +232,14 @@ class Backend {
   // out [T, num_heads * D] from q (the first num_heads * D columns of qkv) over the plan's block tables; causal.
   virtual void attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer,
                          Tensor out) = 0;
-  // gate_up [T, 2 * I] -> out[t, i] = silu(gate[t, i]) * up[t, i]
-  virtual void silu_mul(Tensor gate_up, Tensor out) = 0;
+  // gate_up [T, 2 * I] -> out[t, i] = activation(gate[t, i]) * up[t, i]
+  virtual void activation_mul(Tensor gate_up, Activation activation, Tensor out) = 0;
   // x += y
   virtual void add(Tensor x, Tensor y) = 0;
+  // out = x; x f32, out act.
+  virtual void round(Tensor x, Tensor out) = 0;
+  // x = cap * tanh(x / cap), in place; x f32, cap > 0.
+  virtual void softcap(Tensor x, float cap) = 0;
   // out[r] = x[the plan's logits_indices[r]]
   virtual void gather_logits_rows(Tensor x, Tensor out) = 0;
 
@@ -246,8 +251,10 @@ class Backend {
   virtual void by_rows(int64_t num_rows, const RowsBody& body) { body(*this, 0, num_rows, 0); }
 
   // Between the ranks of a group; each calls the same ops with the same shapes. An error of the communicator is the backend's.
-  // out[t] = table row of the plan's token t, the table's first row being that of token first_row; zeros where it has no such row.
-  virtual void embed_part(const WeightMatrix& /*table*/, int64_t /*first_row*/, Tensor /*out*/) { no_ranks(); }
+  // As embed(), the table's first row being that of token first_row; zeros where it has no such row.
+  virtual void embed_part(const WeightMatrix& /*table*/, int64_t /*first_row*/, float /*factor*/, Tensor /*out*/) {
+    no_ranks();
+  }
   // x = sum over ranks of x, in place; rows packed (row_stride == cols). As exact as Communicator::all_reduce.
   virtual void all_reduce(Communicator&, Tensor /*x*/) { no_ranks(); }
   // residual += sum over ranks of x; out = rms_norm(residual). x is lost. A backend may fuse it (kernels/reduce_norm.h).

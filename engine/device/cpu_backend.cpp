@@ -38,6 +38,13 @@ void check_f32(const Tensor& t) {
   CHECK(t.dtype == DType::kFloat32 && t.row_stride >= t.cols) << "needs a float32 tensor";
 }
 
+// factor times a row of the matrix.
+void read_scaled(const CpuMatrix& matrix, int64_t row, float factor, float* to) {
+  matrix.read_row(row, to);
+  if (factor == 1.0f) return;
+  for (int64_t i = 0; i < matrix.cols(); ++i) to[i] *= factor;
+}
+
 const CpuMatrix& cpu_matrix(const WeightMatrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
 
 class CpuBackend final : public Backend {
@@ -145,7 +152,7 @@ class CpuBackend final : public Backend {
     attention_.plan(batch, attention);
   }
 
-  void embed(const WeightMatrix& table, Tensor out) override {
+  void embed(const WeightMatrix& table, float factor, Tensor out) override {
     check_f32(out);
     const std::span<const int32_t> ids = token_ids_;
     const CpuMatrix& matrix = cpu_matrix(table);
@@ -154,12 +161,12 @@ class CpuBackend final : public Backend {
       for (int64_t t = begin; t < end; ++t) {
         const int32_t id = ids[static_cast<size_t>(t)];
         CHECK(id >= 0 && id < matrix.rows()) << "token id " << id << " of a table of " << matrix.rows();
-        matrix.read_row(id, out.f32() + t * out.row_stride);
+        read_scaled(matrix, id, factor, out.f32() + t * out.row_stride);
       }
     });
   }
 
-  void embed_part(const WeightMatrix& table, int64_t first_row, Tensor out) override {
+  void embed_part(const WeightMatrix& table, int64_t first_row, float factor, Tensor out) override {
     check_f32(out);
     const std::span<const int32_t> ids = token_ids_;
     const CpuMatrix& matrix = cpu_matrix(table);
@@ -169,7 +176,7 @@ class CpuBackend final : public Backend {
         const int64_t row = ids[static_cast<size_t>(t)] - first_row;
         float* to = out.f32() + t * out.row_stride;
         if (row >= 0 && row < matrix.rows()) {
-          matrix.read_row(row, to);
+          read_scaled(matrix, row, factor, to);
         } else {
           std::fill_n(to, out.cols, 0.0f);
         }
@@ -294,13 +301,32 @@ class CpuBackend final : public Backend {
     attention_.run(qkv, attention, kv, layer, out, scratch_at_);
   }
 
-  void silu_mul(Tensor gate_up, Tensor out) override {
+  void activation_mul(Tensor gate_up, Activation activation, Tensor out) override {
     check_f32(gate_up);
     check_f32(out);
     CHECK_EQ(gate_up.cols, 2 * out.cols);
+    auto* const kernel = activation == Activation::kSilu ? kernels_.silu_mul : kernels_.gelu_tanh_mul;
     for_rows(out.rows, gate_up.cols, [&](int64_t begin, int64_t end) {
-      kernels_.silu_mul({out.f32() + begin * out.row_stride, out.row_stride, gate_up.f32() + begin * gate_up.row_stride,
-                         gate_up.row_stride, end - begin, out.cols});
+      kernel({out.f32() + begin * out.row_stride, out.row_stride, gate_up.f32() + begin * gate_up.row_stride,
+              gate_up.row_stride, end - begin, out.cols});
+    });
+  }
+
+  void round(Tensor x, Tensor out) override {
+    check_f32(x);
+    check_f32(out);
+    CHECK(x.rows == out.rows && x.cols == out.cols) << "round: shape of out";
+    for_rows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t)
+        std::copy_n(x.f32() + t * x.row_stride, x.cols, out.f32() + t * out.row_stride);
+    });
+  }
+
+  void softcap(Tensor x, float cap) override {
+    check_f32(x);
+    CHECK_GT(cap, 0);
+    for_rows(x.rows, x.cols, [&](int64_t begin, int64_t end) {
+      kernels_.softcap({x.f32() + begin * x.row_stride, x.row_stride, end - begin, x.cols, cap});
     });
   }
 

@@ -103,8 +103,9 @@ class CudaBackend final : public Backend {
   Status reserve(const StepLimits& limits, const AttentionKinds& attention) override;
   void plan(const StepInputs& inputs, const AttentionKinds& attention) override;
 
-  void embed(const WeightMatrix& table, Tensor out) override {
-    note(embed_rows(static_cast<const CudaMatrix&>(table), 0, inputs_.device<int32_t>(token_ids_), out, stream_->get()),
+  void embed(const WeightMatrix& table, float factor, Tensor out) override {
+    note(embed_rows(static_cast<const CudaMatrix&>(table), 0, inputs_.device<int32_t>(token_ids_), factor, out,
+                    stream_->get()),
          "embed");
   }
   void rms_norm(Tensor x, const float* weight, float eps, Tensor out) override {
@@ -155,12 +156,25 @@ class CudaBackend final : public Backend {
   }
   void attention(Tensor qkv, const AttentionParams& attention, const KvCache& cache, int32_t layer,
                  Tensor out) override;
-  void silu_mul(Tensor gate_up, Tensor out) override {
+  void activation_mul(Tensor gate_up, Activation activation, Tensor out) override {
     CHECK_EQ(gate_up.cols, 2 * out.cols);
-    launched(cuda::activation_mul({gate_up.data, gate_up.row_stride, out.data, out.row_stride, rows32(out), cols32(out),
-                                   element_type(out.dtype), cuda::Activation::kSilu},
-                                  stream_->get()),
-             "silu_mul");
+    launched(
+        cuda::activation_mul({gate_up.data, gate_up.row_stride, out.data, out.row_stride, rows32(out), cols32(out),
+                              element_type(out.dtype),
+                              activation == Activation::kSilu ? cuda::Activation::kSilu : cuda::Activation::kGeluTanh},
+                             stream_->get()),
+        "activation_mul");
+  }
+  void round(Tensor x, Tensor out) override {
+    CHECK(x.dtype == DType::kFloat32 && x.rows == out.rows && x.cols == out.cols) << "round: shapes";
+    launched(cuda::round(
+                 {x.f32(), x.row_stride, out.data, out.row_stride, rows32(out), cols32(out), element_type(out.dtype)},
+                 stream_->get()),
+             "round");
+  }
+  void softcap(Tensor x, float cap) override {
+    CHECK(x.dtype == DType::kFloat32) << "logits are fp32";
+    launched(cuda::softcap({x.f32(), x.row_stride, rows32(x), cols32(x), cap}, stream_->get()), "softcap");
   }
   void add(Tensor x, Tensor y) override {
     launched(cuda::add({x.f32(), x.row_stride, y.data, y.row_stride, rows32(x), cols32(x), element_type(y.dtype)},
@@ -174,11 +188,11 @@ class CudaBackend final : public Backend {
              "gather_logits_rows");
   }
 
-  void embed_part(const WeightMatrix& table, int64_t first_row, Tensor out) override {
+  void embed_part(const WeightMatrix& table, int64_t first_row, float factor, Tensor out) override {
     CHECK_EQ(out.row_stride, out.cols);
     launched(cudaMemsetAsync(out.data, 0, static_cast<size_t>(out.rows * out.cols) * sizeof(float), stream_->get()),
              "embed_part");
-    note(embed_rows(static_cast<const CudaMatrix&>(table), first_row, inputs_.device<int32_t>(token_ids_), out,
+    note(embed_rows(static_cast<const CudaMatrix&>(table), first_row, inputs_.device<int32_t>(token_ids_), factor, out,
                     stream_->get()),
          "embed_part");
   }

@@ -265,11 +265,12 @@ Status CudaMatrix::upload(std::span<const HostMatrix> parts, ThreadPool& pool) {
   return ok_status();
 }
 
-Status embed_rows(const CudaMatrix& table, int64_t first_id, const int32_t* ids, Tensor out, cudaStream_t stream) {
+Status embed_rows(const CudaMatrix& table, int64_t first_id, const int32_t* ids, float factor, Tensor out,
+                  cudaStream_t stream) {
   for (const CudaMatrix::Run& run : table.runs()) {
     const auto error = static_cast<cudaError_t>(
         kernels::cuda::embed({run.format, run.weights, run.scales, first_id + run.first_row, run.rows, table.cols(),
-                              ids, static_cast<int32_t>(out.rows), out.f32(), out.row_stride},
+                              ids, static_cast<int32_t>(out.rows), out.f32(), out.row_stride, factor},
                              stream));
     RETURN_IF_CUDA_ERROR(error, "looking up embeddings");
   }

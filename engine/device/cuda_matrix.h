@@ -57,9 +57,9 @@ class CudaMatrix final : public WeightMatrix {
   std::unique_ptr<CudaBuffer> buffer_;
 };
 
-// out[t] = row ids[t] - first_id of the table, f32; ids on the device. Rows of ids that the table does not have are left alone.
-// out.cols is the table's, out.row_stride a
-// multiple of 4.
-Status embed_rows(const CudaMatrix& table, int64_t first_id, const int32_t* ids, Tensor out, cudaStream_t stream);
+// out[t] = factor times row ids[t] - first_id of the table, f32; ids on the device. Rows of ids that the table does not have are left
+// alone. out.cols is the table's, out.row_stride a multiple of 4.
+Status embed_rows(const CudaMatrix& table, int64_t first_id, const int32_t* ids, float factor, Tensor out,
+                  cudaStream_t stream);
 
 }  // namespace sextant

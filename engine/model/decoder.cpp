@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "engine/base/activation.h"
 #include "engine/base/check.h"
 #include "engine/model/memory_model.h"
 
@@ -31,8 +32,12 @@ Decoder::Decoder(const ModelConfig& config, Backend& backend, const ModelLoadOpt
       group_(options.tensor_group),
       config_(shard_config(config, shard_)),
       backend_(backend),
-      attention_(make_attention_params(config_)),
-      attention_kinds_(attention_) {}
+      attention_kinds_(make_attention_kinds(config_)),
+      activation_(activation_of_name(config.hidden_act).value_or(Activation::kSilu)),
+      // The residual stream holds h / m, m = residual_multiplier: then h += m f is one sum like any other. A norm of h is a norm of
+      // h / m with eps / m^2.
+      norm_eps_(static_cast<float>(config.rms_norm_eps / (config.residual_multiplier * config.residual_multiplier))),
+      ropes_(attention_kinds_.size()) {}
 
 Status Decoder::stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix) {
   std::vector<HostMatrix> views;
@@ -71,10 +76,14 @@ Status Decoder::read_stacked(WeightLoader& loader, const std::string& prefix, co
   return ok_status();
 }
 
-Status Decoder::load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer) {
-  ASSIGN_OR_RETURN(const std::vector<float> values, loader.read_vector(name, size));
+Status Decoder::load_norm(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer,
+                          double factor) {
+  ASSIGN_OR_RETURN(std::vector<float> values, loader.read_vector(name, size));
   num_parameters_ += size;
   weight_bytes_ += size * static_cast<int64_t>(sizeof(float));
+  for (float& value : values) {
+    value = static_cast<float>(factor * (static_cast<double>(value) + (whole_.norm_weights_minus_one ? 1.0 : 0.0)));
+  }
   return buffer.upload(backend_, values);
 }
 
@@ -122,9 +131,10 @@ Status Decoder::load_layer(WeightLoader& loader, const std::string& prefix, Laye
   if (config_.attention_output_bias) {
     RETURN_IF_ERROR(load_biases(loader, prefix, {{"self_attn.o_proj.bias", hidden, all}}, layer.attention_output_bias));
   }
-  if (config_.qk_norm) {
-    RETURN_IF_ERROR(load_vector(loader, prefix + "self_attn.q_norm.weight", head_dim, layer.q_norm));
-    RETURN_IF_ERROR(load_vector(loader, prefix + "self_attn.k_norm.weight", head_dim, layer.k_norm));
+  if (config_.qk_norm != QkNorm::kNone) {
+    const bool of_heads = config_.qk_norm == QkNorm::kHead;
+    RETURN_IF_ERROR(load_norm(loader, prefix + "self_attn.q_norm.weight", of_heads ? head_dim : q_size, layer.q_norm));
+    RETURN_IF_ERROR(load_norm(loader, prefix + "self_attn.k_norm.weight", of_heads ? head_dim : kv_size, layer.k_norm));
   }
   std::vector<HostTensor> gate_up(2);
   RETURN_IF_ERROR(read_stacked(loader, prefix + "mlp.", whole_.fused_gate_up ? "gate_up_proj.weight" : nullptr,
@@ -142,9 +152,9 @@ Status Decoder::load_layer(WeightLoader& loader, const std::string& prefix, Laye
   return ok_status();
 }
 
-Status Decoder::make_rope_table(int64_t num_positions) {
-  const std::vector<double> inverse_frequencies = rope_inverse_frequencies(config_, num_positions);
-  const double factor = rope_attention_factor(config_);
+Status Decoder::make_rope_table(const RopeConfig& config, int64_t num_positions, Rope& rope) {
+  const std::vector<double> inverse_frequencies = rope_inverse_frequencies(config_, config, num_positions);
+  const double factor = rope_attention_factor(config_, config);
   std::vector<float> cosines, sines;
   cosines.reserve(static_cast<size_t>(num_positions) * inverse_frequencies.size());
   sines.reserve(cosines.capacity());
@@ -155,9 +165,9 @@ Status Decoder::make_rope_table(int64_t num_positions) {
       sines.push_back(static_cast<float>(factor * std::sin(angle)));
     }
   }
-  RETURN_IF_ERROR(rope_cos_.upload(backend_, cosines));
-  RETURN_IF_ERROR(rope_sin_.upload(backend_, sines));
-  rope_ = {static_cast<int32_t>(2 * inverse_frequencies.size()), num_positions, rope_cos_.data(), rope_sin_.data()};
+  RETURN_IF_ERROR(rope.cos.upload(backend_, cosines));
+  RETURN_IF_ERROR(rope.sin.upload(backend_, sines));
+  rope.table = {static_cast<int32_t>(2 * inverse_frequencies.size()), num_positions, rope.cos.data(), rope.sin.data()};
   return ok_status();
 }
 
@@ -176,12 +186,16 @@ Status Decoder::load(WeightLoader& loader, const ModelLoadOptions& options) {
     RETURN_IF_ERROR(load_norms(loader, prefix, i));
   }
   if (stage.is_last()) {
-    RETURN_IF_ERROR(load_vector(loader, "model.norm.weight", hidden, final_norm_));
+    RETURN_IF_ERROR(load_norm(loader, "model.norm.weight", hidden, final_norm_, 1 / config_.logits_scaling));
     if (!config_.tie_word_embeddings) {
       RETURN_IF_ERROR(load_matrix(loader, "lm_head.weight", vocab_size, hidden, vocab_rows, lm_head_));
     }
   }
-  RETURN_IF_ERROR(make_rope_table(options.max_model_len));
+  for (size_t kind = 0; kind < ropes_.size(); ++kind) {
+    const bool slides = config_.sliding_window && kind == 0;
+    RETURN_IF_ERROR(make_rope_table(slides && config_.sliding_rope ? *config_.sliding_rope : config_.rope,
+                                    options.max_model_len, ropes_[kind]));
+  }
 
   const int64_t rows = options.max_num_batched_tokens;
   const DType act = backend_.activation_dtype();
@@ -207,11 +221,17 @@ Status Decoder::load(WeightLoader& loader, const ModelLoadOptions& options) {
 
 void Decoder::compute_logits(Tensor hidden_rows, Tensor logits) {
   const WeightMatrix& head = lm_head_ ? *lm_head_ : *embedding_;
-  if (group_ == nullptr) return backend_.matmul(head, hidden_rows, logits);
+  const auto cap = static_cast<float>(config_.final_logit_softcap);
+  if (group_ == nullptr) {
+    backend_.matmul(head, hidden_rows, logits);
+    if (cap > 0) backend_.softcap(logits, cap);
+    return;
+  }
   const Tensor part = logits_part_.rows(hidden_rows.rows, shard_.vocab.size());
   backend_.matmul(head, hidden_rows, part);
   const Tensor gathered = group_->rank() == 0 ? gathered_logits_.rows(hidden_rows.rows, config_.vocab_size) : Tensor();
   backend_.gather_columns(*group_, part, vocab_sizes_, gathered, logits);
+  if (cap > 0 && group_->rank() == 0) backend_.softcap(logits, cap);
 }
 
 void Decoder::reduce(Backend& ops, Tensor x) {
@@ -226,6 +246,11 @@ void Decoder::add_and_norm(Backend& ops, const Rows& rows, const FloatBuffer& we
   }
 }
 
+void Decoder::norm_projected(Backend& ops, const Rows& rows, const FloatBuffer& weight) {
+  reduce(ops, rows.projected);
+  ops.rms_norm_heads(rows.projected, config_.hidden_size, weight.data(), norm_eps());
+}
+
 void Decoder::by_rows(int64_t num_rows, const Backend::RowsBody& body) {
   if (group_ != nullptr) return body(backend_, 0, num_rows, 0);
   backend_.by_rows(num_rows, body);
@@ -235,12 +260,15 @@ void Decoder::project_qkv(Backend& ops, size_t i, Tensor normed, Tensor qkv, KvC
   const Layer& layer = layers_[i];
   ops.matmul(*layer.qkv, normed, qkv);
   if (config_.qkv_bias) ops.add_bias(qkv, layer.qkv_bias.data());
-  if (config_.qk_norm) {
-    ops.rms_norm_heads(qkv.column_range(0, config_.q_size()), config_.head_dim, layer.q_norm.data(), norm_eps());
-    ops.rms_norm_heads(qkv.column_range(config_.q_size(), config_.kv_size()), config_.head_dim, layer.k_norm.data(),
-                       norm_eps());
+  if (config_.qk_norm != QkNorm::kNone) {
+    const auto eps = static_cast<float>(config_.rms_norm_eps);
+    const bool of_heads = config_.qk_norm == QkNorm::kHead;
+    const int64_t q_size = config_.q_size(), kv_size = config_.kv_size();
+    ops.rms_norm_heads(qkv.column_range(0, q_size), of_heads ? config_.head_dim : q_size, layer.q_norm.data(), eps);
+    ops.rms_norm_heads(qkv.column_range(q_size, kv_size), of_heads ? config_.head_dim : kv_size, layer.k_norm.data(),
+                       eps);
   }
-  ops.rope_and_cache(qkv, rope_, attention_, cache, static_cast<int32_t>(i));
+  ops.rope_and_cache(qkv, ropes_[kind_of(i)].table, attention_kinds_[kind_of(i)], cache, static_cast<int32_t>(i));
 }
 
 void Decoder::project_attended(Backend& ops, size_t i, const Rows& rows) {
@@ -253,7 +281,7 @@ void Decoder::feed_forward(Backend& ops, size_t i, const Rows& rows) {
   const Layer& layer = layers_[i];
   ops.matmul(*layer.gate_up, rows.normed, rows.gate_up);
   if (config_.mlp_bias) ops.add_bias(rows.gate_up, layer.gate_up_bias.data());
-  ops.silu_mul(rows.gate_up, rows.activated);
+  ops.activation_mul(rows.gate_up, activation_, rows.activated);
   ops.matmul(*layer.down, rows.activated, rows.projected);
   if (config_.mlp_bias && adds_bias()) ops.add_bias(rows.projected, layer.down_bias.data());
 }
@@ -269,7 +297,7 @@ void Decoder::finish(Backend& ops, size_t i, Tensor residual, Tensor attended, T
 void Decoder::finish_last_layer(Tensor qkv, Tensor residual, Tensor attended, Tensor rows, const KvCache& cache) {
   if (rows.rows == 0) return;
   const size_t last = layers_.size() - 1;
-  backend_.attention(qkv, attention_, cache, static_cast<int32_t>(last), attended);
+  backend_.attention(qkv, attention_kinds_[kind_of(last)], cache, static_cast<int32_t>(last), attended);
   // qkv_ and normed_ have been read for the last time.
   const Tensor few_residual = normed_.rows(rows.rows, config_.hidden_size, DType::kFloat32);
   const Tensor few_attended = qkv_.rows(rows.rows, config_.q_size());
@@ -288,13 +316,14 @@ Tensor Decoder::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& ca
   const Tensor qkv = qkv_.rows(num_tokens, config_.q_size() + 2 * config_.kv_size());
   const Tensor attended = attended_.rows(num_tokens, config_.q_size());
 
+  const auto embedding_factor = static_cast<float>(config_.embedding_multiplier / config_.residual_multiplier);
   const PipelineStage& stage = shard_.pipeline;
   if (!stage.is_first()) {
     // The stage before has put its sums there.
   } else if (group_ == nullptr) {
-    backend_.embed(*embedding_, residual);
+    backend_.embed(*embedding_, embedding_factor, residual);
   } else {
-    backend_.embed_part(*embedding_, shard_.vocab.begin, residual);
+    backend_.embed_part(*embedding_, shard_.vocab.begin, embedding_factor, residual);
     backend_.all_reduce(*group_, residual);
   }
   by_rows(num_tokens, [&](Backend& ops, int64_t first, int64_t count, int64_t place) {
@@ -310,7 +339,7 @@ Tensor Decoder::forward(int64_t num_tokens, int64_t num_logits_rows, KvCache& ca
       finish_last_layer(qkv, residual, attended, rows, cache);
       return rows;
     }
-    backend_.attention(qkv, attention_, cache, static_cast<int32_t>(i), attended);
+    backend_.attention(qkv, attention_kinds_[kind_of(i)], cache, static_cast<int32_t>(i), attended);
     const bool last = i + 1 == layers_.size();
     by_rows(num_tokens, [&](Backend& ops, int64_t first, int64_t count, int64_t place) {
       // The last layer's are what logits come from.

@@ -78,14 +78,19 @@ class Decoder : public Model {
   void reduce(Backend& ops, Tensor x);
   // residual += projected, summed over the ranks; normed = rms_norm(residual).
   void add_and_norm(Backend& ops, const Rows& rows, const FloatBuffer& weight);
+  // projected = rms_norm(projected, summed over the ranks).
+  void norm_projected(Backend& ops, const Rows& rows, const FloatBuffer& weight);
   bool hands_on(size_t i) const { return i + 1 == layers_.size() && !shard_.pipeline.is_last(); }
   bool is_last(size_t i) const { return i + 1 == layers_.size(); }
 
-  Status load_vector(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer);
+  // A norm's weights as they multiply, times `factor`.
+  Status load_norm(WeightLoader& loader, const std::string& name, int64_t size, FloatBuffer& buffer,
+                   double factor = 1.0);
 
   int64_t hidden_size() const { return config_.hidden_size; }
   int64_t num_layers() const { return config_.num_hidden_layers; }  // of this stage
-  float norm_eps() const { return static_cast<float>(config_.rms_norm_eps); }
+  // Of rows of the residual stream, which holds hidden states divided by residual_multiplier (`load`).
+  float norm_eps() const { return norm_eps_; }
   const FloatBuffer& final_norm() const { return final_norm_; }
 
  private:
@@ -94,7 +99,7 @@ class Decoder : public Model {
     FloatBuffer qkv_bias;                            // empty where there is none
     std::unique_ptr<WeightMatrix> attention_output;  // [H, heads * D]
     FloatBuffer attention_output_bias;
-    FloatBuffer q_norm, k_norm;             // [D]; empty without qk_norm
+    FloatBuffer q_norm, k_norm;             // [D] or of the whole row; empty without qk_norm
     std::unique_ptr<WeightMatrix> gate_up;  // [2 * I, H]
     FloatBuffer gate_up_bias;               // empty without mlp_bias
     std::unique_ptr<WeightMatrix> down;     // [H, I]
@@ -116,7 +121,15 @@ class Decoder : public Model {
   Status stack(const std::vector<HostTensor>& parts, std::unique_ptr<WeightMatrix>& matrix);
   Status load_biases(WeightLoader& loader, const std::string& prefix, const std::vector<RowsPart>& parts,
                      FloatBuffer& buffer);
-  Status make_rope_table(int64_t num_positions);
+  struct Rope {
+    FloatBuffer cos, sin;
+    RopeTable table;
+  };
+  Status make_rope_table(const RopeConfig& config, int64_t num_positions, Rope& rope);
+  // Which of attention_kinds_ layer i of the stage is of.
+  size_t kind_of(size_t i) const {
+    return attention_kinds_.size() == 1 || config_.slides(static_cast<int64_t>(i)) ? 0 : 1;
+  }
   // Layer i's q, k and v of normed rows, k and v into the cache.
   void project_qkv(Backend& ops, size_t i, Tensor normed, Tensor qkv, KvCache& cache);
   // finish_layer() with the buffers' rows from `place` on.
@@ -133,10 +146,10 @@ class Decoder : public Model {
   Communicator* const group_;
   const ModelConfig config_;  // of this rank's part
   Backend& backend_;
-  const AttentionParams attention_;
   const AttentionKinds attention_kinds_;
-  RopeTable rope_;
-  FloatBuffer rope_cos_, rope_sin_;
+  const Activation activation_;
+  const float norm_eps_;
+  std::vector<Rope> ropes_;  // one for each of attention_kinds_
 
   std::unique_ptr<WeightMatrix> embedding_;  // [V, H], of the part V's rows; the head too when tied
   std::unique_ptr<WeightMatrix> lm_head_;    // [V, H]; null when tied

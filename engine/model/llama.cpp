@@ -21,8 +21,8 @@ class Llama final : public Decoder {
 
   Status load_norms(WeightLoader& loader, const std::string& prefix, size_t i) override {
     norms_.resize(static_cast<size_t>(num_layers()));
-    RETURN_IF_ERROR(load_vector(loader, prefix + "input_layernorm.weight", hidden_size(), norms_[i].input));
-    return load_vector(loader, prefix + "post_attention_layernorm.weight", hidden_size(), norms_[i].post_attention);
+    RETURN_IF_ERROR(load_norm(loader, prefix + "input_layernorm.weight", hidden_size(), norms_[i].input));
+    return load_norm(loader, prefix + "post_attention_layernorm.weight", hidden_size(), norms_[i].post_attention);
   }
 
   void begin_layers(Backend& ops, Tensor residual, Tensor normed) override {

@@ -49,10 +49,11 @@ std::vector<Matrices> matrices_of(const ModelConfig& config) {
 }
 
 uint64_t vector_parameters(const ModelConfig& config) {
-  uint64_t per_layer = 2 * u64(config.hidden_size);
+  uint64_t per_layer = (config.family == ModelFamily::kGemma ? 4 : 2) * u64(config.hidden_size);
   if (config.qkv_bias) per_layer += u64(config.q_size() + 2 * config.kv_size());
   if (config.attention_output_bias) per_layer += u64(config.hidden_size);
-  if (config.qk_norm) per_layer += 2 * u64(config.head_dim);
+  if (config.qk_norm == QkNorm::kHead) per_layer += 2 * u64(config.head_dim);
+  if (config.qk_norm == QkNorm::kRow) per_layer += u64(config.q_size() + config.kv_size());
   if (config.mlp_bias) per_layer += u64(2 * config.intermediate_size + config.hidden_size);
   return u64(config.num_hidden_layers) * per_layer + u64(config.hidden_size);
 }

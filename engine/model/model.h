@@ -56,6 +56,7 @@ Result<std::unique_ptr<Model>> load_model(const ModelConfig& config, WeightLoade
 
 // The cache that a model of these facts needs.
 KvCacheSpec make_kv_cache_spec(const ModelConfig& config, DType kv_dtype, int32_t block_size);
-AttentionParams make_attention_params(const ModelConfig& config);
+// Those of layers with a sliding window first, then of those without; one where all are alike.
+AttentionKinds make_attention_kinds(const ModelConfig& config);
 
 }  // namespace sextant

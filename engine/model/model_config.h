@@ -14,7 +14,10 @@
 
 namespace sextant {
 
-enum class ModelFamily { kUnknown, kLlama };
+enum class ModelFamily { kUnknown, kLlama, kGemma, kOlmo2 };
+
+// RMSNorm of q and k before the rotation: none, of each head, or of all heads of a row as one.
+enum class QkNorm { kNone, kHead, kRow };
 
 enum class RopeScaling { kNone, kLinear, kDynamic, kLlama3, kYarn, kLongRope };
 std::string_view rope_scaling_name(RopeScaling scaling);
@@ -64,10 +67,21 @@ struct ModelConfig {
   bool qkv_bias = false;
   bool attention_output_bias = false;
   bool mlp_bias = false;
-  bool qk_norm = false;  // RMSNorm of each head of q and k before the rotation
+  QkNorm qk_norm = QkNorm::kNone;
+  // Norms multiply by 1 + the stored weight (Gemma's checkpoints; GGUF files hold the sum).
+  bool norm_weights_minus_one = false;
   std::string hidden_act = "silu";
   std::optional<int64_t> sliding_window;  // tokens; nothing when attention is full
-  bool mixed_attention = false;           // some layers have the window, some are full
+  // By layer, whether it has the window; empty: all alike. A model has both kinds then.
+  std::vector<bool> sliding_layers;
+  std::optional<RopeConfig> sliding_rope;  // of layers with the window, where `rope` is not theirs too
+  std::optional<double> attention_scale;   // of q.k; 1 / sqrt(head_dim) unless stated
+  double attention_logit_softcap = 0;      // cap * tanh(x / cap); 0: none
+  double final_logit_softcap = 0;
+  // Granite's; Gemma's embedding is scaled by sqrt(hidden_size).
+  double embedding_multiplier = 1;
+  double residual_multiplier = 1;  // of what a layer adds to the residual stream
+  double logits_scaling = 1;       // divides the logits
   // Files that hold q, k and v, or gate and up, as one matrix, stacked in this order (Phi-3).
   bool fused_qkv = false;
   bool fused_gate_up = false;
@@ -82,6 +96,9 @@ struct ModelConfig {
   std::string unread_quantization;  // what of it this build does not read; empty: all that is needed was read
   int64_t fp8_scale_block = 0;      // rows and columns of a block with one scale; 0: one for a tensor or a row
 
+  bool slides(int64_t layer) const {
+    return sliding_window && (sliding_layers.empty() || sliding_layers[static_cast<size_t>(layer)]);
+  }
   int64_t q_size() const { return num_attention_heads * head_dim; }
   int64_t kv_size() const { return num_key_value_heads * head_dim; }
 };
@@ -102,11 +119,11 @@ Status validate(const ModelConfig& config);
 // known and which is nearest.
 Status supported(const ModelConfig& config);
 
-// Inverse frequencies of the rotary embedding, rotary_dim / 2 of them, with the scaling applied. Angle of pair i at
+// Inverse frequencies of the rotary embedding `rope` (config.rope or its sliding_rope), rotary_dim / 2 of them, with the scaling applied. Angle of pair i at
 // position p = p * result[i]. For kinds that `supported` accepts. longrope has other frequencies where the context may be longer
 // than the original one; as in vLLM the longest context that is served decides for all requests.
-std::vector<double> rope_inverse_frequencies(const ModelConfig& config, int64_t max_model_len);
+std::vector<double> rope_inverse_frequencies(const ModelConfig& config, const RopeConfig& rope, int64_t max_model_len);
 // What cosines and sines are multiplied by: yarn's and longrope's, 1 for others.
-double rope_attention_factor(const ModelConfig& config);
+double rope_attention_factor(const ModelConfig& config, const RopeConfig& rope);
 
 }  // namespace sextant

@@ -3,6 +3,7 @@
 // divisors).
 
 #include <algorithm>
+#include <cmath>
 #include <span>
 #include <utility>
 
@@ -91,6 +92,11 @@ Status read_rope(const GgufFile& file, const GgufFacts& facts, ModelConfig& conf
     ASSIGN_OR_RETURN(rope.attention_factor, facts.number_or("rope.scaling.attn_factor", 1.0, {0.0, 1e6}));
   }
 
+  if (config.architecture == "Gemma3ForCausalLM") {
+    config.sliding_rope = RopeConfig();
+    config.sliding_rope->rotary_dim = rope.rotary_dim;
+    ASSIGN_OR_RETURN(config.sliding_rope->theta, facts.number_or("rope.freq_base_swa", 10000.0, kRopeTheta));
+  }
   if (rope.scaling == RopeScaling::kLongRope || file.find("rope_factors_long.weight")) {
     rope.scaling = RopeScaling::kLongRope;
     for (const auto& [name, factors] : {std::pair{"rope_factors_short.weight", &rope.short_factor},
@@ -155,6 +161,50 @@ Status read_token_ids(const GgufFile& file, ModelConfig& config) {
   return ok_status();
 }
 
+// Newer files list the layers that have the window, or say that every n-th has none; of others the architecture tells.
+Status read_window(const GgufFile& file, const GgufFacts& facts, ModelConfig& config) {
+  if (!facts.has("attention.sliding_window")) return ok_status();
+  ASSIGN_OR_RETURN(const int64_t window, facts.integer("attention.sliding_window", {0, kMaxPositions.max}));
+  if (window == 0) return ok_status();
+  std::vector<bool> slides(static_cast<size_t>(config.num_hidden_layers), true);
+  const char* const pattern_key = "attention.sliding_window_pattern";
+  if (const std::string full = facts.key(pattern_key); file.array_length(full) > 0) {
+    ASSIGN_OR_RETURN(const std::vector<int64_t> listed, file.get_ints(full));
+    if (listed.size() != slides.size()) {
+      return data_loss(file.path() + ": metadata key " + printable(full) + " lists " + std::to_string(listed.size()) +
+                       " layers, expected " + std::to_string(slides.size()));
+    }
+    for (size_t i = 0; i < slides.size(); ++i) slides[i] = listed[i] != 0;
+  } else {
+    ASSIGN_OR_RETURN(
+        const int64_t pattern,
+        facts.integer_or(pattern_key, window_pattern(config.architecture).value_or(0), {0, kNumLayers.max}));
+    if (pattern > 0) set_window_pattern(slides, pattern);
+  }
+  set_window(config, window, std::move(slides));
+  return ok_status();
+}
+
+Status read_multipliers(const GgufFacts& facts, ModelConfig& config) {
+  const auto or_one = [&](const char* name) { return facts.number_or(name, 1.0, kMultiplier); };
+  if (config.architecture == "GraniteForCausalLM") {
+    ASSIGN_OR_RETURN(config.attention_scale, or_one("attention.scale"));
+    ASSIGN_OR_RETURN(config.embedding_multiplier, or_one("embedding_scale"));
+    ASSIGN_OR_RETURN(config.residual_multiplier, or_one("residual_scale"));
+    ASSIGN_OR_RETURN(config.logits_scaling, or_one("logit_scale"));
+  }
+  if (config.family == ModelFamily::kGemma) {
+    // The largest of each generation scales by the width of a query head as hidden_size has it; files do not say.
+    const bool largest = config.num_hidden_layers == (config.architecture == "Gemma2ForCausalLM" ? 46 : 62);
+    const int64_t scalar = largest ? config.hidden_size / config.num_attention_heads : config.head_dim;
+    config.attention_scale = 1 / std::sqrt(static_cast<double>(scalar));
+    const FloatRange cap = {0, kMultiplier.max};
+    ASSIGN_OR_RETURN(config.attention_logit_softcap, facts.number_or("attn_logit_softcapping", 0.0, cap));
+    ASSIGN_OR_RETURN(config.final_logit_softcap, facts.number_or("final_logit_softcapping", 0.0, cap));
+  }
+  return ok_status();
+}
+
 Status read_facts(const GgufFile& file, const GgufFacts& facts, ModelConfig& config) {
   ASSIGN_OR_RETURN(config.hidden_size, facts.integer("embedding_length", kHiddenSize));
   ASSIGN_OR_RETURN(config.intermediate_size, facts.integer("feed_forward_length", kIntermediateSize));
@@ -183,15 +233,13 @@ Status read_facts(const GgufFile& file, const GgufFacts& facts, ModelConfig& con
   config.rms_norm_eps = eps;
   ASSIGN_OR_RETURN(config.num_experts, facts.integer_or("expert_count", 0, kNumExperts));
   ASSIGN_OR_RETURN(config.num_experts_per_token, facts.integer_or("expert_used_count", 0, kNumExperts));
-  if (facts.has("attention.sliding_window")) {
-    ASSIGN_OR_RETURN(const int64_t window, facts.integer("attention.sliding_window", {0, kMaxPositions.max}));
-    if (window > 0) config.sliding_window = window;
-  }
   config.tie_word_embeddings = file.find("token_embd.weight") && !file.find("output.weight");
   config.qkv_bias = file.find("blk.0.attn_q.bias") != nullptr;
   config.attention_output_bias = file.find("blk.0.attn_output.bias") != nullptr;
   set_facts_of_architecture(config, true);
   config.mlp_bias = file.find("blk.0.ffn_gate.bias") || file.find("blk.0.ffn_up.bias");
+  RETURN_IF_ERROR(read_window(file, facts, config));
+  RETURN_IF_ERROR(read_multipliers(facts, config));
   RETURN_IF_ERROR(read_vocab_size(file, facts, config));
   RETURN_IF_ERROR(read_token_ids(file, config));
   return read_rope(file, facts, config);

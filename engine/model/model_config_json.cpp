@@ -28,6 +28,9 @@ class FactReader {
 
   const Status& status() const { return status_; }
 
+  // Even as null.
+  bool mentions(std::string_view key) const { return object_.contains(std::string(key)); }
+
   void fail(std::string_view key, const std::string& what) {
     if (status_.ok()) status_ = data_loss(source_ + ": " + prefix_ + std::string(key) + " " + what);
   }
@@ -131,14 +134,11 @@ class FactReader {
   Status status_;
 };
 
-Status read_rope_scaling(const Json& config_json, const Json& object, std::string_view key, ModelConfig& config) {
+Status read_rope_scaling(const Json& config_json, const Json& object, std::string_view key, const ModelConfig& config,
+                         RopeConfig& rope) {
   const std::string name(key);
-  RopeConfig& rope = config.rope;
   if (!object.is_object()) return data_loss(config.source + ": " + name + " is no object");
   FactReader facts(object, config.source, name + ".");
-  if (object.contains("full_attention") || object.contains("sliding_attention")) {
-    return unsupported(config.source + ": " + name + " differs by layer type, which no supported model does");
-  }
   facts.read("rope_theta", rope.theta, kRopeTheta.min, kRopeTheta.max);
   std::string kind = "default";
   if (!facts.read("rope_type", kind)) facts.read("type", kind);
@@ -186,27 +186,84 @@ Status read_rope(const Json& object, FactReader& facts, ModelConfig& config) {
   }
   facts.read("rope_theta", config.rope.theta, kRopeTheta.min, kRopeTheta.max);
   RETURN_IF_ERROR(facts.status());
-  for (std::string_view key : {"rope_parameters", "rope_scaling"}) {
-    if (facts.find(key)) return read_rope_scaling(object, object[std::string(key)], key, config);
+  double sliding_theta = 0;  // Gemma 3's, in the spelling of transformers 4: scaling is the other layers' alone
+  if (facts.read("rope_local_base_freq", sliding_theta, kRopeTheta.min, kRopeTheta.max)) {
+    config.sliding_rope = config.rope;
+    config.sliding_rope->theta = sliding_theta;
+  }
+  RETURN_IF_ERROR(facts.status());
+  for (const char* key : {"rope_parameters", "rope_scaling"}) {
+    const Json* found = facts.find(key);
+    if (found == nullptr) continue;
+    if (!found->is_object() || !(found->contains("full_attention") || found->contains("sliding_attention"))) {
+      return read_rope_scaling(object, *found, key, config, config.rope);
+    }
+    // One for each type of layer.
+    config.sliding_rope = config.rope;
+    for (const auto& [type, rope] :
+         {std::pair{"full_attention", &config.rope}, std::pair{"sliding_attention", &*config.sliding_rope}}) {
+      const std::string name = std::string(key) + "." + type;
+      if (!found->contains(type)) return data_loss(config.source + ": " + name + " is missing");
+      RETURN_IF_ERROR(read_rope_scaling(object, (*found)[type], name, config, *rope));
+    }
+    return ok_status();
   }
   return ok_status();
 }
 
+// Which layers have the window: as listed, else by the rule of the architecture.
 void read_attention_window(FactReader& facts, ModelConfig& config) {
   int64_t window = 0;
   bool used = true;
   const bool says_whether = facts.read("use_sliding_window", used);
-  if (!facts.read("sliding_window", window, kMaxPositions) || !used) return;
-  int64_t num_sliding = config.num_hidden_layers;
-  int64_t num_full_first = 0;
-  if (const Json* types = facts.find("layer_types"); types && types->is_array()) {
-    num_sliding = std::count(types->begin(), types->end(), Json("sliding_attention"));
+  if (config.family == ModelFamily::kGemma && !facts.mentions("sliding_window")) window = 4096;
+  if ((!facts.read("sliding_window", window, kMaxPositions) && window == 0) || !used) return;
+  const auto num_layers = static_cast<size_t>(config.num_hidden_layers);
+  std::vector<bool> slides(num_layers, true);
+  int64_t num_full_first = 0, pattern = 0;
+  if (const Json* types = facts.find("layer_types")) {
+    if (!types->is_array() || types->size() != num_layers) {
+      return facts.fail("layer_types", "is no list of num_hidden_layers types");
+    }
+    for (size_t i = 0; i < num_layers; ++i) {
+      if ((*types)[i] != "sliding_attention" && (*types)[i] != "full_attention") {
+        return facts.fail("layer_types",
+                          "holds " + FactReader::shown((*types)[i]) + " (known: full_attention, sliding_attention)");
+      }
+      slides[i] = (*types)[i] == "sliding_attention";
+    }
   } else if (says_whether && facts.read("max_window_layers", num_full_first, {0, kNumLayers.max})) {
-    num_sliding = std::max<int64_t>(0, config.num_hidden_layers - num_full_first);  // Qwen2's: from this layer on
+    for (size_t i = 0; i < num_layers; ++i) slides[i] = static_cast<int64_t>(i) >= num_full_first;  // Qwen2's
+  } else if (const std::optional<int64_t> rule = window_pattern(config.architecture)) {
+    pattern = *rule;
+    if (!facts.read("sliding_window_pattern", pattern, {1, kNumLayers.max}))
+      facts.read("_sliding_window_pattern", pattern, {1, kNumLayers.max});
+    set_window_pattern(slides, pattern);
   }
-  if (num_sliding == 0) return;
-  config.sliding_window = window;
-  config.mixed_attention = num_sliding < config.num_hidden_layers;
+  set_window(config, window, std::move(slides));
+}
+
+void read_multipliers(FactReader& facts, ModelConfig& config) {
+  const auto read = [&](const char* key, double& value) { facts.read(key, value, kMultiplier.min, kMultiplier.max); };
+  if (config.architecture == "GraniteForCausalLM") {
+    double scale = 1;
+    read("attention_multiplier", scale);
+    config.attention_scale = scale;
+    read("embedding_multiplier", config.embedding_multiplier);
+    read("residual_multiplier", config.residual_multiplier);
+    read("logits_scaling", config.logits_scaling);
+  }
+  if (config.family == ModelFamily::kGemma) {
+    double scalar = 256;
+    read("query_pre_attn_scalar", scalar);
+    config.attention_scale = 1 / std::sqrt(scalar);
+    // Gemma 2's, where its configuration does not say; null says none.
+    const bool has_caps = config.architecture == "Gemma2ForCausalLM";
+    if (has_caps && !facts.mentions("attn_logit_softcapping")) config.attention_logit_softcap = 50;
+    if (has_caps && !facts.mentions("final_logit_softcapping")) config.final_logit_softcap = 30;
+    facts.read("attn_logit_softcapping", config.attention_logit_softcap, 0, kMultiplier.max);
+    facts.read("final_logit_softcapping", config.final_logit_softcap, 0, kMultiplier.max);
+  }
 }
 
 Status read_facts(const Json& object, ModelConfig& config) {
@@ -218,7 +275,8 @@ Status read_facts(const Json& object, ModelConfig& config) {
   facts.require("num_attention_heads", config.num_attention_heads, kNumHeads);
   config.num_key_value_heads = config.num_attention_heads;
   facts.read("num_key_value_heads", config.num_key_value_heads, kNumHeads);
-  if (!facts.read("head_dim", config.head_dim, kHeadDim) && facts.status().ok()) {
+  if (config.family == ModelFamily::kGemma) config.head_dim = 256;
+  if (!facts.read("head_dim", config.head_dim, kHeadDim) && config.head_dim == 0 && facts.status().ok()) {
     if (config.hidden_size % config.num_attention_heads != 0) {
       facts.fail("hidden_size", "is " + std::to_string(config.hidden_size) + ", which num_attention_heads " +
                                     std::to_string(config.num_attention_heads) +
@@ -231,6 +289,7 @@ Status read_facts(const Json& object, ModelConfig& config) {
   facts.read("max_position_embeddings", config.max_position_embeddings, kMaxPositions);
   config.rms_norm_eps = 1e-6;
   facts.read("rms_norm_eps", config.rms_norm_eps, kNormEps.min, kNormEps.max);
+  config.tie_word_embeddings = config.family == ModelFamily::kGemma;  // what its configuration need not say
   facts.read("tie_word_embeddings", config.tie_word_embeddings);
   facts.read("attention_bias", config.qkv_bias);
   config.attention_output_bias = config.qkv_bias;
@@ -238,6 +297,7 @@ Status read_facts(const Json& object, ModelConfig& config) {
   facts.read("mlp_bias", config.mlp_bias);
   if (!facts.read("hidden_act", config.hidden_act)) facts.read("hidden_activation", config.hidden_act);
   read_attention_window(facts, config);
+  read_multipliers(facts, config);
   for (std::string_view key : {"num_local_experts", "num_experts", "n_routed_experts"}) {
     if (facts.read(key, config.num_experts, kNumExperts)) break;
   }

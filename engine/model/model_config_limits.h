@@ -40,4 +40,16 @@ void set_facts_of_architecture(ModelConfig& config, bool is_gguf);
 // "default", "linear", "llama3", ..., with "su" for longrope and "none" for default.
 std::optional<RopeScaling> rope_scaling_of_name(std::string_view name);
 
+// Of embeddings, residuals, logits, attention; and soft caps.
+inline constexpr FloatRange kMultiplier = {1e-6, 1e6};
+
+// What is wrong with it, or nothing.
+std::string fault_of(const RopeConfig& rope, int64_t head_dim);
+
+// Every n-th layer is full, where an architecture has such a rule and the file does not say; nothing: all layers are alike.
+std::optional<int64_t> window_pattern(std::string_view architecture);
+void set_window_pattern(std::vector<bool>& slides, int64_t pattern);
+// `slides` by layer; where all or none do it says no more than the window.
+void set_window(ModelConfig& config, int64_t window, std::vector<bool> slides);
+
 }  // namespace sextant

@@ -1,5 +1,6 @@
 #include "engine/model/model_config_shard.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <numeric>
@@ -15,6 +16,7 @@ constexpr int64_t kLeastColumnBlock = 8;
 constexpr int64_t kF8ColumnBlock = 32;
 
 bool divides(const ModelConfig& config, int64_t block, int64_t size) {
+  if (size > 1 && config.qk_norm == QkNorm::kRow) return false;  // a norm over heads that no rank has all of
   const int64_t heads = config.num_attention_heads, kv_heads = config.num_key_value_heads;
   return size >= 1 && heads % size == 0 && (kv_heads % size == 0 || size % kv_heads == 0) &&
          config.intermediate_size % (size * block) == 0 && heads / size * config.head_dim % block == 0 &&
@@ -123,6 +125,7 @@ Result<TensorShard> make_tensor_shard(const ModelConfig& config, int64_t block, 
                                 std::to_string(config.head_dim) + ", " + std::to_string(config.num_key_value_heads) +
                                 " key and value heads, " + std::to_string(config.intermediate_size) +
                                 " inner columns, cut at multiples of " + std::to_string(block) +
+                                (config.qk_norm == QkNorm::kRow ? ", norms over all heads of q and k" : "") +
                                 "; degrees that do: " + degrees,
                             "tensor_parallel_size");
   }
@@ -146,6 +149,17 @@ ModelConfig shard_config(const ModelConfig& config, const TensorShard& shard) {
   part.num_key_value_heads = shard.kv_heads.size();
   part.intermediate_size = shard.inner.size();
   part.num_hidden_layers = shard.pipeline.layers.size();
+  if (!config.sliding_layers.empty()) {
+    const auto& [begin, end] = shard.pipeline.layers;
+    part.sliding_layers.assign(config.sliding_layers.begin() + begin, config.sliding_layers.begin() + end);
+    // One kind may be all that a stage has.
+    const auto sliding = std::count(part.sliding_layers.begin(), part.sliding_layers.end(), true);
+    if (sliding == 0) part.sliding_window.reset();
+    if (sliding == 0 || sliding == end - begin) {
+      if (sliding > 0 && config.sliding_rope) part.rope = *config.sliding_rope;
+      part.sliding_layers.clear();
+    }
+  }
   return part;
 }
 

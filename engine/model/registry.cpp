@@ -2,8 +2,10 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/model/gemma.h"
 #include "engine/model/llama.h"
 #include "engine/model/model.h"
+#include "engine/model/olmo2.h"
 
 namespace sextant {
 
@@ -12,6 +14,8 @@ Result<std::unique_ptr<Model>> load_model(const ModelConfig& config, WeightLoade
   RETURN_IF_ERROR(supported(config));
   switch (config.family) {
     case ModelFamily::kLlama: return load_llama(config, loader, backend, options);
+    case ModelFamily::kGemma: return load_gemma(config, loader, backend, options);
+    case ModelFamily::kOlmo2: return load_olmo2(config, loader, backend, options);
     case ModelFamily::kUnknown: break;
   }
   return unsupported(config.source + ": no family serves " + config.architecture);
@@ -29,16 +33,20 @@ KvCacheSpec make_kv_cache_spec(const ModelConfig& config, DType kv_dtype, int32_
   return {block_size, {group}};
 }
 
-AttentionParams make_attention_params(const ModelConfig& config) {
+AttentionKinds make_attention_kinds(const ModelConfig& config) {
   AttentionParams params;
   params.num_heads = static_cast<int32_t>(config.num_attention_heads);
   params.num_kv_heads = static_cast<int32_t>(config.num_key_value_heads);
   params.head_dim = static_cast<int32_t>(config.head_dim);
-  params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+  params.scale =
+      static_cast<float>(config.attention_scale.value_or(1.0 / std::sqrt(static_cast<double>(config.head_dim))));
+  params.logit_softcap = static_cast<float>(config.attention_logit_softcap);
+  AttentionParams sliding = params;
   if (config.sliding_window && *config.sliding_window < config.max_position_embeddings) {
-    params.sliding_window = static_cast<int32_t>(*config.sliding_window);
+    sliding.sliding_window = static_cast<int32_t>(*config.sliding_window);
   }
-  return params;
+  if (config.sliding_layers.empty()) return sliding;
+  return AttentionKinds({sliding, params});
 }
 
 }  // namespace sextant

@@ -21,18 +21,29 @@ constexpr std::array kTopNames = {
     NamePair{"model.norm.weight", "output_norm.weight"},
     NamePair{"lm_head.weight", "output.weight"},
 };
+// Of several with one name the first that the file has, else the last: GGUF calls a norm after what it stands behind where the sum
+// comes after it (Gemma, OLMo-2), else after what it stands before.
 constexpr std::array kLayerNames = {
-    NamePair{"input_layernorm.", "attn_norm."},    NamePair{"post_attention_layernorm.", "ffn_norm."},
-    NamePair{"self_attn.q_proj.", "attn_q."},      NamePair{"self_attn.k_proj.", "attn_k."},
-    NamePair{"self_attn.v_proj.", "attn_v."},      NamePair{"self_attn.o_proj.", "attn_output."},
-    NamePair{"mlp.gate_proj.", "ffn_gate."},       NamePair{"mlp.up_proj.", "ffn_up."},
-    NamePair{"mlp.down_proj.", "ffn_down."},       NamePair{"self_attn.qkv_proj.", "attn_qkv."},
-    NamePair{"mlp.gate_up_proj.", "ffn_up."},      NamePair{"self_attn.q_norm.", "attn_q_norm."},
+    NamePair{"post_attention_layernorm.", "post_attention_norm."},
+    NamePair{"pre_feedforward_layernorm.", "ffn_norm."},
+    NamePair{"post_feedforward_layernorm.", "post_ffw_norm."},
+    NamePair{"input_layernorm.", "attn_norm."},
+    NamePair{"post_attention_layernorm.", "ffn_norm."},
+    NamePair{"self_attn.q_proj.", "attn_q."},
+    NamePair{"self_attn.k_proj.", "attn_k."},
+    NamePair{"self_attn.v_proj.", "attn_v."},
+    NamePair{"self_attn.o_proj.", "attn_output."},
+    NamePair{"mlp.gate_proj.", "ffn_gate."},
+    NamePair{"mlp.up_proj.", "ffn_up."},
+    NamePair{"mlp.down_proj.", "ffn_down."},
+    NamePair{"self_attn.qkv_proj.", "attn_qkv."},
+    NamePair{"mlp.gate_up_proj.", "ffn_up."},
+    NamePair{"self_attn.q_norm.", "attn_q_norm."},
     NamePair{"self_attn.k_norm.", "attn_k_norm."},
 };
 constexpr std::string_view kLayerPrefix = "model.layers.";
 
-std::string gguf_name(std::string_view name) {
+std::string gguf_name(std::string_view name, const TensorSource& source) {
   for (const NamePair& pair : kTopNames) {
     if (name == pair.hugging_face) return std::string(pair.gguf);
   }
@@ -41,13 +52,14 @@ std::string gguf_name(std::string_view name) {
   const size_t dot = name.find('.');
   const std::string_view layer = name.substr(0, dot);
   const std::string_view rest = name.substr(dot + 1);
+  std::string stored(name);
   for (const NamePair& pair : kLayerNames) {
-    if (rest.starts_with(pair.hugging_face)) {
-      return "blk." + std::string(layer) + "." + std::string(pair.gguf) +
-             std::string(rest.substr(pair.hugging_face.size()));
-    }
+    if (!rest.starts_with(pair.hugging_face)) continue;
+    stored =
+        "blk." + std::string(layer) + "." + std::string(pair.gguf) + std::string(rest.substr(pair.hugging_face.size()));
+    if (source.find(stored) != nullptr) break;
   }
-  return std::string(name);
+  return stored;
 }
 
 float half_to_float(uint16_t half) {
@@ -120,7 +132,7 @@ WeightLoader::WeightLoader(WeightType dummy_type, int64_t seed) : dummy_type_(du
 WeightLoader WeightLoader::dummy(WeightType type, int64_t seed) { return WeightLoader(type, seed); }
 
 std::string WeightLoader::file_name(std::string_view name) const {
-  return options_.gguf_names ? gguf_name(name) : std::string(name);
+  return options_.gguf_names ? gguf_name(name, *source_) : std::string(name);
 }
 
 Result<const TensorInfo*> WeightLoader::find(std::string_view name) const {

@@ -38,7 +38,7 @@ struct MatrixPart {
 class WeightLoader {
  public:
   struct Options {
-    bool gguf_names = false;      // the source is a GGUF file of the llama architecture
+    bool gguf_names = false;      // the source is a GGUF file
     bool as_bfloat16 = false;     // F32 and F16 matrices are rounded to BF16 (--dtype bfloat16)
     int64_t fp8_scale_block = 0;  // ModelConfig's
   };

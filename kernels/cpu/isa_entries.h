@@ -17,6 +17,8 @@
   void add(const ElementwiseArgs& args);                \
   void add_bias(const ElementwiseArgs& args);           \
   void silu_mul(const ElementwiseArgs& args);           \
+  void gelu_tanh_mul(const ElementwiseArgs& args);      \
+  void softcap(const SoftcapArgs& args);                \
   void rope_and_cache(const RopeCacheArgs& args);       \
   void attention_tile(const AttentionTileArgs& args);   \
   void attention_merge(const AttentionMergeArgs& args); \

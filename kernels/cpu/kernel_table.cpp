@@ -29,11 +29,11 @@ namespace sextant::kernels::cpu {
 namespace {
 
 // product, attention: whose entries for matrix products and attention; isa: whose the others.
-#define SEXTANT_ISA_TABLE(id, isa, product, attention)                                                       \
-  KernelTable {                                                                                              \
-    id, product::matmul_input, product::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias,   \
-        isa::silu_mul, isa::rope_and_cache, attention::attention_tile, attention::attention_merge, isa::exp, \
-        isa::tanh, nullptr, nullptr                                                                          \
+#define SEXTANT_ISA_TABLE(id, isa, product, attention)                                                     \
+  KernelTable {                                                                                            \
+    id, product::matmul_input, product::matmul, isa::rms_norm, isa::add_rms_norm, isa::add, isa::add_bias, \
+        isa::silu_mul, isa::gelu_tanh_mul, isa::softcap, isa::rope_and_cache, attention::attention_tile,   \
+        attention::attention_merge, isa::exp, isa::tanh, nullptr, nullptr                                  \
   }
 
 constexpr KernelTable kGenericTable = SEXTANT_ISA_TABLE(Isa::kGeneric, generic, generic, generic);

@@ -28,6 +28,8 @@ struct KernelTable {
   ElementwiseFunction* add;
   ElementwiseFunction* add_bias;
   ElementwiseFunction* silu_mul;
+  ElementwiseFunction* gelu_tanh_mul;
+  SoftcapFunction* softcap;
   RopeCacheFunction* rope_and_cache;
   AttentionTileFunction* attention_tile;
   AttentionMergeFunction* attention_merge;

@@ -62,6 +62,8 @@ __global__ void __launch_bounds__(kThreads) embed_kernel(EmbedArgs args) {
   for (int64_t i = threadIdx.x; i < args.cols / 8; i += kThreads) {
     float values[8];
     read_8<kFormat>(args, row, i, values);
+    SEXTANT_UNROLL
+    for (int k = 0; k < 8; ++k) values[k] *= args.factor;
     float4* to = reinterpret_cast<float4*>(out + 8 * i);
     to[0] = make_float4(values[0], values[1], values[2], values[3]);
     to[1] = make_float4(values[4], values[5], values[6], values[7]);

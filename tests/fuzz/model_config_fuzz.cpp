@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!config.ok()) return 0;
   if (!validate(*config).ok()) abort();
   (void)supported(*config);
-  (void)rope_inverse_frequencies(*config, config->max_position_embeddings);
+  (void)rope_inverse_frequencies(*config, config->rope, config->max_position_embeddings);
   if (weight_bytes(*config, WeightType::kF32) < count_parameters(*config).stored()) abort();  // would be an overflow
   MemoryPlanInputs inputs;
   inputs.weights_bytes = weight_bytes(*config, WeightType::kF16);

@@ -137,6 +137,52 @@ TEST_P(VectorOpTest, SiluMulAgreesWithReference) {
   }
 }
 
+TEST_P(VectorOpTest, GeluTanhMulAgreesWithReference) {
+  for (const int64_t cols : {1, 16, 31, 1536}) {
+    const int64_t rows = 2, stride = 2 * cols + 1;
+    std::vector<float> gate_up = normals(rows * stride);
+    for (float& v : gate_up) v *= 4;
+    gate_up[0] = -200.0f;  // exp is beyond fp32
+    std::vector<float> out(static_cast<size_t>(rows * cols), NAN);
+    kernels().gelu_tanh_mul({out.data(), cols, gate_up.data(), stride, rows, cols});
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < cols; ++i) {
+        const double g = gate_up[static_cast<size_t>(r * stride + i)];
+        const double up = gate_up[static_cast<size_t>(r * stride + cols + i)];
+        const double twice_z = 2 * std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
+        const double expected = g / (1 + std::exp(-twice_z)) * up;
+        // The argument of exp: g^2, its product with a constant rounded itself, a sum, a product, each one u or two: 6 u of it, which
+        // move exp by so much relatively; exp, sum, quotient, product as of silu.
+        const double relative = (6 * std::fabs(twice_z) + 14) * kEpsilon;
+        ASSERT_NEAR(out[static_cast<size_t>(r * cols + i)], expected, std::fabs(expected) * relative + 1e-35) << g;
+      }
+    }
+  }
+}
+
+TEST_P(VectorOpTest, SoftcapAgreesWithReference) {
+  for (const int64_t cols : {1, 16, 31, 1536}) {
+    const int64_t rows = 2, stride = cols + 3;
+    std::vector<float> x = normals(rows * stride);
+    for (float& v : x) v *= 50;
+    x[0] = 1e30f;
+    std::vector<float> capped = x;
+    kernels().softcap({capped.data(), stride, rows, cols, 30.0f});
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < stride; ++i) {
+        const auto at = static_cast<size_t>(r * stride + i);
+        if (i >= cols) {
+          ASSERT_EQ(capped[at], x[at]) << "wrote past the row";
+          continue;
+        }
+        const double expected = 30 * std::tanh(static_cast<double>(x[at]) / 30);
+        // A quotient, tanh within 4 units in the last place (8 u), a product.
+        ASSERT_NEAR(capped[at], expected, std::fabs(expected) * 12 * kEpsilon) << x[at];
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, VectorOpTest, testing::ValuesIn(available_tables()),
                          [](const auto& test) { return std::string(cpu::isa_name(test.param->isa)); });
 

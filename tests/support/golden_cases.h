@@ -76,17 +76,17 @@ JudgedSteps judge_smollm2(Model& model, const GoldenSteps& which) {
   return judged;
 }
 
-// The models of tests/data/golden/tiny that are served. Under a sanitizer two of them go through all that the others do, but for ops
-// that have tests of their own.
+// The models of tests/data/golden/tiny that are served. Under a sanitizer these go through all that the others do, but for ops that
+// have tests of their own.
 inline std::vector<std::string> tiny_models() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return {"llama", "qwen3"};
+  return {"llama", "qwen3", "gemma3"};
 #else
-  return {"llama", "llama3_rope", "mistral_sliding", "qwen2", "qwen3", "phi3"};
+  return {"llama", "llama3_rope", "mistral_sliding", "qwen2", "qwen3", "phi3", "granite", "gemma2", "gemma3", "olmo2"};
 #endif
 }
 
-// A Llama-shaped model of tests/data/golden/tiny: its last logits within `tolerance`, its tokens wherever the gap is 0.03.
+// A model of tests/data/golden/tiny: its last logits within `tolerance`, its tokens wherever the gap is 0.03.
 template <typename Model>
 void expect_tiny_llama(Model& model, const std::string& name, double tolerance) {
   const nlohmann::json golden = read_golden("tiny/" + name + "/golden.json");

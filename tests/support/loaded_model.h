@@ -92,7 +92,7 @@ class LoadedModel {
                                                       .max_model_len = config.max_position_embeddings,
                                                       .vocab_size = config.vocab_size,
                                                       .num_ranks = options.num_ranks},
-                                                     make_attention_params(part));
+                                                     make_attention_kinds(part));
     EXPECT_TRUE(reserved.ok()) << reserved.message();
     Result<std::unique_ptr<KvCache>> cache =
         loaded->backend->make_kv_cache({.num_layers = static_cast<int32_t>(config.num_hidden_layers),

@@ -171,8 +171,10 @@ TEST_P(WeightConformance, EmbedReadsRowsOfEveryWeightType) {
     const std::vector<int32_t> ids = {70, 0, 16, 16, 15, 33, 1};
     plan_rows(ids, {});
     const Tensor out = poisoned(static_cast<int64_t>(ids.size()), cols, DType::kFloat32);
-    backend_->embed(*table, out);
-    const HostRows got = read(out);
+    const Tensor scaled = poisoned(static_cast<int64_t>(ids.size()), cols, DType::kFloat32);
+    backend_->embed(*table, 1, out);
+    backend_->embed(*table, 7.3f, scaled);
+    const HostRows got = read(out), got_scaled = read(scaled);
     const std::vector<double> roundings = weight_roundings(file, act());
     for (size_t t = 0; t < ids.size(); ++t) {
       for (int64_t c = 0; c < cols; ++c) {
@@ -180,6 +182,8 @@ TEST_P(WeightConformance, EmbedReadsRowsOfEveryWeightType) {
         // A product and a sum.
         const double bound = 2 * kUnit * file.parts[at] + roundings[at];
         expect_near(got, static_cast<int64_t>(t), c, file.values[at], bound);
+        const auto token = static_cast<int64_t>(t);
+        ASSERT_EQ(got_scaled.at(token, c), got.at(token, c) * 7.3f);
       }
     }
   }
@@ -334,6 +338,62 @@ TEST_P(BackendConformance, AddAndAddBiasAreOneSum) {
   }
 }
 
+TEST_P(BackendConformance, RoundIsOneRounding) {
+  reserve(64, 4, kAnyAttention);
+  for (const int64_t cols : {8, 40, 1160}) {
+    const HostRows x = random_rows(3, cols, DType::kFloat32);
+    const Tensor out = poisoned(3, cols, act());
+    backend_->round(on_device(x, DType::kFloat32), out);
+    const HostRows got = read(out);
+    for (int64_t r = 0; r < 3; ++r) {
+      for (int64_t c = 0; c < cols; ++c) ASSERT_EQ(got.at(r, c), rounded_to(act(), x.at(r, c))) << seed_;
+    }
+  }
+}
+
+TEST_P(BackendConformance, SoftcapBoundsLogits) {
+  reserve(64, 4, kAnyAttention);
+  const float cap = 30;
+  for (const int64_t cols : {8, 13, 1544}) {
+    HostRows x = random_rows(3, cols, DType::kFloat32);
+    for (float& value : x.values) value *= 64;  // from the straight part to the flat one
+    x.values[0] = 1e30f;
+    x.values[1] = 0;
+    const Tensor logits = on_device(x, DType::kFloat32);
+    backend_->softcap(logits, cap);
+    const HostRows got = read(logits);
+    for (int64_t r = 0; r < 3; ++r) {
+      for (int64_t c = 0; c < cols; ++c) {
+        const double value = cap * std::tanh(static_cast<double>(x.at(r, c)) / cap);
+        // A quotient, tanh within 4 units in the last place (8 u), a product.
+        expect_near(got, r, c, value, std::fabs(value) * 12 * kUnit);
+      }
+    }
+  }
+}
+
+TEST_P(BackendConformance, GeluTanhMul) {
+  reserve(64, 4, kAnyAttention);
+  for (const int64_t cols : {8, 40, 1544}) {
+    const int64_t rows = 3;
+    HostRows gate_up = random_rows(rows, 2 * cols, act());
+    for (float& g : gate_up.values) g *= 2;  // exact
+    const Tensor out = poisoned(rows, cols, act());
+    backend_->activation_mul(on_device(gate_up, act()), Activation::kGeluTanh, out);
+    const HostRows got = read(out);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < cols; ++c) {
+        const double g = gate_up.at(r, c), up = gate_up.at(r, cols + c);
+        const double twice_z = 2 * std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
+        const double value = g / (1 + std::exp(-twice_z)) * up;
+        // The argument: 5 roundings; exp, a sum, a quotient (2 units), two products. f(g) past 2^-126 may be 0.
+        const double bound = std::fabs(value) * (5 * std::fabs(twice_z) + 20) * kUnit + 0x1p-126 * (std::fabs(up) + 1);
+        expect_near(got, r, c, value, bound + 1.01 * rounding(act(), value));
+      }
+    }
+  }
+}
+
 TEST_P(BackendConformance, SiluMul) {
   reserve(64, 4, kAnyAttention);
   for (const int64_t cols : {8, 40, 1544}) {
@@ -341,7 +401,7 @@ TEST_P(BackendConformance, SiluMul) {
     HostRows gate_up = random_rows(rows, 2 * cols, act());
     for (float& g : gate_up.values) g *= 4;  // exact
     const Tensor out = poisoned(rows, cols, act());
-    backend_->silu_mul(on_device(gate_up, act()), out);
+    backend_->activation_mul(on_device(gate_up, act()), Activation::kSilu, out);
     const HostRows got = read(out);
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t c = 0; c < cols; ++c) {
@@ -407,7 +467,7 @@ TEST_P(BackendConformance, ResultsBeyondTheTypeAreInfinities) {
   HostRows gate_up{1, 16, std::vector<float>(16, 512)};
   gate_up.values[1] = 64;
   const Tensor gated = poisoned(1, 8, act());
-  backend_->silu_mul(on_device(gate_up, act()), gated);
+  backend_->activation_mul(on_device(gate_up, act()), Activation::kSilu, gated);
   const HostRows products = read(gated);
   ASSERT_EQ(products.at(0, 0), expected_as(act(), 262144));
   ASSERT_EQ(products.at(0, 1), 32768);

@@ -109,7 +109,7 @@ TEST_P(BackendSampling, OverlappedStepsReadTheTokensOfTheStepBefore) {
     inputs.previous_places = places[at];
     backend_->plan(inputs, kAttention);
     embedded.push_back(poisoned(static_cast<int64_t>(lengths.size()), hidden, DType::kFloat32));
-    backend_->embed(**table, embedded.back());
+    backend_->embed(**table, 1, embedded.back());
     logits.push_back(random_rows(static_cast<int64_t>(lengths.size()), kVocab, DType::kFloat32));
     backend_->sample(on_device(logits.back(), DType::kFloat32), 0);
     backend_->end_step();

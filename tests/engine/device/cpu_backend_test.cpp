@@ -170,7 +170,7 @@ TEST_P(CpuBackendTest, EmbedReadsRowsOfTheSameMatrixThatMatmulUses) {
     const std::vector<int32_t> ids = {69, 0, 16, 16, 15, 33};
     std::vector<float> out(ids.size() * static_cast<size_t>(cols), NAN);
     plan_without_attention(*b, ids, {});
-    b->embed(**table, tensor(out, static_cast<int64_t>(ids.size()), cols));
+    b->embed(**table, 1, tensor(out, static_cast<int64_t>(ids.size()), cols));
     // Column k of the product with the identity is row k of the table.
     std::vector<float> identity(static_cast<size_t>(cols * cols), 0.0f), product(static_cast<size_t>(cols * rows), NAN);
     for (int64_t k = 0; k < cols; ++k) identity[static_cast<size_t>(k * cols + k)] = 1.0f;
@@ -400,7 +400,7 @@ TEST_P(CpuBackendTest, RowOpsDoNotDependOnThreadsOrBatch) {
     auto b = backend(threads);
     std::vector<float> silu(static_cast<size_t>(rows * cols)), norm(silu.size()), residual = other, sum = other,
                                                                                   biased = other;
-    b->silu_mul(tensor(x, rows, 2 * cols), tensor(silu, rows, cols));
+    b->activation_mul(tensor(x, rows, 2 * cols), Activation::kSilu, tensor(silu, rows, cols));
     b->add_rms_norm(tensor(residual, rows, cols), tensor(silu, rows, cols), weight.data(), 1e-5f,
                     tensor(norm, rows, cols));
     b->add(tensor(sum, rows, cols), tensor(silu, rows, cols));
@@ -415,7 +415,7 @@ TEST_P(CpuBackendTest, RowOpsDoNotDependOnThreadsOrBatch) {
     // The last row alone.
     std::vector<float> last_silu(static_cast<size_t>(cols));
     Tensor last{x.data() + 60 * 2 * cols, DType::kFloat32, 1, 2 * cols, 2 * cols};
-    b->silu_mul(last, tensor(last_silu, 1, cols));
+    b->activation_mul(last, Activation::kSilu, tensor(last_silu, 1, cols));
     EXPECT_EQ(std::memcmp(last_silu.data(), silu.data() + 60 * cols, static_cast<size_t>(cols) * 4), 0);
     std::vector<float> all;
     for (const auto* part : {&silu, &norm, &residual, &sum, &biased, &normed})

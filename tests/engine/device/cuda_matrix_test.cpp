@@ -195,7 +195,7 @@ TEST_F(CudaMatrixTest, LargeMatricesArriveWhole) {
     DeviceArray<float> out(ids.size() * static_cast<size_t>(cols));
     const auto tokens = static_cast<int64_t>(ids.size());
     const Status status =
-        embed_rows(**matrix, 0, ids_on_device.data(), {out.data(), DType::kFloat32, tokens, cols, cols}, nullptr);
+        embed_rows(**matrix, 0, ids_on_device.data(), 1, {out.data(), DType::kFloat32, tokens, cols, cols}, nullptr);
     ASSERT_TRUE(status.ok()) << status.message();
     const std::vector<float> got = out.download();
     for (size_t t = 0; t < ids.size(); ++t) {

@@ -110,6 +110,7 @@ TEST_P(TensorParallel, TinyLlamasOnTwoRanksGiveTheReferencesTokensAndLogits) {
   NEEDS_RANKS(2);
   for (const std::string& name : testing_support::tiny_models()) {
     SCOPED_TRACE(name);
+    if (name == "olmo2") continue;  // its norms of q and k are over all heads: refused, model_config_shard_test.cpp
     for (const DType kv_dtype : kv_dtypes()) {
       if (kv_dtype == DType::kFloat16 && name != "llama") continue;  // one is enough
       // The bounds of golden_test.cpp.

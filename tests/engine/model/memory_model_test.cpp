@@ -74,12 +74,14 @@ TEST(MemoryModel, WeightBytes) {
 }
 
 // The stored tensors of the golden model are what its config describes.
-TEST(MemoryModel, GoldenTinyLlamaHasAsManyParametersAsItsConfigSays) {
-  const auto files = open_model(std::string(SEXTANT_TEST_DATA) + "/golden/tiny/llama");
-  ASSERT_TRUE(files.ok()) << files.status().message();
-  const Result<ModelConfig> config = model_config_from_files(**files);
-  ASSERT_TRUE(config.ok());
-  EXPECT_EQ((*files)->tensors()->total_bytes(), 2 * count_parameters(*config).stored());
+TEST(MemoryModel, GoldenTinyModelsHaveAsManyParametersAsTheirConfigsSay) {
+  for (const char* name : {"llama", "qwen2", "qwen3", "phi3", "granite", "gemma2", "gemma3", "olmo2"}) {
+    const auto files = open_model(std::string(SEXTANT_TEST_DATA) + "/golden/tiny/" + name);
+    ASSERT_TRUE(files.ok()) << files.status().message();
+    const Result<ModelConfig> config = model_config_from_files(**files);
+    ASSERT_TRUE(config.ok()) << config.status().message();
+    EXPECT_EQ((*files)->tensors()->total_bytes(), 2 * count_parameters(*config).stored()) << name;
+  }
 }
 
 // The rows "batch-1 decode ceiling" and "H200, 8B, ctx 1,024, decode only" of the published arithmetic.

@@ -109,7 +109,8 @@ TEST_F(ModelConfigGguf, FrequencyDivisorsOfLlama3) {
       read(llama_gguf().u32("llama.vocab_size", 9).tensor("rope_freqs.weight", {8}, 0, divisors));
   ASSERT_TRUE(config.ok()) << config.status().message();
   EXPECT_TRUE(supported(*config).ok());
-  const std::vector<double> frequencies = rope_inverse_frequencies(*config, config->max_position_embeddings);
+  const std::vector<double> frequencies =
+      rope_inverse_frequencies(*config, config->rope, config->max_position_embeddings);
   ASSERT_EQ(frequencies.size(), 8u);
   for (int i = 0; i < 8; ++i) EXPECT_NEAR(frequencies[i], std::pow(500000.0, -i / 8.0) / (i + 1), 1e-12);
   GgufBuilder wrong_count = llama_gguf();
@@ -129,7 +130,8 @@ TEST_F(ModelConfigGguf, ErrorsNameFileAndKey) {
               HasSubstr("metadata key 'llama.embedding_length' is missing"));
   EXPECT_THAT(error_of(GgufBuilder().string("general.architecture", "lama")),
               HasSubstr("architecture 'lama' is not supported (known: LlamaForCausalLM, MistralForCausalLM, "
-                        "Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM; the nearest is llama)"));
+                        "Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, GraniteForCausalLM, Gemma2ForCausalLM, "
+                        "Gemma3ForCausalLM, Olmo2ForCausalLM; the nearest is llama)"));
   GgufBuilder per_layer;
   per_layer.string("general.architecture", "llama")
       .u32("llama.embedding_length", 64)
@@ -165,6 +167,85 @@ TEST_F(ModelConfigGguf, RopeScaling) {
   EXPECT_EQ(config->rope.factor, 4.0);
 }
 
+// The keys of llama_gguf() under another architecture's prefix.
+GgufBuilder gguf_of(const std::string& architecture) {
+  GgufBuilder builder;
+  builder.string("general.architecture", architecture);
+  const std::string prefix = architecture + ".";
+  for (const auto& [key, value] :
+       {std::pair{"embedding_length", 64}, std::pair{"feed_forward_length", 96}, std::pair{"block_count", 3},
+        std::pair{"attention.head_count", 4}, std::pair{"attention.head_count_kv", 2}, std::pair{"context_length", 512},
+        std::pair{"attention.key_length", 32}, std::pair{"attention.value_length", 32}}) {
+    builder.u32(prefix + key, static_cast<uint32_t>(value));
+  }
+  return builder.f32(prefix + "attention.layer_norm_rms_epsilon", 1e-6f);
+}
+
+TEST_F(ModelConfigGguf, GemmasWindowsRotationsAndCaps) {
+  const auto gemma2 = [] {
+    return gguf_of("gemma2")
+        .u32("gemma2.attention.sliding_window", 64)
+        .tensor("token_embd.weight", {64, 10}, 0, rows(10));
+  };
+  Result<ModelConfig> config =
+      read(gemma2().f32("gemma2.attn_logit_softcapping", 50.0f).f32("gemma2.final_logit_softcapping", 30.0f));
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_TRUE(supported(*config).ok());
+  EXPECT_EQ(config->sliding_layers, (std::vector<bool>{true, false, true}));
+  EXPECT_EQ(config->attention_logit_softcap, 50);
+  EXPECT_EQ(config->final_logit_softcap, 30);
+  EXPECT_DOUBLE_EQ(*config->attention_scale, 1 / std::sqrt(32.0));
+  EXPECT_EQ(config->embedding_multiplier, 8);
+  EXPECT_EQ(config->hidden_act, "gelu_pytorch_tanh");
+  EXPECT_FALSE(config->norm_weights_minus_one) << "GGUF files hold the sum";
+  EXPECT_FALSE(config->rope.interleaved || config->sliding_rope);
+  EXPECT_THAT(error_of(gemma2().f32("gemma2.attn_logit_softcapping", -1.0f)), HasSubstr("attn_logit_softcapping"));
+
+  const auto gemma3 = [] {
+    return gguf_of("gemma3")
+        .u32("gemma3.attention.sliding_window", 64)
+        .f32("gemma3.rope.freq_base", 1e6f)
+        .tensor("token_embd.weight", {64, 10}, 0, rows(10));
+  };
+  config = read(gemma3());
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->architecture, "Gemma3ForCausalLM");
+  EXPECT_TRUE(config->sliding_layers.empty()) << "the sixth layer would be the first full one";
+  EXPECT_EQ(config->qk_norm, QkNorm::kHead);
+  EXPECT_EQ(config->rope.theta, 1e6);
+  EXPECT_EQ(config->sliding_rope->theta, 1e4);
+  config = read(gemma3().u32("gemma3.attention.sliding_window_pattern", 3).f32("gemma3.rope.freq_base_swa", 5e3f));
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->sliding_layers, (std::vector<bool>{true, true, false}));
+  EXPECT_EQ(config->sliding_rope->theta, 5e3);
+  const char* pattern = "gemma3.attention.sliding_window_pattern";
+  config = read(gemma3().array<uint8_t>(pattern, GgufBuilder::kBool, {0, 1, 0}));
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->sliding_layers, (std::vector<bool>{false, true, false}));
+  EXPECT_THAT(error_of(gemma3().array<uint8_t>(pattern, GgufBuilder::kBool, {0, 1})), HasSubstr("lists 2 layers"));
+  EXPECT_THAT(error_of(gemma3().string(pattern, "all")), HasSubstr(pattern));
+}
+
+TEST_F(ModelConfigGguf, GranitesMultipliersAndOlmo2sNorms) {
+  Result<ModelConfig> config = read(gguf_of("granite")
+                                        .f32("granite.attention.scale", 0.0078125f)
+                                        .f32("granite.embedding_scale", 12.0f)
+                                        .f32("granite.residual_scale", 0.25f)
+                                        .f32("granite.logit_scale", 8.0f)
+                                        .tensor("token_embd.weight", {64, 10}, 0, rows(10)));
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_TRUE(config->rope.interleaved);
+  EXPECT_EQ(config->attention_scale, 0.0078125);
+  EXPECT_EQ(config->embedding_multiplier, 12);
+  EXPECT_EQ(config->residual_multiplier, 0.25);
+  EXPECT_EQ(config->logits_scaling, 8);
+  EXPECT_THAT(error_of(gguf_of("granite").f32("granite.residual_scale", 0.0f)), HasSubstr("granite.residual_scale"));
+  config = read(gguf_of("olmo2").tensor("token_embd.weight", {64, 10}, 0, rows(10)));
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->qk_norm, QkNorm::kRow);
+  EXPECT_FALSE(config->rope.interleaved);
+}
+
 TEST_F(ModelConfigGguf, DamagedFilesGiveAConfigOrAnError) {
   const uint64_t seed = random_seed();
   SCOPED_TRACE("seed " + std::to_string(seed));
@@ -186,7 +267,7 @@ TEST_F(ModelConfigGguf, DamagedFilesGiveAConfigOrAnError) {
     if (!config.ok()) continue;
     EXPECT_TRUE(validate(*config).ok());
     (void)supported(*config);
-    EXPECT_EQ(rope_inverse_frequencies(*config, config->max_position_embeddings).size(),
+    EXPECT_EQ(rope_inverse_frequencies(*config, config->rope, config->max_position_embeddings).size(),
               static_cast<size_t>(config->rope.rotary_dim / 2));
   }
 }

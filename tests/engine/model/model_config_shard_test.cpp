@@ -97,6 +97,38 @@ TEST(TensorShard, HeadsOfKAndVAreSharedWhereThereAreFewer) {
   EXPECT_THAT(first, ElementsAre(0, 0, 0, 0, 1, 1, 1, 1));
 }
 
+TEST(TensorShard, NormsOverAllHeadsAreNotCut) {
+  ModelConfig config = config_of(8, 2, 512);
+  config.qk_norm = QkNorm::kRow;
+  EXPECT_THAT(tensor_parallel_degrees(config, 32), ElementsAre(1));
+  const auto refused = make_tensor_shard(config, 32, 0, 2);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(refused.status().message(), HasSubstr("norms over all heads of q and k; degrees that do: 1"));
+}
+
+TEST(PipelineShard, StagesHaveTheWindowsOfTheirLayers) {
+  ModelConfig config = config_of(8, 2, 512);
+  config.num_hidden_layers = 6;
+  config.sliding_window = 64;
+  config.sliding_layers = {true, true, true, false, true, false};
+  config.sliding_rope = RopeConfig();
+  config.sliding_rope->theta = 777;
+  const auto part = [&](int64_t begin, int64_t end) {
+    TensorShard shard = whole_shard(config);
+    shard.pipeline.layers = {begin, end};
+    return shard_config(config, shard);
+  };
+  const ModelConfig mixed = part(2, 5);
+  EXPECT_EQ(mixed.sliding_layers, (std::vector<bool>{true, false, true}));
+  EXPECT_TRUE(mixed.slides(0) && !mixed.slides(1) && mixed.slides(2));
+  const ModelConfig sliding = part(0, 3);
+  EXPECT_TRUE(sliding.sliding_layers.empty() && sliding.slides(0) && sliding.slides(2));
+  EXPECT_EQ(sliding.rope.theta, 777);
+  const ModelConfig full = part(5, 6);
+  EXPECT_TRUE(full.sliding_layers.empty() && !full.slides(0));
+  EXPECT_EQ(full.rope.theta, config.rope.theta);
+}
+
 TEST(TensorShard, DummyWeightsAreTheSameNumbersInParts) {
   WeightLoader loader = WeightLoader::dummy(WeightType::kF32, 3);
   const HostTensor whole = *loader.read_matrix("w", 6, 10);

@@ -150,7 +150,10 @@ TEST(ModelConfigJson, RopeScalingsThatAreRecognisedButNotSupported) {
               HasSubstr("high_freq_factor above low_freq_factor"));
   EXPECT_THAT(error_of(with("rope_scaling", 3)), HasSubstr("rope_scaling is no object"));
   EXPECT_THAT(error_of(with("rope_parameters", {{"full_attention", {{"rope_theta", 1e6}}}})),
-              HasSubstr("differs by layer type"));
+              HasSubstr("rope_parameters.sliding_attention is missing"));
+  EXPECT_THAT(error_of(with("rope_parameters", {{"full_attention", {{"rope_theta", 1e6}}}, {"sliding_attention", 3}})),
+              HasSubstr("rope_parameters.sliding_attention is no object"));
+  EXPECT_THAT(error_of(with("rope_local_base_freq", -1)), HasSubstr("rope_local_base_freq"));
 }
 
 TEST(ModelConfigJson, ErrorsNameFileAndKey) {
@@ -195,7 +198,8 @@ TEST(ModelConfigJson, ErrorsNameFileAndKey) {
 TEST(ModelConfigJson, UnknownArchitecturesNameTheKnownAndTheNearest) {
   EXPECT_THAT(refusal_of(with("architectures", {"LlamaForCausaLM"})),
               HasSubstr("architecture 'LlamaForCausaLM' is not supported (known: LlamaForCausalLM, MistralForCausalLM, "
-                        "Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM; the nearest is LlamaForCausalLM)"));
+                        "Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, GraniteForCausalLM, Gemma2ForCausalLM, "
+                        "Gemma3ForCausalLM, Olmo2ForCausalLM; the nearest is LlamaForCausalLM)"));
   // Facts of other families that are spelt differently do not hide the reason.
   const Json gpt2 = {{"architectures", {"GPT2LMHeadModel"}}, {"model_type", "gpt2"}, {"n_embd", 768}};
   EXPECT_THAT(error_of(gpt2), HasSubstr("architecture 'GPT2LMHeadModel' is not supported"));
@@ -203,9 +207,6 @@ TEST(ModelConfigJson, UnknownArchitecturesNameTheKnownAndTheNearest) {
 }
 
 TEST(ModelConfigJson, FactsThatAreNotSupported) {
-  Json mixed = with("sliding_window", 128);
-  mixed["layer_types"] = {"sliding_attention", "full_attention", "sliding_attention"};
-  EXPECT_THAT(refusal_of(mixed), HasSubstr("a sliding window of 128 in some layers and none in others"));
   EXPECT_THAT(refusal_of(with("hidden_act", "gelu")), HasSubstr("hidden_act 'gelu'"));
   EXPECT_THAT(refusal_of(with("quantization_config", {{"quant_method", "gptq"}})), HasSubstr("'gptq'"));
   EXPECT_THAT(refusal_of(with("quantization_config", Json::array())), HasSubstr("quantization_config"));
@@ -221,7 +222,7 @@ TEST(ModelConfigJson, WindowsOfAllLayersOfSomeAndOfNone) {
     const Result<ModelConfig> config = read(json);
     EXPECT_TRUE(config.ok()) << config.status().message();
     EXPECT_TRUE(supported(*config).ok()) << json;
-    return make_attention_params(*config).sliding_window;
+    return make_attention_kinds(*config)[0].sliding_window;
   };
   Json json = with("architectures", {"MistralForCausalLM"});
   EXPECT_EQ(window_of(json), 0);
@@ -240,9 +241,107 @@ TEST(ModelConfigJson, WindowsOfAllLayersOfSomeAndOfNone) {
   json["max_window_layers"] = 0;
   EXPECT_EQ(window_of(json), 64);
   json["max_window_layers"] = 2;
-  EXPECT_THAT(refusal_of(json), HasSubstr("in some layers and none in others"));
+  EXPECT_EQ(read(json)->sliding_layers, (std::vector<bool>{false, false, true}));
   json["layer_types"] = {"full_attention", "full_attention", "full_attention"};
   EXPECT_EQ(window_of(json), 0) << "the list says it exactly";
+  json["layer_types"] = {"sliding_attention", "full_attention", "sliding_attention"};
+  const Result<ModelConfig> mixed = read(json);
+  ASSERT_TRUE(mixed.ok());
+  EXPECT_EQ(mixed->sliding_layers, (std::vector<bool>{true, false, true}));
+  const AttentionKinds kinds = make_attention_kinds(*mixed);
+  ASSERT_EQ(kinds.size(), 2u);
+  EXPECT_EQ(kinds[0].sliding_window, 64);
+  EXPECT_EQ(kinds[1].sliding_window, 0);
+  json["layer_types"] = {"sliding_attention", "full_attention"};
+  EXPECT_THAT(error_of(json), HasSubstr("layer_types is no list of num_hidden_layers types"));
+  json["layer_types"] = {"sliding_attention", "full_attention", "linear_attention"};
+  EXPECT_THAT(error_of(json), HasSubstr("layer_types holds '\"linear_attention\"'"));
+  json["layer_types"] = "sliding_attention";
+  EXPECT_THAT(error_of(json), HasSubstr("layer_types is no list"));
+}
+
+TEST(ModelConfigJson, GemmasDefaultsAndWhatItsFilesSay) {
+  Json json = with("architectures", {"Gemma2ForCausalLM"});
+  for (const char* key : {"head_dim", "tie_word_embeddings", "hidden_act"}) json.erase(key);
+  Result<ModelConfig> config = read(json);
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_TRUE(supported(*config).ok());
+  EXPECT_EQ(config->head_dim, 256);
+  EXPECT_TRUE(config->tie_word_embeddings && config->norm_weights_minus_one);
+  EXPECT_EQ(config->hidden_act, "gelu_pytorch_tanh");
+  EXPECT_EQ(config->sliding_window, 4096);
+  EXPECT_EQ(config->sliding_layers, (std::vector<bool>{true, false, true}));
+  EXPECT_DOUBLE_EQ(*config->attention_scale, 1.0 / 16);
+  EXPECT_DOUBLE_EQ(config->attention_logit_softcap, 50);
+  EXPECT_DOUBLE_EQ(config->final_logit_softcap, 30);
+  EXPECT_DOUBLE_EQ(config->embedding_multiplier, std::sqrt(static_cast<double>(config->hidden_size)));
+  json["attn_logit_softcapping"] = nullptr;
+  json["final_logit_softcapping"] = 20.5;
+  config = read(json);
+  ASSERT_TRUE(config.ok());
+  EXPECT_EQ(config->attention_logit_softcap, 0);
+  EXPECT_EQ(config->final_logit_softcap, 20.5);
+  for (const char* key : {"attn_logit_softcapping", "query_pre_attn_scalar"}) {
+    json[key] = -1;
+    EXPECT_THAT(error_of(json), HasSubstr(key));
+    json[key] = 1;
+  }
+
+  // The two spellings of Gemma 3's rotations.
+  json = with("architectures", {"Gemma3ForCausalLM"});
+  json["num_hidden_layers"] = 7;
+  json["sliding_window_pattern"] = 3;
+  json["rope_theta"] = 1e6;
+  json["rope_local_base_freq"] = 1e4;
+  json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
+  config = read(json);
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->sliding_layers, (std::vector<bool>{true, true, false, true, true, false, true}));
+  EXPECT_EQ(config->qk_norm, QkNorm::kHead);
+  EXPECT_EQ(config->attention_logit_softcap, 0);
+  EXPECT_EQ(config->rope.theta, 1e6);
+  EXPECT_EQ(config->rope.scaling, RopeScaling::kLinear);
+  EXPECT_EQ(config->sliding_rope->theta, 1e4);
+  EXPECT_EQ(config->sliding_rope->scaling, RopeScaling::kNone);
+  for (const char* key : {"rope_theta", "rope_local_base_freq", "rope_scaling"}) json.erase(key);
+  json["rope_parameters"] = {{"full_attention", {{"rope_type", "linear"}, {"factor", 8.0}, {"rope_theta", 1e6}}},
+                             {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 1e4}}}};
+  const Result<ModelConfig> newer = read(json);
+  ASSERT_TRUE(newer.ok()) << newer.status().message();
+  EXPECT_EQ(newer->rope.theta, config->rope.theta);
+  EXPECT_EQ(newer->rope.factor, config->rope.factor);
+  EXPECT_EQ(newer->sliding_rope->theta, config->sliding_rope->theta);
+  EXPECT_EQ(newer->sliding_rope->scaling, RopeScaling::kNone);
+  json["sliding_window_pattern"] = 0;
+  EXPECT_THAT(error_of(json), HasSubstr("sliding_window_pattern"));
+}
+
+TEST(ModelConfigJson, GranitesMultipliers) {
+  Json json = with("architectures", {"GraniteForCausalLM"});
+  Result<ModelConfig> config = read(json);
+  ASSERT_TRUE(config.ok()) << config.status().message();
+  EXPECT_EQ(config->attention_scale, 1.0);
+  json["attention_multiplier"] = 0.0078125;
+  json["embedding_multiplier"] = 12;
+  json["residual_multiplier"] = 0.22;
+  json["logits_scaling"] = 8;
+  config = read(json);
+  ASSERT_TRUE(config.ok());
+  EXPECT_EQ(config->attention_scale, 0.0078125);
+  EXPECT_EQ(config->embedding_multiplier, 12);
+  EXPECT_EQ(config->residual_multiplier, 0.22);
+  EXPECT_EQ(config->logits_scaling, 8);
+  for (const char* key : {"attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling"}) {
+    for (const Json& wrong : {Json(0), Json(-1), Json(1e300), Json("1"), Json::array()}) {
+      Json broken = json;
+      broken[key] = wrong;
+      EXPECT_THAT(error_of(broken), HasSubstr(key)) << wrong;
+    }
+  }
+  // Other architectures do not have them.
+  Json llama = json;
+  llama["architectures"] = {"LlamaForCausalLM"};
+  EXPECT_EQ(read(llama)->residual_multiplier, 1);
 }
 
 TEST(ModelConfigJson, WhatTheArchitectureFixes) {
@@ -287,7 +386,7 @@ TEST(ModelConfigJson, DamagedTextGivesAConfigOrAnError) {
     const Result<ModelConfig> config = model_config_from_json(text, "config.json");
     if (config.ok()) {
       EXPECT_TRUE(validate(*config).ok());
-      EXPECT_EQ(rope_inverse_frequencies(*config, config->max_position_embeddings).size(),
+      EXPECT_EQ(rope_inverse_frequencies(*config, config->rope, config->max_position_embeddings).size(),
                 static_cast<size_t>(config->rope.rotary_dim / 2));
     }
   }
@@ -295,11 +394,11 @@ TEST(ModelConfigJson, DamagedTextGivesAConfigOrAnError) {
 
 TEST(RopeFrequencies, PlainLinearAndLlama3) {
   Result<ModelConfig> config = read(valid_json());
-  const std::vector<double> plain = rope_inverse_frequencies(*config, config->max_position_embeddings);
+  const std::vector<double> plain = rope_inverse_frequencies(*config, config->rope, config->max_position_embeddings);
   ASSERT_EQ(plain.size(), 8u);
   for (size_t i = 0; i < plain.size(); ++i) EXPECT_DOUBLE_EQ(plain[i], 1.0 / std::pow(500000.0, 2.0 * i / 16.0));
   config = read(with("rope_scaling", {{"type", "linear"}, {"factor", 4.0}}));
-  EXPECT_DOUBLE_EQ(rope_inverse_frequencies(*config, config->max_position_embeddings)[3], plain[3] / 4.0);
+  EXPECT_DOUBLE_EQ(rope_inverse_frequencies(*config, config->rope, config->max_position_embeddings)[3], plain[3] / 4.0);
 
   // Llama 3.1's published procedure, written down as it is published: by wavelength.
   const double factor = 8.0, low = 1.0, high = 4.0, context = 128.0;
@@ -308,7 +407,7 @@ TEST(RopeFrequencies, PlainLinearAndLlama3) {
                                       {"low_freq_factor", low},
                                       {"high_freq_factor", high},
                                       {"original_max_position_embeddings", 128}}));
-  const std::vector<double> scaled = rope_inverse_frequencies(*config, config->max_position_embeddings);
+  const std::vector<double> scaled = rope_inverse_frequencies(*config, config->rope, config->max_position_embeddings);
   int num_kept = 0, num_divided = 0, num_blended = 0;
   for (size_t i = 0; i < plain.size(); ++i) {
     const double wavelength = 2 * std::numbers::pi / plain[i];
@@ -337,7 +436,7 @@ TEST(RopeFrequencies, Yarn) {
       read(with("rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 128}}));
   ASSERT_TRUE(config.ok()) << config.status().message();
   ASSERT_TRUE(supported(*config).ok());
-  const std::vector<double> scaled = rope_inverse_frequencies(*config, 512);
+  const std::vector<double> scaled = rope_inverse_frequencies(*config, config->rope, 512);
   // 128 tokens: pair d turns 128 * theta^(-d/8) / (2 pi) times. 32 turns: never (d < 0, so 0); once: d = 8 ln(128 / 2 pi) / ln theta.
   const double once = 8 * std::log(128 / (2 * std::numbers::pi)) / std::log(500000.0);
   const double high = std::ceil(once);
@@ -347,7 +446,7 @@ TEST(RopeFrequencies, Yarn) {
     const double ramp = std::min(1.0, static_cast<double>(i) / high);
     EXPECT_DOUBLE_EQ(scaled[i], plain / 4 * ramp + plain * (1 - ramp)) << i;
   }
-  EXPECT_DOUBLE_EQ(rope_attention_factor(*config), 0.1 * std::log(4.0) + 1);
+  EXPECT_DOUBLE_EQ(rope_attention_factor(*config, config->rope), 0.1 * std::log(4.0) + 1);
 }
 
 TEST(RopeFrequencies, LongRope) {
@@ -359,22 +458,22 @@ TEST(RopeFrequencies, LongRope) {
   const Result<ModelConfig> config = read(json);
   ASSERT_TRUE(config.ok()) << config.status().message();
   ASSERT_TRUE(supported(*config).ok());
-  const std::vector<double> in_original = rope_inverse_frequencies(*config, 64);
-  const std::vector<double> beyond = rope_inverse_frequencies(*config, 65);
+  const std::vector<double> in_original = rope_inverse_frequencies(*config, config->rope, 64);
+  const std::vector<double> beyond = rope_inverse_frequencies(*config, config->rope, 65);
   for (size_t i = 0; i < 8; ++i) {
     const double plain = std::pow(500000.0, -static_cast<double>(i) / 8);
     EXPECT_DOUBLE_EQ(in_original[i], plain / short_factor[i]);
     EXPECT_DOUBLE_EQ(beyond[i], plain / long_factor[i]);
   }
-  EXPECT_DOUBLE_EQ(rope_attention_factor(*config), std::sqrt(1 + std::log(512.0 / 64) / std::log(64.0)));
-  EXPECT_DOUBLE_EQ(rope_attention_factor(*read(valid_json())), 1.0);
+  EXPECT_DOUBLE_EQ(rope_attention_factor(*config, config->rope), std::sqrt(1 + std::log(512.0 / 64) / std::log(64.0)));
+  EXPECT_DOUBLE_EQ(rope_attention_factor(*read(valid_json()), RopeConfig()), 1.0);
 }
 
 TEST(RopeFrequencies, PartOfAHead) {
   const Result<ModelConfig> config = read(with("partial_rotary_factor", 0.5));
   ASSERT_TRUE(config.ok());
   EXPECT_TRUE(supported(*config).ok());
-  EXPECT_EQ(rope_inverse_frequencies(*config, 512).size(), 4u);
+  EXPECT_EQ(rope_inverse_frequencies(*config, config->rope, 512).size(), 4u);
 }
 
 }  // namespace

@@ -32,6 +32,22 @@ TEST(WeightLoader, TranslatesNamesOfGguf) {
   EXPECT_THAT(missing.status().message(), testing::HasSubstr("blk.4.ffn_up.weight is missing"));
 }
 
+TEST(WeightLoader, NormsOfGgufStandWhereTheFileHasThem) {
+  MemorySource source;  // of a model that has norms before and after each half
+  source.add("blk.0.post_attention_norm.weight", {1}, WeightType::kF32, floats({1}));
+  source.add("blk.0.ffn_norm.weight", {1}, WeightType::kF32, floats({2}));
+  source.add("blk.0.post_ffw_norm.weight", {1}, WeightType::kF32, floats({3}));
+  WeightLoader loader(source, {.gguf_names = true});
+  float expected = 1;
+  for (const char* name : {"post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"}) {
+    const auto norm = loader.read_vector("model.layers.0." + std::string(name) + ".weight", 1);
+    ASSERT_TRUE(norm.ok()) << norm.status().message();
+    EXPECT_EQ((*norm)[0], expected++) << name;
+  }
+  EXPECT_THAT(loader.read_vector("model.layers.1.post_feedforward_layernorm.weight", 1).status().message(),
+              testing::HasSubstr("blk.1.post_ffw_norm.weight is missing"));
+}
+
 TEST(WeightLoader, RefusesShapesThatTheConfigurationDoesNotImply) {
   MemorySource source;
   source.add("w", {2, 3}, WeightType::kF32, floats({1, 2, 3, 4, 5, 6}));

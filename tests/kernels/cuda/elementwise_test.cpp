@@ -65,6 +65,52 @@ TEST_P(ElementwiseTest, AddBiasIsOneSumAndOneRounding) {
   }
 }
 
+TEST_P(ElementwiseTest, RoundIsOneRounding) {
+  for (const Shape& shape : kShapes) {
+    const int64_t stride = shape.cols + shape.padding;
+    const int64_t count = shape.offset + shape.rows * stride;
+    const std::vector<float> residual = normals(count), before = rounded(normals(count), GetParam());
+    under_thread_orders(seed(), [&] {
+      DeviceArray<float> from(residual);
+      TypedArray out(before, GetParam());
+      ASSERT_EQ(
+          round({from.data() + shape.offset, stride, out.at(shape.offset), stride, shape.rows, shape.cols, GetParam()},
+                nullptr),
+          0);
+      const std::vector<float> values = rounded(residual, GetParam());
+      std::vector<float> expected = before;
+      for (int32_t t = 0; t < shape.rows; ++t) {
+        const auto at = static_cast<size_t>(shape.offset + t * stride);
+        std::copy_n(values.begin() + static_cast<int64_t>(at), shape.cols, expected.begin() + static_cast<int64_t>(at));
+      }
+      ASSERT_EQ(out.download(), expected) << shape.rows << " x " << shape.cols;
+    });
+  }
+}
+
+TEST_P(ElementwiseTest, SoftcapIsBoundedByItsCap) {
+  if (GetParam() != ElementType::kFloat32) GTEST_SKIP() << "logits are fp32";
+  for (const Shape& shape : kShapes) {
+    const int64_t stride = shape.cols + shape.padding;
+    std::vector<float> logits = normals(shape.offset + shape.rows * stride);
+    for (float& x : logits) x *= 20;
+    under_thread_orders(seed(), [&] {
+      DeviceArray<float> io(logits);
+      ASSERT_EQ(softcap({io.data() + shape.offset, stride, shape.rows, shape.cols, 15.0f}, nullptr), 0);
+      const std::vector<float> got = io.download();
+      std::vector<bool> is_capped(logits.size());
+      for (int32_t t = 0; t < shape.rows; ++t) {
+        for (int32_t i = 0; i < shape.cols; ++i) is_capped[static_cast<size_t>(shape.offset + t * stride + i)] = true;
+      }
+      for (size_t i = 0; i < logits.size(); ++i) {
+        const double expected = is_capped[i] ? 15 * std::tanh(static_cast<double>(logits[i]) / 15) : logits[i];
+        // A quotient, tanh (2 units in the last place), a product.
+        ASSERT_NEAR(got[i], expected, is_capped[i] ? std::fabs(expected) * 6 * kEpsilon : 0);
+      }
+    });
+  }
+}
+
 TEST(ElementwiseLimits, AreChecked) {
   DeviceArray<float> memory(64);
   const auto add_status = [&](int32_t rows, int32_t cols, int64_t stride) {
@@ -75,6 +121,10 @@ TEST(ElementwiseLimits, AreChecked) {
   EXPECT_NE(add_status(1, 0, 8), 0);
   EXPECT_NE(add_status(2, 8, 7), 0);
   EXPECT_NE(add_status(1 << 16, 1 << 15, 1 << 15), 0);
+  EXPECT_NE(round({memory.data(), 7, memory.data(), 8, 2, 8, ElementType::kFloat32}, nullptr), 0);
+  EXPECT_NE(round({memory.data(), 8, memory.data(), 7, 2, 8, ElementType::kFloat32}, nullptr), 0);
+  EXPECT_NE(softcap({memory.data(), 7, 2, 8, 30}, nullptr), 0);
+  EXPECT_NE(softcap({memory.data(), 8, 2, 8, 0}, nullptr), 0);
   EXPECT_NE(add_bias({memory.data(), 7, memory.data(), 2, 8, ElementType::kFloat32}, nullptr), 0);
   EXPECT_NE(add_bias({memory.data(), 8, memory.data(), -2, 8, ElementType::kFloat32}, nullptr), 0);
 }
