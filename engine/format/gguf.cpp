@@ -187,8 +187,9 @@ Result<std::vector<int64_t>> GgufFile::get_ints(std::string_view key) const {
   integers.reserve(static_cast<size_t>(value->num_elements));
   for (uint64_t i = 0; i < value->num_elements; ++i) {
     const auto* at = value->bytes.data() + i * size;
-    const std::optional<int64_t> integer =
-        value->element_type == ValueType::kBool ? std::optional<int64_t>(*at != 0) : integer_at(value->element_type, at);
+    const std::optional<int64_t> integer = value->element_type == ValueType::kBool
+                                               ? std::optional<int64_t>(*at != 0)
+                                               : integer_at(value->element_type, at);
     if (!integer) return wrong_type(key, *value, "array of integers below 2^63");
     integers.push_back(*integer);
   }
