@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 
+import postgres_server
 import pytest
 import server_process
 
@@ -28,6 +29,13 @@ def server(model):
 @pytest.fixture(scope="session")
 def client(server):
     return server.client()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """The URL of a real PostgreSQL; tests that stop one start their own."""
+    with postgres_server.PostgresServer() as running:
+        yield running.url
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,6 @@
 """The gateway in front of a real server: who is let in where, how much each key may do, and what is kept of it."""
 
-import base64
 import concurrent.futures
-import hashlib
-import hmac
 import json
 import os
 import re
@@ -11,52 +8,11 @@ import signal
 import time
 
 import pytest
+from gateway_support import TIMES, admin, bearer, complete, jwk_set, make_key, token, wait_until
 from server_process import Server, sextant
 
-TIMES = ("--time", "constant:ttft=1ms,tpot=0ms")
 ROLES = ("inference", "metrics", "advisor", "admin")
 REFUSED_TOKENS = ("token-expired", "token-audience", "token-issuer", "token-forged")
-
-
-def bearer(key):
-    return {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-
-
-def admin(*arguments, state, code=0, env=None):
-    run = sextant("admin", *arguments, "--state-dir", state, env=env)
-    assert run.returncode == code, run.stdout + run.stderr
-    return run.stdout.strip() if code == 0 else run.stderr
-
-
-def make_key(state, *arguments):
-    """The key and its id."""
-    made = json.loads(admin("keys", "create", "--json", *arguments, state=state))
-    return made["key"], made["key_id"]
-
-
-def complete(server, key, **fields):
-    return server.post("/v1/completions", {"model": "bytes", "prompt": "abc", "max_tokens": 4, "seed": 1, "ignore_eos": True, **fields},
-                       headers=bearer(key))
-
-
-SHARED_SECRET = b"a shared secret of thirty-two by"
-
-
-def token(secret=SHARED_SECRET, **claims):
-    """A signed token (HS256) of tenant `shop` that holds for an hour."""
-    def part(data):
-        return base64.urlsafe_b64encode(data).rstrip(b"=")
-    body = {"iss": "test", "aud": "sextant", "exp": int(time.time()) + 3600, "sub": "ann", "tenant": "shop", **claims}
-    signed = part(json.dumps({"alg": "HS256", "kid": "one"}).encode()) + b"." + part(json.dumps(body).encode())
-    return (signed + b"." + part(hmac.new(secret, signed, hashlib.sha256).digest())).decode()
-
-
-def wait_until(condition, what, timeout_s=30):
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what} did not come true in {timeout_s} s"
-        time.sleep(0.02)
-    return value
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +38,7 @@ def keys(state):
 @pytest.fixture(scope="module")
 def gateway(state, keys, tmp_path_factory):
     jwks = tmp_path_factory.mktemp("keys") / "jwks.json"
-    jwks.write_text(json.dumps({"keys": [{"kty": "oct", "kid": "one", "alg": "HS256",
-                                          "k": base64.urlsafe_b64encode(SHARED_SECRET).decode().rstrip("=")}]}))
+    jwks.write_text(jwk_set())
     with Server(None, *TIMES, "--state-dir", state, "--jwks", jwks, "--jwt-audience", "sextant", "--jwt-issuer", "test", "--failed-logins-per-minute", "0", "--unauthenticated-per-s", "0",
                 "--log-level", "debug", verb="simulate") as running:
         yield running

@@ -1,46 +1,12 @@
-"""`sextant kb` on SQLite and on a real PostgreSQL that this file starts: the same answers from both. Needs no model."""
+"""`sextant kb` on SQLite and on a real PostgreSQL: the same answers from both. Needs no model."""
 
 import concurrent.futures
-import glob
 import json
-import os
-import pathlib
-import pwd
-import shutil
-import subprocess
-import tempfile
 
 import pytest
 import server_process
 
 DATA = server_process.ROOT / "advisor" / "data"
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    """A URL. The server listens on a socket in its own folder only; it refuses to run as root, hence the user."""
-    folders = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
-    if not folders:
-        pytest.skip("PostgreSQL is not installed (deploy/install-deps.sh --test does it)")
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="sextant-pg-"))
-    user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
-    if os.geteuid() == 0:
-        shutil.chown(folder, user)
-
-    def as_user(*command):
-        options = {"user": user, "group": user, "extra_groups": []} if os.geteuid() == 0 else {}
-        subprocess.run([str(part) for part in command], check=True, cwd=folder, stdout=subprocess.DEVNULL, timeout=120, **options)
-
-    try:
-        as_user(f"{folders[-1]}/initdb", "-D", folder / "data", "-U", "advisor", "--auth=trust", "--no-sync", "--locale=C.UTF-8")
-        as_user(f"{folders[-1]}/pg_ctl", "-D", folder / "data", "-w", "-t", "100", "-l", folder / "log", "-o",
-                f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off", "start")
-        try:
-            yield f"postgresql://advisor@/postgres?host={folder}"
-        finally:
-            as_user(f"{folders[-1]}/pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def kb(location, verb, *arguments, code=0):
