@@ -367,9 +367,10 @@ void ProcessGroup::fail(const std::string& message) {
 }
 
 void ProcessGroup::set_failure_handler(std::function<void(const std::string&)> handler) {
-  const Status failed = status();
   const std::lock_guard lock(handler_mutex_);
   handler_ = std::move(handler);
+  // Asked with the lock held: a failure that comes after the question finds the handler, one before it is the answer.
+  const Status failed = status();
   if (!handler_ || handled_ || failed.ok()) return;
   handled_ = true;
   handler_(failed.message());

@@ -132,6 +132,39 @@ TEST(ProcessGroup, AFollowerThatLeavesIsMissed) {
   EXPECT_EQ(groups[2]->receive_step().status().code(), StatusCode::kDeviceError);
 }
 
+// A handler that is set while the group fails is called, whichever comes first. The heart holds both up at the same lock, with
+// its source that takes its time; who goes on first is the system's choice, so there are several rounds.
+TEST(ProcessGroup, NoFailureIsLostBesideANewHandler) {
+  for (int round = 0; round < 20; ++round) {
+    ProcessGroup::Options options = options_of(1, 0);
+    options.silence_timeout_s = 0.1;  // beats every 20 ms
+    const Result<Group> formed = ProcessGroup::form(options);
+    ASSERT_TRUE(formed.ok());
+    ProcessGroup& group = **formed;
+    std::latch inside(1);
+    std::promise<void> go_on;
+    group.set_progress_source([&, asked = false]() mutable {
+      if (!std::exchange(asked, true)) {
+        inside.count_down();
+        go_on.get_future().wait();
+      }
+      return std::vector<RankProgress>();
+    });
+    inside.wait();
+    std::atomic<int> calls{0};
+    std::thread setting([&] { group.set_failure_handler([&](const std::string&) { ++calls; }); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // more often than not it waits at the lock now
+    std::thread failing([&] { group.fail("rank 0: the device failed"); });
+    while (group.status().ok()) std::this_thread::yield();
+    go_on.set_value();
+    setting.join();
+    failing.join();
+    group.set_failure_handler({});
+    group.set_progress_source({});
+    ASSERT_EQ(calls, 1) << "round " << round;
+  }
+}
+
 TEST(ProcessGroup, WhoeverWaitsIsWokenByAFailure) {
   std::vector<Group> groups = form(2);
   std::future<Status> output = std::async(std::launch::async, [&] { return groups[0]->receive_output().status(); });
