@@ -29,6 +29,8 @@
 //   kQ8_0, kQ4_0     acc = fma(d_b * e_b, I_b, acc), I_b = the sum of the block's quants times q, exact in int32 and in fp32
 //                    (quants of kQ4_0: -8..7)
 //   kQ4_1            acc = fma(m_b, X_b, fma(d_b * e_b, I_b, acc)), quants 0..15
+//   kQ4K, kQ5K     the same with d_b = d * s_b and m_b = m * n_b, both exact in fp32; quants 0..15 and 0..31
+//   kQ6K            as kQ8_0 with d, quants -32..31, I_b = s_b0 I_b0 + s_b1 I_b1 of the sums of columns 0..15 and of 16..31
 // I_b is an integer, so block-quantised types give the same bits on every instruction set that has fma (generic: a multiply
 // and an add). Error of the sums: plain |error| <= about (32 + K / 32) 2^-24 sum |x w|; int8 about (3 + 2 K / 32) 2^-24 times
 // the sum of the magnitudes of the terms, beside that of the quantisation: |x - e q| <= e / 2 (1 + 2^-15).
@@ -47,8 +49,7 @@ inline constexpr int kNumMatmulInputKinds = 3;
 
 // kBF16 has kBf16 besides, by entries of its own.
 constexpr MatmulInputKind matmul_input_kind(PanelType type) {
-  return type == PanelType::kQ8_0 || type == PanelType::kQ4_0 || type == PanelType::kQ4_1 ? MatmulInputKind::kInt8
-                                                                                          : MatmulInputKind::kPlain;
+  return is_plain(type) ? MatmulInputKind::kPlain : MatmulInputKind::kInt8;
 }
 
 // Every instruction set's tile divides kMatmulTileMultiple.

@@ -11,7 +11,7 @@
 
 namespace sextant::kernels {
 
-inline constexpr const char* kPanelTypeNames[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"};
+inline constexpr const char* kPanelTypeNames[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q4_k", "q5_k", "q6_k"};
 
 // Memory as the engine gets it: mapped, on huge pages where there are any. Filled with a byte pattern that is a small number
 // in every weight type.

@@ -21,6 +21,11 @@ SEXTANT_INLINE Lanes load_f16_lanes(const uint8_t* p) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p) + kPart))};
 }
 
+template <int kPart>
+SEXTANT_INLINE Lanes load_u8_lanes(const uint8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8 * kPart))))};
+}
+
 SEXTANT_INLINE __m256i magnitude_bits(__m256 x) {
   return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
 }
@@ -55,7 +60,7 @@ SEXTANT_INLINE void quantize_block(F32x16 low, F32x16 high, int8_t* q, float* e,
 
 // dot[0][t] = I_b of rows 8 kPart .. 8 kPart + 7 for each of kTokens tokens. x: q [8][kTokens][4]; sums: S [kTokens]. vpmaddubsw adds two products of an unsigned and a signed byte
 // in 16 bits, saturating: quants 0..15 allow all eight groups of a block in one 16-bit sum (16 * 15 * 127 < 2^15), signed bytes
-// two products (2 * 128 * 127 < 2^15).
+// two products (2 * 128 * 127 < 2^15), quants 0..31 and -32..31 four groups (8 * 31 * 127 < 8 * 32 * 127 < 2^15).
 template <PanelType kType, int kPanels, int kTokens, int kPart>
 __attribute__((always_inline)) inline void block_dots(const uint8_t* block, int64_t, const uint8_t* x,
                                                       const int32_t* sums, Lanes (*dot)[kTokens]) {
@@ -82,6 +87,42 @@ __attribute__((always_inline)) inline void block_dots(const uint8_t* block, int6
         acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(pairs, ones));
       }
     }
+  } else if constexpr (has_superblocks(kType) && kType != PanelType::kQ4K) {
+    // Halves of the block: groups 0..3 in low nibbles, 4..7 in high ones.
+    constexpr bool kIsQ6K = kType == PanelType::kQ6K;
+    unroll<2>([&](auto half) __attribute__((always_inline)) {
+      constexpr int kHalf = decltype(half)::value;
+      const __m256i above =
+          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 256 + (kIsQ6K ? 64 * kHalf : 0) + 32 * kPart));
+      __m256i sum[kTokens];
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) sum[t] = _mm256_setzero_si256();
+      unroll<4>([&](auto g) __attribute__((always_inline)) {
+        constexpr int kGroup = decltype(g)::value;
+        // The bits that stand above the nibble's, brought to bit 4; what shifts carry between bytes the mask takes away.
+        constexpr int kShift = kIsQ6K ? 2 * kGroup - 4 : 4 * kHalf + kGroup - 4;
+        const __m256i moved = kShift < 0 ? _mm256_slli_epi16(above, kShift < 0 ? -kShift : 0)
+                                         : _mm256_srli_epi16(above, kShift > 0 ? kShift : 0);
+        const __m256i pair = weights(kGroup), nibbles = kHalf == 0 ? pair : _mm256_srli_epi16(pair, 4);
+        __m256i w = _mm256_or_si256(_mm256_and_si256(nibbles, _mm256_set1_epi8(15)),
+                                    _mm256_and_si256(moved, _mm256_set1_epi8(kIsQ6K ? 0x30 : 0x10)));
+        if constexpr (kIsQ6K) w = _mm256_sub_epi8(w, _mm256_set1_epi8(32));
+        const __m256i magnitude = kIsQ6K ? _mm256_abs_epi8(w) : w;
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) {
+          const __m256i q = input(4 * kHalf + kGroup, t);
+          sum[t] = _mm256_add_epi16(sum[t], _mm256_maddubs_epi16(magnitude, kIsQ6K ? _mm256_sign_epi8(q, w) : q));
+        }
+      });
+      __m256i scale = ones;
+      if constexpr (kIsQ6K) {
+        const auto* s = reinterpret_cast<const __m128i*>(block + 384 + 16 * kHalf + 8 * kPart);
+        scale = _mm256_cvtepi8_epi32(_mm_loadl_epi64(s));
+        scale = _mm256_blend_epi16(scale, _mm256_slli_epi32(scale, 16), 0xaa);  // of both sums of a row
+      }
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) acc[t] = _mm256_add_epi32(acc[t], _mm256_madd_epi16(sum[t], scale));
+    });
   } else {
     const __m256i low = _mm256_set1_epi8(15);
 #pragma GCC unroll 4

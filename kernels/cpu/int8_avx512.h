@@ -18,6 +18,11 @@ SEXTANT_INLINE Lanes load_f16_lanes(const uint8_t* p) {
   return load_f16(p);
 }
 
+template <int kPart>
+SEXTANT_INLINE Lanes load_u8_lanes(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+
 // One block of one row of x, its lanes in column order, to int8; *e and *sum as matmul.h says.
 SEXTANT_INLINE void quantize_block(F32x16 low, F32x16 high, int8_t* q, float* e, int32_t* sum) {
   // As integers the magnitudes' bits are in the order of the magnitudes, NaN above all.
@@ -114,6 +119,25 @@ SEXTANT_INLINE bool quantize_rows(const F32x16 (*half)[2], uint8_t* block) {
   return true;
 }
 
+// Columns of group kGroup (4 kGroup .. 4 kGroup + 3) of a block with nibbles, as unsigned bytes: kQ6K's without their offset of 32.
+template <PanelType kType, int kGroup>
+SEXTANT_INLINE __m512i unsigned_quants(const uint8_t* block) {
+  const __m512i pair = _mm512_loadu_si512(block + 64 * (kGroup % 4));
+  const __m512i nibbles = _mm512_and_si512(kGroup < 4 ? pair : _mm512_srli_epi16(pair, 4), _mm512_set1_epi8(15));
+  if constexpr (kType != PanelType::kQ5K && kType != PanelType::kQ6K) return nibbles;
+  // The bits that stand above the nibble's, brought to bit 4; what shifts carry between bytes the mask takes away.
+  constexpr bool kIsQ6K = kType == PanelType::kQ6K;
+  constexpr int kShift = kIsQ6K ? kGroup % 4 * 2 - 4 : kGroup - 4;
+  const __m512i above = _mm512_loadu_si512(block + 256 + (kIsQ6K ? kGroup / 4 * 64 : 0));
+  const __m512i moved = kShift < 0 ? _mm512_slli_epi16(above, kShift < 0 ? -kShift : 0)
+                                   : _mm512_srli_epi16(above, kShift > 0 ? kShift : 0);
+  return _mm512_or_si512(nibbles, _mm512_and_si512(moved, _mm512_set1_epi8(kIsQ6K ? 0x30 : 0x10)));
+}
+// s of the columns of a half of kQ6K's block.
+SEXTANT_INLINE __m512i half_scales(const uint8_t* block, int half) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 384 + 16 * half)));
+}
+
 // dot[p][t] = I_b of 16 rows of each of kPanels panels for each of kTokens tokens. x: q [8][kTokens][4]; sums: S [kTokens].
 template <PanelType kType, int kPanels, int kTokens, int kPart>
 __attribute__((always_inline)) inline void block_dots(const uint8_t* block, int64_t panel_stride, const uint8_t* x,
@@ -138,7 +162,55 @@ __attribute__((always_inline)) inline void block_dots(const uint8_t* block, int6
       for (int p = 0; p < kPanels; ++p) acc[p][t] = _mm512_dpbusd_epi32(acc[p][t], w[p], same);
     }
   };
-  if constexpr (kType == PanelType::kQ8_0) {
+  if constexpr (kType == PanelType::kQ6K) {
+    // The offset of each half takes the sum of x over that half.
+    __m512i half[kTokens];
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) {
+      half[t] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+      for (int g = 0; g < 4; ++g) {
+        int32_t four;
+        __builtin_memcpy(&four, x + (g * kTokens + t) * 4, 4);
+        half[t] = _mm512_dpbusd_epi32(half[t], _mm512_set1_epi8(1), _mm512_set1_epi32(four));
+      }
+      half[t] = _mm512_slli_epi32(half[t], 5);
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) acc[p][t] = _mm512_sub_epi32(_mm512_setzero_si512(), half[t]);
+    }
+    __m512i first[kPanels][kTokens];
+    unroll<8>([&](auto group) __attribute__((always_inline)) {
+      constexpr int kGroup = decltype(group)::value;
+      __m512i w[kPanels];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) w[p] = unsigned_quants<kType, kGroup>(block + p * panel_stride);
+      add_group(w, kGroup);
+      if constexpr (kGroup % 4 == 3) {
+#pragma GCC unroll 4
+        for (int p = 0; p < kPanels; ++p) {
+          const __m512i s = half_scales(block + p * panel_stride, kGroup / 4);
+#pragma GCC unroll 16
+          for (int t = 0; t < kTokens; ++t) {
+            const __m512i scaled = _mm512_mullo_epi32(acc[p][t], s);
+            if constexpr (kGroup == 3) {
+              first[p][t] = scaled;
+              acc[p][t] = _mm512_sub_epi32(half[t], _mm512_set1_epi32(32 * sums[t]));
+            } else {
+              acc[p][t] = _mm512_add_epi32(first[p][t], scaled);
+            }
+          }
+        }
+      }
+    });
+  } else if constexpr (kType == PanelType::kQ5K) {
+    unroll<8>([&](auto group) __attribute__((always_inline)) {
+      constexpr int kGroup = decltype(group)::value;
+      __m512i w[kPanels];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) w[p] = unsigned_quants<kType, kGroup>(block + p * panel_stride);
+      add_group(w, kGroup);
+    });
+  } else if constexpr (kType == PanelType::kQ8_0) {
     const __m512i flip = _mm512_set1_epi8(-128);
 #pragma GCC unroll 8
     for (int g = 0; g < 8; ++g) {

@@ -16,6 +16,16 @@ SEXTANT_INLINE Lanes load_f16_lanes(const uint8_t* p) {
   return load_f16(p);
 }
 
+template <int kPart>
+SEXTANT_INLINE Lanes load_u8_lanes(const uint8_t* p) {
+  Lanes out;
+  SEXTANT_QUARTERS {
+    const I32x4 four = {p[4 * i], p[4 * i + 1], p[4 * i + 2], p[4 * i + 3]};
+    out.q[i] = __builtin_convertvector(four, F32x4);
+  }
+  return out;
+}
+
 // One block of one row of x, its lanes in column order, to int8; *e and *sum as matmul.h says.
 SEXTANT_INLINE void quantize_block(F32x16 low, F32x16 high, int8_t* q, float* e, int32_t* sum) {
   float lane[kPanelBlock];
@@ -38,7 +48,7 @@ SEXTANT_INLINE void quantize_block(F32x16 low, F32x16 high, int8_t* q, float* e,
   *e = top / 127.0f;
 }
 
-// Column kColumn of the 32 of 16 rows.
+// Column kColumn of the 32 of 16 rows; kQ6K: times its s.
 template <PanelType kType, int kColumn>
 SEXTANT_INLINE F32x16 column_of_block(const uint8_t* block) {
   F32x16 out;
@@ -49,8 +59,19 @@ SEXTANT_INLINE F32x16 column_of_block(const uint8_t* block) {
       out.q[i] = __builtin_convertvector((I32x4)(four << (24 - kColumn % 4 * 8)) >> 24, F32x4);
     } else {
       __builtin_memcpy(&four, block + kColumn % 16 / 4 * 64 + 16 * i, 16);
-      const I32x4 quant = (I32x4)((four >> (kColumn % 4 * 8 + kColumn / 16 * 4)) & 15u);
-      out.q[i] = __builtin_convertvector(kType == PanelType::kQ4_0 ? quant - 8 : quant, F32x4);
+      I32x4 quant = (I32x4)((four >> (kColumn % 4 * 8 + kColumn / 16 * 4)) & 15u);
+      if constexpr (kType == PanelType::kQ4_0) quant -= 8;
+      if constexpr (kType == PanelType::kQ5K) {
+        __builtin_memcpy(&four, block + 256 + 16 * i, 16);
+        quant |= (I32x4)((four >> (kColumn % 4 * 8 + kColumn / 4)) & 1u) << 4;
+      }
+      if constexpr (kType == PanelType::kQ6K) {
+        __builtin_memcpy(&four, block + 256 + kColumn / 16 * 64 + 16 * i, 16);
+        quant |= (I32x4)((four >> (kColumn % 4 * 8 + kColumn / 4 % 4 * 2)) & 3u) << 4;
+        const auto* s = reinterpret_cast<const int8_t*>(block + 384 + kColumn / 16 * 16 + 4 * i);
+        quant = (quant - 32) * I32x4{s[0], s[1], s[2], s[3]};
+      }
+      out.q[i] = __builtin_convertvector(quant, F32x4);
     }
   }
   return out;

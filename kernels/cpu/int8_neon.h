@@ -46,6 +46,18 @@ SEXTANT_INLINE Lanes load_f16_lanes(const uint8_t* p) {
   return out;
 }
 
+template <int kPart>
+SEXTANT_INLINE Lanes load_u8_lanes(const uint8_t* p) {
+  Lanes out;
+  SEXTANT_LANE_VECTORS {
+    uint32_t four;
+    __builtin_memcpy(&four, p + 4 * (kLaneVectors * kPart + i), 4);
+    const uint16x8_t wide = vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(four)));
+    out.q[i] = vcvtq_f32_u32(vmovl_u16(vget_low_u16(wide)));
+  }
+  return out;
+}
+
 // One block of one row of x, its lanes in column order, to int8; *e and *sum as matmul.h says.
 SEXTANT_INLINE void quantize_block(F32x16 low, F32x16 high, int8_t* q, float* e, int32_t* sum) {
   // As integers the magnitudes' bits are in the order of the magnitudes, NaN above all.
@@ -83,6 +95,24 @@ SEXTANT_INLINE int8x16_t high_nibbles(int8x16_t w) {
   return vreinterpretq_s8_u8(vshrq_n_u8(vreinterpretq_u8_s8(w), 4));
 }
 
+// Columns of group kGroup of a block of kQ5K or kQ6K as signed bytes, of the four rows from `row` on.
+template <PanelType kType, int kGroup>
+SEXTANT_INLINE int8x16_t wide_quants(const uint8_t* block, int row) {
+  constexpr bool kIsQ6K = kType == PanelType::kQ6K;
+  constexpr int kShift = kIsQ6K ? kGroup % 4 * 2 - 4 : kGroup - 4;  // to bit 4
+  const int8x16_t pair = load_weights(block + 64 * (kGroup % 4) + 4 * row);
+  const uint8x16_t nibbles = vreinterpretq_u8_s8(kGroup < 4 ? low_nibbles(pair) : high_nibbles(pair));
+  const uint8x16_t above = vld1q_u8(block + 256 + (kIsQ6K ? kGroup / 4 * 64 : 0) + 4 * row);
+  const uint8x16_t moved = vshlq_u8(above, vdupq_n_s8(-kShift));
+  const uint8x16_t q = vorrq_u8(nibbles, vandq_u8(moved, vdupq_n_u8(kIsQ6K ? 0x30 : 0x10)));
+  return vsubq_s8(vreinterpretq_s8_u8(q), vdupq_n_s8(kIsQ6K ? 32 : 0));
+}
+// s of the columns of a half of kQ6K's block, of the four rows from `row` on.
+SEXTANT_INLINE int32x4_t half_scales(const uint8_t* block, int half, int row) {
+  const int8_t* s = reinterpret_cast<const int8_t*>(block) + 384 + 16 * half + row;
+  return int32x4_t{s[0], s[1], s[2], s[3]};
+}
+
 // dot[0][t] = I_b of the part's rows for each of kTokens tokens. x: q [8][kTokens][4]; sums: S [kTokens].
 #if defined(__ARM_FEATURE_DOTPROD)
 template <PanelType kType, int kPanels, int kTokens, int kPart>
@@ -104,6 +134,28 @@ __attribute__((always_inline)) inline void block_dots(const uint8_t* block, int6
   if constexpr (kType == PanelType::kQ8_0) {
 #pragma GCC unroll 8
     for (int g = 0; g < 8; ++g) add_group(load_weights(weights + 64 * g), load_weights(weights + 64 * g + 16), g);
+  } else if constexpr (kType == PanelType::kQ5K || kType == PanelType::kQ6K) {
+    int32x4_t first[kTokens][2];
+    unroll<8>([&](auto group) __attribute__((always_inline)) {
+      constexpr int kGroup = decltype(group)::value;
+      add_group(wide_quants<kType, kGroup>(block, 8 * kPart), wide_quants<kType, kGroup>(block, 8 * kPart + 4), kGroup);
+      if constexpr (kType == PanelType::kQ6K && kGroup % 4 == 3) {
+        const int32x4_t s[2] = {half_scales(block, kGroup / 4, 8 * kPart),
+                                half_scales(block, kGroup / 4, 8 * kPart + 4)};
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+          for (int i = 0; i < 2; ++i) {
+            if constexpr (kGroup == 3) {
+              first[t][i] = vmulq_s32(acc[t][i], s[i]);
+              acc[t][i] = vdupq_n_s32(0);
+            } else {
+              acc[t][i] = vmlaq_s32(first[t][i], acc[t][i], s[i]);
+            }
+          }
+        }
+      }
+    });
   } else {
 #pragma GCC unroll 4
     for (int g = 0; g < 4; ++g) {
@@ -116,8 +168,8 @@ __attribute__((always_inline)) inline void block_dots(const uint8_t* block, int6
   for (int t = 0; t < kTokens; ++t) dot[0][t] = {{vcvtq_f32_s32(acc[t][0]), vcvtq_f32_s32(acc[t][1])}};
 }
 #else
-// Products of two bytes and their sums in 16 bits: quants 0..15 allow all eight groups of a block (8 * 15 * 127 < 2^15), signed
-// bytes two (2 * 128 * 127 < 2^15). A register of four rows becomes two of two rows and four columns each.
+// Products of two bytes and their sums in 16 bits: quants 0..31 allow all eight groups of a block (8 * 31 * 127 < 2^15), -32..31
+// the four of a half, signed bytes two (2 * 128 * 127 < 2^15). A register of four rows becomes two of two rows and four columns each.
 template <PanelType kType, int kPanels, int kTokens, int kPart>
 __attribute__((always_inline)) inline void block_dots(const uint8_t* block, int64_t, const uint8_t* x,
                                                       const int32_t* sums, Lanes (*dot)[kTokens]) {
@@ -140,6 +192,27 @@ __attribute__((always_inline)) inline void block_dots(const uint8_t* block, int6
     }
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) dot[0][t].q[0] = vcvtq_f32_s32(vpaddq_s32(pair[t][0], pair[t][1]));
+  } else if constexpr (kType == PanelType::kQ5K || kType == PanelType::kQ6K) {
+    int16x8_t sum[kTokens][2];
+    int32x4_t total[kTokens];
+    unroll<8>([&](auto group) __attribute__((always_inline)) {
+      constexpr int kGroup = decltype(group)::value;
+      const int8x16_t w = wide_quants<kType, kGroup>(block, 4 * kPart);
+      const int32x4_t s = kType == PanelType::kQ6K ? half_scales(block, kGroup / 4, 4 * kPart) : vdupq_n_s32(1);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) {
+        const int8x16_t same = repeat_input<kTokens>(x, kGroup, t);
+        if constexpr (kGroup % 4 == 0) sum[t][0] = sum[t][1] = vdupq_n_s16(0);
+        sum[t][0] = vmlal_s8(sum[t][0], vget_low_s8(w), vget_low_s8(same));
+        sum[t][1] = vmlal_high_s8(sum[t][1], w, same);
+        if constexpr (kGroup % 4 == 3) {
+          const int32x4_t of_half = vpaddq_s32(vpaddlq_s16(sum[t][0]), vpaddlq_s16(sum[t][1]));
+          total[t] = kGroup == 3 ? vmulq_s32(of_half, s) : vmlaq_s32(total[t], of_half, s);
+        }
+      }
+    });
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) dot[0][t].q[0] = vcvtq_f32_s32(total[t]);
   } else {
     int16x8_t sum[kTokens][2];
 #pragma GCC unroll 8

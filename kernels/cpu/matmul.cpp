@@ -102,6 +102,9 @@ void matmul(const MatmulArgs& args) {
     case PanelType::kQ8_0: return multiply<Int8Input, Int8Tiles<PanelType::kQ8_0>>(args);
     case PanelType::kQ4_0: return multiply<Int8Input, Int8Tiles<PanelType::kQ4_0>>(args);
     case PanelType::kQ4_1: return multiply<Int8Input, Int8Tiles<PanelType::kQ4_1>>(args);
+    case PanelType::kQ4K: return multiply<Int8Input, Int8Tiles<PanelType::kQ4K>>(args);
+    case PanelType::kQ5K: return multiply<Int8Input, Int8Tiles<PanelType::kQ5K>>(args);
+    case PanelType::kQ6K: return multiply<Int8Input, Int8Tiles<PanelType::kQ6K>>(args);
   }
 }
 

@@ -9,7 +9,7 @@ namespace sextant::kernels::cpu::SEXTANT_ISA {
 namespace {
 
 constexpr int kPairs = kPanelBlock / 2;
-constexpr int64_t kBlockBytes = panel_block_bytes(PanelType::kBF16), kPairBytes = kBlockBytes / kPairs;
+constexpr int64_t kBlockBytes = panel_block_stride(PanelType::kBF16), kPairBytes = kBlockBytes / kPairs;
 constexpr int64_t kTokenBytes = matmul_input_block_bytes(MatmulInputKind::kBf16);
 // Sums enough for two products a cycle, and fewer loads than products.
 constexpr TileShape kTiles[] = {{1, 4}, {2, 4}, {4, 4}, {8, 2}, {12, 2}};

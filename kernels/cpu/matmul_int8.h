@@ -60,13 +60,35 @@ struct Int8Input {
   }
 };
 
+template <PanelType kType>
+constexpr bool kHasMinimum = kType == PanelType::kQ4_1 || kType == PanelType::kQ4K || kType == PanelType::kQ5K;
+constexpr int64_t kBlocksOfSuperblock = kPanelSuperblock / kPanelBlock;
+
+// What the superblock's blocks share, seen from its block b.
+template <PanelType kType>
+SEXTANT_INLINE const uint8_t* shared_part(const uint8_t* block, int64_t b) {
+  return block + (kBlocksOfSuperblock - b % kBlocksOfSuperblock) * panel_block_stride(kType);
+}
+// d_b and m_b of matmul.h for the rows of a part of block b of a panel.
+template <PanelType kType, int kPart>
+SEXTANT_INLINE Lanes block_scale(const uint8_t* block, int64_t b) {
+  if constexpr (!has_superblocks(kType)) return load_f16_lanes<kPart>(block + (kType == PanelType::kQ8_0 ? 512 : 256));
+  const Lanes d = load_f16_lanes<kPart>(shared_part<kType>(block, b));
+  if constexpr (kType == PanelType::kQ6K) return d;
+  return mul(d, load_u8_lanes<kPart>(block + (kType == PanelType::kQ5K ? 320 : 256)));
+}
+template <PanelType kType, int kPart>
+SEXTANT_INLINE Lanes block_minimum(const uint8_t* block, int64_t b) {
+  if constexpr (kType == PanelType::kQ4_1) return load_f16_lanes<kPart>(block + 288);
+  const Lanes m = load_f16_lanes<kPart>(shared_part<kType>(block, b) + 32);
+  return mul(m, load_u8_lanes<kPart>(block + (kType == PanelType::kQ5K ? 336 : 272)));
+}
+
 // Panels [panel, panel + kPanels) against the tile; of a panel's 16 rows as many at a time as one register has lanes (Lanes,
 // kInt8Parts).
 template <PanelType kType, int kPanels, int kTokens>
 __attribute__((always_inline)) inline void run_int8_panels(const TileJob& job, int64_t panel) {
-  constexpr int64_t kBlockBytes = panel_block_bytes(kType);
-  constexpr int64_t kScales = kType == PanelType::kQ8_0 ? 512 : 256;
-  const int64_t blocks = num_panel_blocks(job.args->cols), panel_stride = blocks * kBlockBytes;
+  const int64_t blocks = num_panel_blocks(job.args->cols), panel_stride = panel_bytes(kType, job.args->cols);
   float lane[kPanels][kTokens][kPanelRows];
   unroll<kInt8Parts>([&](auto part) __attribute__((always_inline)) {
     constexpr int kPart = decltype(part)::value;
@@ -94,17 +116,18 @@ __attribute__((always_inline)) inline void run_int8_panels(const TileJob& job, i
 #endif
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
-        const uint8_t* of_panel = block + p * panel_stride + kScales;
-        const Lanes d = load_f16_lanes<kPart>(of_panel);
+        const Lanes d = block_scale<kType, kPart>(block + p * panel_stride, b);
 #pragma GCC unroll 16
         for (int t = 0; t < kTokens; ++t) total[p][t] = fma(mul(d, same_lanes(scales[t])), dot[p][t], total[p][t]);
-        if constexpr (kType == PanelType::kQ4_1) {
-          const Lanes m = load_f16_lanes<kPart>(of_panel + 32);
+        if constexpr (kHasMinimum<kType>) {
+          const Lanes m = block_minimum<kType, kPart>(block + p * panel_stride, b);
 #pragma GCC unroll 16
           for (int t = 0; t < kTokens; ++t) total[p][t] = fma(m, same_lanes(scales[kTokens + t]), total[p][t]);
         }
       }
-      block += kBlockBytes;
+      block += panel_block_stride(kType);
+      if (has_superblocks(kType) && b % kBlocksOfSuperblock == kBlocksOfSuperblock - 1)
+        block += panel_shared_bytes(kType);
       x += int8_block_bytes(kTokens);
     }
 #pragma GCC unroll 4

@@ -37,7 +37,7 @@ SEXTANT_INLINE F32x16 load_column(const uint8_t* at) {
 // kPanels at a time; a short group repeats its last panel, whose results are dropped.
 template <PanelType kType, int kPanels, int kTokens>
 void run_plain_tile(const TileJob& job) {
-  constexpr int64_t kBlockBytes = panel_block_bytes(kType), kColumnBytes = 16 * kElementBytes<kType>;
+  constexpr int64_t kBlockBytes = panel_block_stride(kType), kColumnBytes = 16 * kElementBytes<kType>;
   const int64_t blocks = num_panel_blocks(job.args->cols);
   for (int64_t group = job.begin; group < job.end; group += kPanels) {
     const uint8_t* w[kPanels];

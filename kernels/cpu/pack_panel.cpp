@@ -33,6 +33,92 @@ void pack_quants(const uint8_t* const rows[kPanelRows], int64_t cols, uint8_t* p
   }
 }
 
+// One row of a block of 32 columns in a panel: nibbles as kQ4_0 has them.
+void put_nibbles(const uint8_t q[kPanelBlock], uint8_t* block, int row) {
+  for (int i = 0; i < 16; ++i) {
+    block[i / 4 * 64 + 4 * row + i % 4] = static_cast<uint8_t>((q[i] & 15) | (q[16 + i] & 15) << 4);
+  }
+}
+
+// The six-bit s and n of block b of a superblock; ggml's layout of twelve bytes: of blocks 0..3 in bytes b and 4 + b, of the others
+// in nibbles of byte 4 + b and the two upper bits of those.
+void scales_of_block(const uint8_t packed[12], int b, uint8_t* s, uint8_t* n) {
+  if (b < 4) {
+    *s = packed[b] & 63;
+    *n = packed[4 + b] & 63;
+  } else {
+    *s = static_cast<uint8_t>((packed[4 + b] & 15) | packed[b - 4] >> 6 << 4);
+    *n = static_cast<uint8_t>(packed[4 + b] >> 4 | packed[b] >> 6 << 4);
+  }
+}
+
+// kQ4K, and kQ5K with its fifth bits.
+template <PanelType kType>
+void pack_scaled_nibbles(const uint8_t* in, int row, uint8_t* superblock) {
+  constexpr bool kHasFifthBit = kType == PanelType::kQ5K;
+  constexpr int kStride = static_cast<int>(panel_block_stride(kType)), kScales = kHasFifthBit ? 320 : 256;
+  const uint8_t *packed = in + 4, *fifth_bits = in + 16, *nibbles = in + (kHasFifthBit ? 48 : 16);
+  for (int b = 0; b < 8; ++b) {
+    uint8_t* block = superblock + b * kStride;
+    uint8_t q[kPanelBlock];
+    for (int i = 0; i < kPanelBlock; ++i)
+      q[i] = static_cast<uint8_t>(nibbles[b / 2 * kPanelBlock + i] >> (b % 2 * 4) & 15);
+    put_nibbles(q, block, row);
+    if (kHasFifthBit) {
+      for (int c = 0; c < 4; ++c) {
+        int bits = 0;
+        for (int g = 0; g < 8; ++g) bits |= (fifth_bits[4 * g + c] >> b & 1) << g;
+        block[256 + 4 * row + c] = static_cast<uint8_t>(bits);
+      }
+    }
+    scales_of_block(packed, b, block + kScales + row, block + kScales + 16 + row);
+  }
+  uint8_t* shared = superblock + 8 * kStride;
+  std::memcpy(shared + 2 * row, in, 2);
+  std::memcpy(shared + 32 + 2 * row, in + 2, 2);
+  shared[32 + 2 * row + 1] ^= 0x80;
+}
+
+void pack_six_bits(const uint8_t* in, int row, uint8_t* superblock) {
+  constexpr int kStride = static_cast<int>(panel_block_stride(PanelType::kQ6K));
+  for (int b = 0; b < 8; ++b) {
+    // Halves of 128 columns: 64 bytes of nibbles, of whose low ones come blocks 0 and 1, and 32 bytes of upper bits.
+    const uint8_t* nibbles = in + b / 4 * 64 + b % 2 * kPanelBlock;
+    const uint8_t* upper = in + 128 + b / 4 * kPanelBlock;
+    uint8_t* block = superblock + b * kStride;
+    uint8_t q[kPanelBlock];
+    for (int i = 0; i < kPanelBlock; ++i) {
+      q[i] = static_cast<uint8_t>((nibbles[i] >> (b % 4 / 2 * 4) & 15) | (upper[i] >> (b % 4 * 2) & 3) << 4);
+    }
+    put_nibbles(q, block, row);
+    for (int h = 0; h < 2; ++h) {
+      for (int c = 0; c < 4; ++c) {
+        int bits = 0;
+        for (int g = 0; g < 4; ++g) bits |= q[16 * h + 4 * g + c] >> 4 << (2 * g);
+        block[256 + 64 * h + 4 * row + c] = static_cast<uint8_t>(bits);
+      }
+      block[384 + 16 * h + row] = in[192 + 2 * b + h];
+    }
+  }
+  std::memcpy(superblock + 8 * kStride + 2 * row, in + 208, 2);
+}
+
+void pack_superblocks(PanelType type, const uint8_t* const rows[kPanelRows], int64_t cols, uint8_t* panel) {
+  const int64_t file_bytes = file_row_bytes(type, kPanelSuperblock);
+  for (int r = 0; r < kPanelRows; ++r) {
+    if (rows[r] == nullptr) continue;
+    for (int64_t b = 0; b < cols / kPanelSuperblock; ++b) {
+      const uint8_t* in = rows[r] + b * file_bytes;
+      uint8_t* superblock = panel + b * panel_superblock_bytes(type);
+      switch (type) {
+        case PanelType::kQ4K: pack_scaled_nibbles<PanelType::kQ4K>(in, r, superblock); break;
+        case PanelType::kQ5K: pack_scaled_nibbles<PanelType::kQ5K>(in, r, superblock); break;
+        default: pack_six_bits(in, r, superblock); break;
+      }
+    }
+  }
+}
+
 float f32_of_bits(uint32_t bits) {
   float x;
   std::memcpy(&x, &bits, 4);
@@ -48,6 +134,26 @@ float f32_of_f16(const uint8_t* p) {
   return sign ? -value : value;
 }
 
+// Column `column` of 32 of a block of superblocks, whose shared part is at `shared`.
+float value_in_superblock(PanelType type, const uint8_t* block, const uint8_t* shared, int row, int column) {
+  const int byte = block[column % 16 / 4 * 64 + row * 4 + column % 4], c = column % 4, group = column / 4;
+  int q = column < 16 ? byte & 15 : byte >> 4;
+  const float d = f32_of_f16(shared + 2 * row);
+  if (type == PanelType::kQ6K) {
+    const int half = column / 16;
+    q |= (block[256 + 64 * half + 4 * row + c] >> (group % 4 * 2) & 3) << 4;
+    const auto s = static_cast<int8_t>(block[384 + 16 * half + row]);
+    return d * static_cast<float>(s * (q - 32));
+  }
+  int scales = 256;
+  if (type == PanelType::kQ5K) {
+    q |= (block[256 + 4 * row + c] >> group & 1) << 4;
+    scales = 320;
+  }
+  const int s = block[scales + row], n = block[scales + 16 + row];
+  return d * static_cast<float>(s * q) + f32_of_f16(shared + 32 + 2 * row) * static_cast<float>(n);
+}
+
 }  // namespace
 
 void pack_panel(PanelType type, const uint8_t* const rows[kPanelRows], int64_t cols, uint8_t* panel) {
@@ -61,11 +167,23 @@ void pack_panel(PanelType type, const uint8_t* const rows[kPanelRows], int64_t c
     case PanelType::kQ8_0: return pack_quants<2, 32>(rows, cols, panel);
     case PanelType::kQ4_0: return pack_quants<2, 16>(rows, cols, panel);
     case PanelType::kQ4_1: return pack_quants<4, 16>(rows, cols, panel);
+    case PanelType::kQ4K:
+    case PanelType::kQ5K:
+    case PanelType::kQ6K: return pack_superblocks(type, rows, cols, panel);
   }
 }
 
 void unpack_row(PanelType type, const uint8_t* panel, int row, int64_t cols, float* out) {
-  const int64_t block_bytes = panel_block_bytes(type);
+  const int64_t block_bytes = panel_block_stride(type);
+  if (has_superblocks(type)) {
+    for (int64_t k = 0; k < cols; ++k) {
+      const uint8_t* superblock = panel + k / kPanelSuperblock * panel_superblock_bytes(type);
+      const uint8_t* block = superblock + k % kPanelSuperblock / kPanelBlock * block_bytes;
+      out[k] = value_in_superblock(type, block, superblock + kPanelSuperblock / kPanelBlock * block_bytes, row,
+                                   static_cast<int>(k % kPanelBlock));
+    }
+    return;
+  }
   for (int64_t k = 0; k < cols; ++k) {
     const uint8_t* block = panel + k / kPanelBlock * block_bytes;
     const int column = static_cast<int>(k % kPanelBlock);
@@ -95,6 +213,7 @@ void unpack_row(PanelType type, const uint8_t* panel, int row, int64_t cols, flo
         }
         break;
       }
+      default: break;
     }
   }
 }

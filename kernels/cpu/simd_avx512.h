@@ -6,6 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(SEXTANT_AVX512_SHADOW)
+#include "kernels/cpu/avx512_shadow.h"
+#endif
+
 namespace sextant::kernels::cpu::SEXTANT_ISA {
 namespace {
 

@@ -88,6 +88,9 @@ WeightFormat weight_format_of(PanelType type, WeightFormat plain) {
     case PanelType::kQ8_0: return WeightFormat::kQ8_0;
     case PanelType::kQ4_0: return WeightFormat::kQ4_0;
     case PanelType::kQ4_1: return WeightFormat::kQ4_1;
+    case PanelType::kQ4K:
+    case PanelType::kQ5K:
+    case PanelType::kQ6K: return plain;  // as numbers of 16 bits
   }
   return plain;
 }

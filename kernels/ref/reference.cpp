@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/ref/superblocks.h"
+
 namespace sextant::kernels::ref {
 namespace {
 
@@ -70,8 +72,27 @@ uint8_t e4m3_of_f32(float x) {
   return static_cast<uint8_t>(sign | ((exponent + 6) * 8 + units));
 }
 
+std::vector<double> minimums_of_row(PanelType type, const uint8_t* row, int64_t cols) {
+  std::vector<double> out(static_cast<size_t>(cols));
+  if (type == PanelType::kQ4_1) {
+    for (int64_t k = 0; k < cols; ++k) out[static_cast<size_t>(k)] = f32_of_f16(u16_at(row + k / 32 * 20 + 2));
+  }
+  for (int64_t k = 0; has_superblocks(type) && k < cols; k += kPanelSuperblock) {
+    const uint8_t* superblock = row + k / kPanelSuperblock * file_row_bytes(type, kPanelSuperblock);
+    const Superblock numbers = dequantize_superblock(type, superblock);
+    std::copy(numbers.minimums.begin(), numbers.minimums.end(), out.begin() + k);
+  }
+  return out;
+}
+
 std::vector<double> dequantize_row(PanelType type, const uint8_t* row, int64_t cols) {
   std::vector<double> out(static_cast<size_t>(cols));
+  for (int64_t k = 0; has_superblocks(type) && k < cols; k += kPanelSuperblock) {
+    const uint8_t* superblock = row + k / kPanelSuperblock * file_row_bytes(type, kPanelSuperblock);
+    const Superblock numbers = dequantize_superblock(type, superblock);
+    std::copy(numbers.values.begin(), numbers.values.end(), out.begin() + k);
+  }
+  if (has_superblocks(type)) return out;
   for (int64_t k = 0; k < cols; ++k) {
     double& value = out[static_cast<size_t>(k)];
     const int64_t b = k / 32, i = k % 32;
@@ -101,6 +122,7 @@ std::vector<double> dequantize_row(PanelType type, const uint8_t* row, int64_t c
         value = static_cast<double>(f32_of_f16(u16_at(block))) * q + f32_of_f16(u16_at(block + 2));
         break;
       }
+      default: break;
     }
   }
   return out;

@@ -20,6 +20,8 @@ uint8_t e4m3_of_f32(float x);  // round to nearest even; beyond 448 to 448; NaN 
 
 // One row in the file's encoding (panel.h) to numbers, exactly.
 std::vector<double> dequantize_row(PanelType type, const uint8_t* row, int64_t cols);
+// What is added to a multiple of the quant: m of kQ4_1, m n of kQ4K and kQ5K; else 0.
+std::vector<double> minimums_of_row(PanelType type, const uint8_t* row, int64_t cols);
 
 // out[t, n] = sum over k of x[t, k] w[n, k]; and the same sum over |x w|, to which errors are proportional.
 struct MatmulResult {

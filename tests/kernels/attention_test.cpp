@@ -36,7 +36,9 @@ class AttentionTest : public testing::TestWithParam<std::tuple<const cpu::Kernel
   bool is_bf16() const { return type() == KvType::kBf16; }
   bool is_int8() const { return type() == KvType::kInt8; }
   // Where products of pairs of bf16 are used.
-  bool rounds() const { return type() != KvType::kFp32 && kernels().isa == cpu::Isa::kAvx512Bf16; }
+  bool rounds() const {
+    return type() != KvType::kFp32 && (kernels().isa == cpu::Isa::kAvx512Bf16 || kernels().isa == cpu::Isa::kAmx);
+  }
 
   void make_cache(const Shape& shape, int32_t length) {
     layout_ = {shape.block_size, shape.num_kv_heads, shape.head_dim};
@@ -381,7 +383,7 @@ TEST_P(AttentionTest, RopeAndCacheAgreesWithReference) {
 // Rows that int8 has no scale for: nothing but zeros, less than can be divided by, more than a number.
 TEST(Int8Cache, RowsWithoutAScale) {
   const KvCellLayout layout{16, 1, 24};
-  for (const cpu::KernelTable* kernels : available_tables()) {
+  for (const cpu::KernelTable* kernels : tables_under_test()) {
     for (const float x : {0.0f, 1e-42f, -1e-37f, 0x1p-100f, -3e38f, INFINITY, NAN}) {
       SCOPED_TRACE(table_name(kernels) + " " + std::to_string(x));
       std::vector<float> qkv(3 * 24, x);
@@ -411,10 +413,10 @@ TEST(Int8Cache, RowsWithoutAScale) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionTest,
-                         testing::Combine(testing::ValuesIn(available_tables()),
+                         testing::Combine(testing::ValuesIn(tables_under_test()),
                                           testing::Values(KvType::kFp32, KvType::kBf16, KvType::kInt8)),
                          [](const auto& test) {
-                           return std::string(cpu::isa_name(std::get<0>(test.param)->isa)) +
+                           return table_name(std::get<0>(test.param)) +
                                   (std::get<1>(test.param) == KvType::kFp32   ? "_f32"
                                    : std::get<1>(test.param) == KvType::kBf16 ? "_bf16"
                                                                               : "_int8");

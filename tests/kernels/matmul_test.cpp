@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cmath>
+#include <map>
 #include <tuple>
 
 #include "tests/kernels/op_test_support.h"
@@ -42,41 +43,43 @@ std::vector<double> input_of(PanelType type, const std::vector<float>& x, int64_
   return {x.begin(), x.end()};
 }
 
-// Error of one output against exact arithmetic on what the recipe sees, with u = 2^-24 and M = sum |x w| (for kQ4_1 the parts
-// d q x and m x counted separately: w' = |d q| + |m|). Plain types: a block's chain of 32 fma (or multiply-add: one rounding
+// Error of one output against exact arithmetic on what the recipe sees, with u = 2^-24 and M = sum |x w| (where there are minimums the
+// parts d q x and m x counted separately: w' = |d q| + |m|). Plain types: a block's chain of 32 fma (or multiply-add: one rounding
 // more each) makes at most 33 u per product, the total's chain one per block. int8: the integer sums are exact; d e, X and
 // their products make at most 3 u per product, the total's chain two per block. Hence |error| <= (33 + 5 + 2 + 2 * blocks) u
 // M', and doubled for second-order terms and the reference's own rounding.
-double tolerance(const RandomMatrix& w, const std::vector<double>& x, int64_t t, int64_t n) {
-  double magnitude = 0;
-  const int64_t row_bytes = file_row_bytes(w.type, w.cols);
+std::vector<double> sizes_of_row(const RandomMatrix& w, int64_t n) {
+  const std::vector<double> minimums =
+      ref::minimums_of_row(w.type, w.file.data() + n * file_row_bytes(w.type, w.cols), w.cols);
+  std::vector<double> sizes;
   for (int64_t k = 0; k < w.cols; ++k) {
-    double size = std::fabs(w.values[static_cast<size_t>(n * w.cols + k)]);
-    if (w.type == PanelType::kQ4_1) {
-      const uint8_t* block = w.file.data() + n * row_bytes + k / 32 * 20;
-      uint16_t h;
-      std::memcpy(&h, block + 2, 2);
-      const double m = ref::f32_of_f16(h);
-      size = std::fabs(w.values[static_cast<size_t>(n * w.cols + k)] - m) + std::fabs(m);
-    }
-    magnitude += std::fabs(x[static_cast<size_t>(t * w.cols + k)]) * size;
+    const double m = minimums[static_cast<size_t>(k)];
+    sizes.push_back(std::fabs(w.values[static_cast<size_t>(n * w.cols + k)] - m) + std::fabs(m));
   }
+  return sizes;
+}
+double tolerance(const RandomMatrix& w, const std::vector<double>& sizes, const std::vector<double>& x, int64_t t) {
+  double magnitude = 0;
+  for (int64_t k = 0; k < w.cols; ++k)
+    magnitude += std::fabs(x[static_cast<size_t>(t * w.cols + k)]) * sizes[static_cast<size_t>(k)];
   return 2 * (40.0 + 2.0 * static_cast<double>(num_panel_blocks(w.cols))) * kEpsilon * magnitude;
 }
 
 TEST_P(MatmulTest, AgreesWithReference) {
   for (int round = 0; round < 12; ++round) {
-    const int64_t cols = has_blocks(type()) ? 32 * uniform(1, 9) : uniform(1, 300);
+    const int64_t most = has_superblocks(type()) ? 3 : 9;
+    const int64_t cols = has_blocks(type()) ? cols_of_blocks(type(), uniform(1, most)) : uniform(1, 300);
     const int64_t rows = uniform(1, 100), tokens = round == 0 ? kMatmulTokensPerPass : uniform(1, 30);
     const RandomMatrix w = random_matrix(type(), rows, cols, *this);
     const std::vector<float> x = normals(tokens * cols);
     const std::vector<float> out = multiply(w, x, cols, tokens, rows, num_panels(rows));
     const std::vector<double> seen = input_of(type(), x, tokens, cols);
     const ref::MatmulResult expected = ref::matmul(seen, w.values, tokens, rows, cols);
-    for (int64_t t = 0; t < tokens; ++t) {
-      for (int64_t n = 0; n < rows; ++n) {
+    for (int64_t n = 0; n < rows; ++n) {
+      const std::vector<double> sizes = sizes_of_row(w, n);
+      for (int64_t t = 0; t < tokens; ++t) {
         const auto i = static_cast<size_t>(t * rows + n);
-        ASSERT_NEAR(out[i], expected.out[i], tolerance(w, seen, t, n))
+        ASSERT_NEAR(out[i], expected.out[i], tolerance(w, sizes, seen, t))
             << "token " << t << " row " << n << " of T " << tokens << " N " << rows << " K " << cols << " seed "
             << seed();
       }
@@ -103,7 +106,7 @@ TEST(Int8Activations, AreWithinHalfAStep) {
 }
 
 TEST_P(Int8MatmulTest, ExtremeActivations) {
-  const int64_t cols = 128, rows = 20;
+  const int64_t cols = cols_of_blocks(type(), has_superblocks(type()) ? 1 : 4), rows = 20;
   const RandomMatrix w = random_matrix(type(), rows, cols, *this);
   // All at the ends of int8, of either sign: no partial sum may saturate.
   for (const float sign : {1.0f, -1.0f}) {
@@ -112,7 +115,8 @@ TEST_P(Int8MatmulTest, ExtremeActivations) {
     const std::vector<float> out = multiply(w, x, cols, 1, rows, num_panels(rows));
     const ref::MatmulResult expected = ref::matmul(seen, w.values, 1, rows, cols);
     for (int64_t n = 0; n < rows; ++n)
-      ASSERT_NEAR(out[static_cast<size_t>(n)], expected.out[static_cast<size_t>(n)], tolerance(w, seen, 0, n));
+      ASSERT_NEAR(out[static_cast<size_t>(n)], expected.out[static_cast<size_t>(n)],
+                  tolerance(w, sizes_of_row(w, n), seen, 0));
   }
   // Zeros and numbers too small for a scale are zeros.
   for (const float tiny : {0.0f, 0x1p-101f, 0x1p-140f}) {
@@ -128,10 +132,47 @@ TEST_P(Int8MatmulTest, ExtremeActivations) {
   }
 }
 
+// Quants and scales at the ends of their ranges beside inputs at the ends of int8: sums of integers stay exact, none saturates.
+TEST_P(Int8MatmulTest, ExtremeWeights) {
+  const int64_t cols = cols_of_blocks(type(), 1), rows = 16, row_bytes = file_row_bytes(type(), cols);
+  RandomMatrix w{type(), rows, cols, {}, {}, std::vector<uint8_t>(static_cast<size_t>(panel_bytes(type(), cols)))};
+  const uint8_t* of_panel[kPanelRows];
+  w.file.resize(static_cast<size_t>(rows * row_bytes));
+  for (int64_t r = 0; r < rows; ++r) {
+    uint8_t* row = w.file.data() + r * row_bytes;
+    const int quants[4] = {0x00, 0xff, 0x80, 0x7f}, scales[4] = {0x80, 0x7f, 0xff, 0x00};
+    std::memset(row, quants[r % 4], static_cast<size_t>(row_bytes));
+    if (type() == PanelType::kQ6K) std::memset(row + 192, scales[r / 4], 16);
+    const uint16_t one = 0x3c00;
+    std::memcpy(row + (type() == PanelType::kQ6K ? 208 : 0), &one, 2);
+    if (has_superblocks(type()) && type() != PanelType::kQ6K) std::memcpy(row + 2, &one, 2);
+    if (type() == PanelType::kQ4_1) std::memcpy(row + 2, &one, 2);
+    of_panel[r] = row;
+    const std::vector<double> values = ref::dequantize_row(type(), row, cols);
+    w.values.insert(w.values.end(), values.begin(), values.end());
+  }
+  cpu::pack_panel(type(), of_panel, cols, w.panels.data());
+  for (const int64_t tokens : {1, 4, 12}) {
+    for (const int64_t alternate : {1, 2, 16, 64}) {  // signs of x
+      std::vector<float> x(static_cast<size_t>(tokens * cols));
+      for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<int64_t>(i) / alternate % 2 == 0 ? 127.0f : -127.0f;
+      const std::vector<double> seen = input_of(type(), x, tokens, cols);
+      const std::vector<float> out = multiply(w, x, cols, tokens, rows, 1);
+      const ref::MatmulResult expected = ref::matmul(seen, w.values, tokens, rows, cols);
+      for (int64_t t = 0; t < tokens; ++t) {
+        for (int64_t n = 0; n < rows; ++n) {
+          const auto i = static_cast<size_t>(t * rows + n);
+          ASSERT_NEAR(out[i], expected.out[i], tolerance(w, sizes_of_row(w, n), seen, t)) << t << ", " << n;
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Int8MatmulTest, TheSameBitsOnEveryInstructionSetWithFma) {
   const cpu::KernelTable* other = cpu::kernel_table(cpu::Isa::kAvx2);
   if (other == nullptr || kernels().isa == cpu::Isa::kGeneric) GTEST_SKIP() << "nothing to compare with";
-  const int64_t cols = 160, rows = 53;
+  const int64_t cols = cols_of_blocks(type(), has_superblocks(type()) ? 2 : 5), rows = 53;
   const RandomMatrix w = random_matrix(type(), rows, cols, *this);
   for (const int64_t tokens : {1, 5, 6, 8, 12, 31}) {
     const std::vector<float> x = normals(tokens * cols);
@@ -145,7 +186,7 @@ TEST_P(Int8MatmulTest, TheSameBitsOnEveryInstructionSetWithFma) {
 }
 
 TEST_P(MatmulTest, RowIsTheSameAloneAndAtEveryPlaceOfEveryBatch) {
-  const int64_t cols = has_blocks(type()) ? 96 : 101, rows = 75;
+  const int64_t cols = has_superblocks(type()) ? 256 : has_blocks(type()) ? 96 : 101, rows = 75;
   const RandomMatrix w = random_matrix(type(), rows, cols, *this);
   const std::vector<float> row = normals(cols);
   const std::vector<float> alone = multiply(w, row, cols, 1, rows, num_panels(rows));
@@ -165,8 +206,10 @@ TEST_P(MatmulTest, RowIsTheSameAloneAndAtEveryPlaceOfEveryBatch) {
 }
 
 TEST_P(MatmulTest, PanelRangesAndStridesDoNotMatter) {
-  const int64_t cols = has_blocks(type()) ? 64 : 77, rows = 150, tokens = 14, x_stride = cols + 5,
-                out_stride = rows + 3;
+  const int64_t cols = has_superblocks(type()) ? 512
+                       : has_blocks(type())    ? 64
+                                               : 77,
+                rows = 150, tokens = 14, x_stride = cols + 5, out_stride = rows + 3;
   const RandomMatrix w = random_matrix(type(), rows, cols, *this);
   const std::vector<float> x = normals(tokens * x_stride);
   const std::vector<float> whole = multiply(w, x, x_stride, tokens, out_stride, num_panels(rows));
@@ -187,14 +230,21 @@ TEST_P(MatmulTest, PanelRangesAndStridesDoNotMatter) {
 // recipe of matmul.h alone.
 TEST_P(Int8MatmulTest, BitsAreThoseOfEveryInstructionSetWithFma) {
   if (kernels().isa == cpu::Isa::kGeneric) return;  // multiplies and adds
-  const int64_t cols = 96, rows = 40, tokens = 7;
+  const int64_t cols = has_superblocks(type()) ? 512 : 96, rows = 40, tokens = 7;
   std::mt19937_64 bits(7);  // its sequence is the same everywhere; distributions are not
   const auto number = [&] { return static_cast<float>(static_cast<int64_t>(bits() % 20001) - 10000) * 0x1p-12f; };
   RandomMatrix w{type(), rows, cols, {}, {}, {}};
   w.panels.resize(static_cast<size_t>(num_panels(rows) * panel_bytes(type(), cols)));
   std::vector<std::vector<uint8_t>> file(static_cast<size_t>(rows));
   for (auto& row : file) {
-    for (int64_t b = 0; b < cols / kPanelBlock; ++b) {
+    for (int64_t b = 0; has_superblocks(type()) && b < cols / kPanelSuperblock; ++b) {
+      const bool at_end = type() == PanelType::kQ6K;
+      const int64_t numbers = at_end ? 2 : 4, others = file_row_bytes(type(), kPanelSuperblock) - numbers;
+      for (int64_t i = 0; at_end && i < others; ++i) row.push_back(static_cast<uint8_t>(bits() >> 56));
+      for (int64_t i = 0; i < numbers; i += 2) append_u16(row, ref::f16_of_f32(number()));
+      for (int64_t i = 0; !at_end && i < others; ++i) row.push_back(static_cast<uint8_t>(bits() >> 56));
+    }
+    for (int64_t b = 0; !has_superblocks(type()) && b < cols / kPanelBlock; ++b) {
       append_u16(row, ref::f16_of_f32(number()));
       if (type() == PanelType::kQ4_1) append_u16(row, ref::f16_of_f32(number()));
       for (int i = 0; i < (type() == PanelType::kQ8_0 ? 32 : 16); ++i)
@@ -212,10 +262,11 @@ TEST_P(Int8MatmulTest, BitsAreThoseOfEveryInstructionSetWithFma) {
   uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a over the results' 32-bit words
   for (const float y : multiply(w, x, cols, tokens, rows, num_panels(rows)))
     hash = (hash ^ std::bit_cast<uint32_t>(y)) * 0x100000001b3u;
-  const uint64_t expected = type() == PanelType::kQ8_0   ? 0x60a67711ba3fc9c4u
-                            : type() == PanelType::kQ4_0 ? 0xa2d6fe0805cb8050u
-                                                         : 0x69826ec9529593b3u;
-  EXPECT_EQ(hash, expected) << std::hex << hash;
+  const std::map<PanelType, uint64_t> expected = {
+      {PanelType::kQ8_0, 0x60a67711ba3fc9c4u}, {PanelType::kQ4_0, 0xa2d6fe0805cb8050u},
+      {PanelType::kQ4_1, 0x69826ec9529593b3u}, {PanelType::kQ4K, 0xb531c35900a0edcau},
+      {PanelType::kQ5K, 0x197c95b5f81a525bu},  {PanelType::kQ6K, 0xe02c548b9d702dbeu}};
+  EXPECT_EQ(hash, expected.at(type())) << std::hex << hash;
 }
 
 // Inputs rounded to bf16, products of pairs: where the instruction set has them.
@@ -310,13 +361,12 @@ constexpr auto kParameterName = [](const auto& test) {
   return table_name(std::get<0>(test.param)) + "_" + type_name(std::get<1>(test.param));
 };
 INSTANTIATE_TEST_SUITE_P(All, MatmulTest,
-                         testing::Combine(testing::ValuesIn(matmul_tables()), testing::ValuesIn(all_types())),
+                         testing::Combine(testing::ValuesIn(tables_under_test()), testing::ValuesIn(all_types())),
                          kParameterName);
-INSTANTIATE_TEST_SUITE_P(All, Bf16MatmulTest, testing::ValuesIn(available_tables()),
+INSTANTIATE_TEST_SUITE_P(All, Bf16MatmulTest, testing::ValuesIn(tables_under_test()),
                          [](const auto& test) { return table_name(test.param); });
 INSTANTIATE_TEST_SUITE_P(All, Int8MatmulTest,
-                         testing::Combine(testing::ValuesIn(matmul_tables()),
-                                          testing::Values(PanelType::kQ8_0, PanelType::kQ4_0, PanelType::kQ4_1)),
+                         testing::Combine(testing::ValuesIn(tables_under_test()), testing::ValuesIn(block_types())),
                          kParameterName);
 
 }  // namespace

@@ -26,28 +26,63 @@ inline constexpr int kRoundsDivisor = 8;
 inline constexpr int kRoundsDivisor = 1;
 #endif
 
-#if defined(SEXTANT_TEST_AMX_SHADOW)
+#if defined(SEXTANT_TEST_SHADOWS)
 }  // namespace sextant::kernels
+SEXTANT_DECLARE_ISA_ENTRIES(avx512_shadow)
+SEXTANT_DECLARE_ATTENTION_ENTRIES(avx512_bf16_shadow)
+SEXTANT_DECLARE_MATMUL_BF16_ENTRIES(avx512_bf16_shadow)
 SEXTANT_DECLARE_MATMUL_ENTRIES(amx_shadow)
 namespace sextant::kernels {
-// AMX's products with its tile instructions in plain C++ (kernels/cpu/amx_shadow.h); nullptr where AVX-512 is missing.
-inline const cpu::KernelTable* amx_shadow_table() {
-  static const cpu::KernelTable* const table = []() -> const cpu::KernelTable* {
-    const cpu::KernelTable* base = cpu::kernel_table(cpu::Isa::kAvx512);
-    if (base == nullptr) return nullptr;
-    static cpu::KernelTable shadow = *base;
-    shadow.matmul_input = cpu::amx_shadow::matmul_input;
-    shadow.matmul = cpu::amx_shadow::matmul;
-    return &shadow;
+// Tables of avx512, avx512_bf16 and amx with those instructions in plain C++ (kernels/cpu/avx512_shadow.h, amx_shadow.h), where
+// this CPU runs the shadows but not the instructions.
+inline const std::vector<const cpu::KernelTable*>& shadow_tables() {
+  static const std::vector<const cpu::KernelTable*> tables = [] {
+    using namespace cpu;
+    static KernelTable avx512{Isa::kAvx512,
+                              avx512_shadow::matmul_input,
+                              avx512_shadow::matmul,
+                              avx512_shadow::rms_norm,
+                              avx512_shadow::add_rms_norm,
+                              avx512_shadow::add,
+                              avx512_shadow::add_bias,
+                              avx512_shadow::silu_mul,
+                              avx512_shadow::gelu_tanh_mul,
+                              avx512_shadow::softcap,
+                              avx512_shadow::rope_and_cache,
+                              avx512_shadow::attention_tile,
+                              avx512_shadow::attention_merge,
+                              avx512_shadow::exp,
+                              avx512_shadow::tanh};
+    static KernelTable bf16 = avx512;
+    bf16.isa = Isa::kAvx512Bf16;
+    bf16.attention_tile = avx512_bf16_shadow::attention_tile;
+    bf16.attention_merge = avx512_bf16_shadow::attention_merge;
+    bf16.matmul_bf16_input = avx512_bf16_shadow::matmul_bf16_input;
+    bf16.matmul_bf16 = avx512_bf16_shadow::matmul_bf16;
+    static KernelTable amx = bf16;
+    amx.isa = Isa::kAmx;
+    amx.matmul_input = amx_shadow::matmul_input;
+    amx.matmul = amx_shadow::matmul;
+    std::vector<const KernelTable*> all;
+    for (const KernelTable* table : {&avx512, &bf16, &amx}) {
+      if (kernel_table(Isa::kAvx2) != nullptr && kernel_table(table->isa) == nullptr) all.push_back(table);
+    }
+    return all;
   }();
-  return table;
+  return tables;
 }
 #else
-inline const cpu::KernelTable* amx_shadow_table() { return nullptr; }
+inline const std::vector<const cpu::KernelTable*>& shadow_tables() {
+  static const std::vector<const cpu::KernelTable*> none;
+  return none;
+}
 #endif
 
 inline std::string table_name(const cpu::KernelTable* table) {
-  return table == amx_shadow_table() ? "amx_shadow" : cpu::isa_name(table->isa);
+  for (const cpu::KernelTable* shadow : shadow_tables()) {
+    if (table == shadow) return std::string(cpu::isa_name(table->isa)) + "_shadow";
+  }
+  return cpu::isa_name(table->isa);
 }
 
 inline std::vector<const cpu::KernelTable*> available_tables() {
@@ -57,26 +92,29 @@ inline std::vector<const cpu::KernelTable*> available_tables() {
   }
   return tables;
 }
-
-// The tables whose matrix products differ: the shadow too.
-inline std::vector<const cpu::KernelTable*> matmul_tables() {
+// Those, and the shadows of what is missing.
+inline std::vector<const cpu::KernelTable*> tables_under_test() {
   std::vector<const cpu::KernelTable*> tables = available_tables();
-  if (amx_shadow_table() != nullptr) tables.push_back(amx_shadow_table());
+  tables.insert(tables.end(), shadow_tables().begin(), shadow_tables().end());
   return tables;
 }
 
 inline std::string type_name(PanelType type) {
-  constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"};
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q4_k", "q5_k", "q6_k"};
   return kNames[static_cast<int>(type)];
 }
 
 inline std::vector<PanelType> all_types() {
-  return {PanelType::kF32, PanelType::kF16, PanelType::kBF16, PanelType::kQ8_0, PanelType::kQ4_0, PanelType::kQ4_1};
+  return {PanelType::kF32,  PanelType::kF16, PanelType::kBF16, PanelType::kQ8_0, PanelType::kQ4_0,
+          PanelType::kQ4_1, PanelType::kQ4K, PanelType::kQ5K,  PanelType::kQ6K};
+}
+inline std::vector<PanelType> block_types() {
+  return {PanelType::kQ8_0, PanelType::kQ4_0, PanelType::kQ4_1, PanelType::kQ4K, PanelType::kQ5K, PanelType::kQ6K};
 }
 
-inline bool has_blocks(PanelType type) {
-  return type == PanelType::kQ8_0 || type == PanelType::kQ4_0 || type == PanelType::kQ4_1;
-}
+inline bool has_blocks(PanelType type) { return !is_plain(type); }
+// Whole blocks: the type's own, `count` of them.
+inline int64_t cols_of_blocks(PanelType type, int64_t count) { return column_multiple(type) * count; }
 
 // Seeds come from SEXTANT_TEST_SEED or chance; the one in use is in the output of a failing test.
 class SeededTest {
@@ -131,6 +169,18 @@ inline std::vector<uint8_t> random_file_row(PanelType type, int64_t cols, Seeded
     }
     return row;
   }
+  const auto append_bytes = [&](int64_t count) {
+    for (int64_t i = 0; i < count; ++i) row.push_back(static_cast<uint8_t>(random.uniform(0, 255)));
+  };
+  for (int64_t b = 0; has_superblocks(type) && b < cols / kPanelSuperblock; ++b) {
+    const uint16_t d = ref::f16_of_f32(random.normal() * 0.01f), m = ref::f16_of_f32(random.normal() * 0.05f);
+    if (type == PanelType::kQ6K) append_bytes(208);
+    append_u16(row, d);
+    if (type == PanelType::kQ6K) continue;
+    append_u16(row, m);
+    append_bytes(file_row_bytes(type, kPanelSuperblock) - 4);
+  }
+  if (has_superblocks(type)) return row;
   for (int64_t b = 0; b < cols / kPanelBlock; ++b) {
     append_u16(row, ref::f16_of_f32(random.normal() * 0.1f));
     if (type == PanelType::kQ4_1) append_u16(row, ref::f16_of_f32(random.normal()));

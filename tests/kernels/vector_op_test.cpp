@@ -183,8 +183,8 @@ TEST_P(VectorOpTest, SoftcapAgreesWithReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, VectorOpTest, testing::ValuesIn(available_tables()),
-                         [](const auto& test) { return std::string(cpu::isa_name(test.param->isa)); });
+INSTANTIATE_TEST_SUITE_P(All, VectorOpTest, testing::ValuesIn(tables_under_test()),
+                         [](const auto& test) { return table_name(test.param); });
 
 TEST(KernelTable, GenericIsAlwaysThereAndTheBestIsAvailable) {
   ASSERT_NE(cpu::kernel_table(cpu::Isa::kGeneric), nullptr);
