@@ -1,5 +1,6 @@
 #include "server/cli/admin.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -11,7 +12,10 @@
 #include "server/cli/http_client.h"
 #include "server/cli/interrupt.h"
 #include "server/gateway/admin_api.h"
+#include "server/gateway/audit_log.h"
 #include "server/gateway/state_store.h"
+#include "server/gateway/tenant_data.h"
+#include "server/gateway/tenant_name.h"
 
 namespace sextant::cli {
 namespace {
@@ -99,19 +103,23 @@ class AdminVerb : public Verb {
   bool is_remote() const { return !url_.empty(); }
   Result<std::unique_ptr<StateStore>> open() const { return StateStore::open(state_dir_, database_url_); }
 
-  Result<ordered_json> ask(const std::string& path, const json* body) const {
+  Result<std::string> ask_text(const std::string& path, const json* body) const {
     const Interrupt interrupt;
     ClientRequest request;
     request.url = join_url(url_, path);
     request.api_key = admin_key_;
     if (body != nullptr) request.json_body = body->dump();
     request.cancelled = Interrupt::requested;
-    ASSIGN_OR_RETURN(const ClientResponse response, send_request(request));
+    ASSIGN_OR_RETURN(ClientResponse response, send_request(request));
     if (response.status == 400) return invalid_argument(error_text(response));
     if (response.status == 404) return not_found(error_text(response));
     if (response.status / 100 != 2) return unavailable(request.url + ": " + error_text(response));
-    ordered_json answer = ordered_json::parse(response.body, nullptr, false);
-    if (answer.is_discarded()) return unavailable(request.url + ": the answer is not JSON");
+    return std::move(response.body);
+  }
+  Result<ordered_json> ask(const std::string& path, const json* body) const {
+    ASSIGN_OR_RETURN(const std::string text, ask_text(path, body));
+    ordered_json answer = ordered_json::parse(text, nullptr, false);
+    if (answer.is_discarded()) return unavailable(join_url(url_, path) + ": the answer is not JSON");
     return answer;
   }
 
@@ -251,20 +259,26 @@ class KeysVerb final : public AdminVerb {
 class TenantsVerb final : public AdminVerb {
  public:
   std::string name() const override { return "admin tenants"; }
-  std::string description() const override { return "list tenants, and say what they may use and how much"; }
+  std::string description() const override {
+    return "list tenants, say what they may use, export and erase what is kept of one";
+  }
   std::string examples() const override {
     return "  sextant admin tenants list --state-dir state\n"
            "  sextant admin tenants set shop --models smollm2 --weight 2 --limit tokens_per_day=1000000 --state-dir "
-           "state\n";
+           "state\n"
+           "  SEXTANT_ADMIN_KEY=... sextant admin tenants export shop --url http://127.0.0.1:8000 > shop.jsonl\n"
+           "  sextant admin tenants erase shop --state-dir state --audit-dir audit     no server writes that log\n";
   }
 
  private:
   void declare_more(CLI::App& app) override {
-    app.add_option("action", action_, "list or set")
+    app.add_option("action", action_, "list, set, export or erase")
         ->type_name("ACTION")
         ->required()
-        ->check(CLI::IsMember({"list", "set"}));
-    app.add_option("tenant", tenant_, "of set")->type_name("TENANT");
+        ->check(CLI::IsMember({"list", "set", "export", "erase"}));
+    app.add_option("tenant", tenant_, "of set, export and erase")->type_name("TENANT");
+    app.add_option("--audit-dir", audit_dir_, "of export and erase without --url: the audit log too")->type_name("DIR");
+    app.add_option("--audit-key-file", audit_key_file_, "the key of an encrypted log")->type_name("FILE");
     app.add_option("--models", models_, "names, with commas, that it may use; without: all");
     app.add_option("--weight", weight_, "its share of scheduled tokens beside other tenants")->capture_default_str();
     app.add_option("--limit", limits_, "NAME=NUMBER, repeated, as in `admin keys`: for its keys that say nothing else");
@@ -279,6 +293,10 @@ class TenantsVerb final : public AdminVerb {
       for (const TenantRecord& tenant : tenants) answer["tenants"].push_back(to_json(tenant));
       return answer;
     }
+    if (action_ != "set" && !is_tenant_name(tenant_)) return invalid_argument(action_ + " needs a tenant's name");
+    if (is_remote() && !audit_dir_.empty()) return invalid_argument("--audit-dir and --url exclude each other");
+    if (action_ == "export") return export_all();
+    if (action_ == "erase") return erase();
     json wanted = {{"tenant", tenant_}, {"models", split(models_)}, {"weight", weight_}, {"limits", json::object()}};
     for (const std::string& limit : limits_) {
       const size_t equals = limit.find('=');
@@ -293,8 +311,75 @@ class TenantsVerb final : public AdminVerb {
     return to_json(tenant);
   }
 
+  // Lines as they come; the answer is how many.
+  Result<ordered_json> export_all() {
+    int64_t num_lines = 0;
+    const auto put = [&](const std::string& lines) {
+      num_lines += std::ranges::count(lines, '\n');
+      std::fputs(lines.c_str(), stdout);
+    };
+    if (!is_remote()) {
+      ASSIGN_OR_RETURN(const auto key, read_audit_key(audit_key_file_));
+      ASSIGN_OR_RETURN(const auto store, open());
+      ASSIGN_OR_RETURN(const std::string state, export_tenant_state(*store, tenant_, now_s()));
+      put(state);
+      if (!audit_dir_.empty())
+        RETURN_IF_ERROR(
+            export_audit(audit_dir_, key, tenant_, [&](const json& record) { put(export_line("audit", record)); }));
+    } else {
+      for (json next = 0; next.is_number();) {
+        ASSIGN_OR_RETURN(std::string page,
+                         ask_text("/admin/v1/tenants/" + tenant_ + "/export?limit=500&after=" + next.dump(), nullptr));
+        const size_t last = page.size() < 2 ? std::string::npos : page.rfind('\n', page.size() - 2);
+        const size_t begin = last == std::string::npos ? 0 : last + 1;
+        const json end = json::parse(page.substr(begin), nullptr, false);
+        if (!end.is_object() || end.value("kind", "") != "end") return unavailable("the answer was cut off");
+        next = end.value("next", json());
+        page.resize(begin);
+        put(page);
+      }
+    }
+    if (std::fflush(stdout) != 0) return unavailable("stdout cannot be written");
+    if (num_lines == 0) return not_found("nothing is known of a tenant '" + tenant_ + "'");
+    return ordered_json{{"tenant", tenant_}, {"lines", num_lines}};
+  }
+
+  Result<ordered_json> erase() {
+    const json nothing = json::object();
+    if (is_remote()) return ask("/admin/v1/tenants/" + tenant_ + "/erase", &nothing);
+    // First what may be refused: a log that a server writes to is the server's to change.
+    std::unique_ptr<AuditLog> audit;
+    if (!audit_dir_.empty()) {
+      AuditOptions options;
+      options.dir = audit_dir_;
+      options.key_file = audit_key_file_;
+      ASSIGN_OR_RETURN(audit, AuditLog::open(std::move(options)));
+    }
+    ASSIGN_OR_RETURN(const auto store, open());
+    ASSIGN_OR_RETURN(const StateStore::Erased erased, store->erase_tenant(tenant_));
+    int64_t num_records = 0;
+    if (audit != nullptr) {
+      ASSIGN_OR_RETURN(num_records, audit->erase(tenant_));
+      AuditEvent event;
+      event.action = "tenants.erase";
+      event.target = tenant_;
+      event.outcome = "done";
+      audit->record(event);
+      RETURN_IF_ERROR(audit->flush());
+    }
+    if (erased.num_tenants + erased.num_keys + erased.num_usage_rows + num_records == 0)
+      return not_found("nothing is known of a tenant '" + tenant_ + "'");
+    return erased_tenant_json(tenant_, erased, num_records);
+  }
+
   void print(const ordered_json& answer) override {
-    if (action_ == "set") {
+    if (action_ == "export") {
+      std::fprintf(stderr, "%s lines of %s\n", text_of(answer, "lines").c_str(), tenant_.c_str());
+    } else if (action_ == "erase") {
+      std::printf("erased %s: %s keys, %s rows of usage, %s audit records\n", tenant_.c_str(),
+                  text_of(answer, "keys").c_str(), text_of(answer, "usage_rows").c_str(),
+                  text_of(answer, "audit_records").c_str());
+    } else if (action_ == "set") {
       print_line(answer);
     } else {
       for (const ordered_json& tenant : answer["tenants"]) print_line(tenant);
@@ -306,7 +391,7 @@ class TenantsVerb final : public AdminVerb {
                 tenant["limits"].dump().c_str());
   }
 
-  std::string action_, tenant_, models_;
+  std::string action_, tenant_, models_, audit_dir_, audit_key_file_;
   double weight_ = 1;
   std::vector<std::string> limits_;
 };

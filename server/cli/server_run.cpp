@@ -229,6 +229,7 @@ class Server {
     api_options.note_prompts = options_.server.audit_prompts;
     if (gateway_.fair_use) gateway_.fair_use->set_num_waiting([this] { return engine_->stats().num_requests_waiting; });
     api_.emplace(std::move(api_options), *engine_, *tokenizer_, chat_template_ ? &*chat_template_ : nullptr, &metrics_);
+    open_api_.store(&*api_, std::memory_order_release);
     auto routes = std::make_shared<http::Router>();
     api_->register_routes(*routes);
     // Opens the knowledge base when it is first asked something; one that it was given is checked at start.
@@ -331,7 +332,17 @@ class Server {
                          : invalid_argument("level must be one of debug, info, warning, error", "level");
             },
         .drain = [this] { drain_asked_ = true; },
-        .backups = backups_ ? &*backups_ : nullptr};
+        .backups = backups_ ? &*backups_ : nullptr,
+        .cached_texts =
+            [this](const std::string& tenant) {
+              const openai::Api* api = open_api_.load(std::memory_order_acquire);
+              return api != nullptr ? api->cached_texts(tenant) : std::vector<std::string>();
+            },
+        .forget_cached =
+            [this](const std::string& tenant) {
+              openai::Api* api = open_api_.load(std::memory_order_acquire);
+              return api != nullptr ? api->forget_cached(tenant) : 0;
+            }};
   }
   // With --audit-required: no work that no record could be kept of. Empty: always.
   std::function<bool()> may_work() const {
@@ -360,6 +371,7 @@ class Server {
   std::optional<ChatTemplate> chat_template_;
   std::unique_ptr<Engine> engine_;
   std::optional<openai::Api> api_;
+  std::atomic<openai::Api*> open_api_{nullptr};  // api_, for who asks before it is there
   std::optional<AdvisorRoutes> advisor_;
   std::atomic<bool> drain_asked_{false};
   std::shared_ptr<http::TlsCertificates> tls_;  // null: plain HTTP

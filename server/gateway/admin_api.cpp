@@ -1,3 +1,4 @@
+// Long because each route of /admin/v1 has its few lines here, and the readers of their bodies and queries, which nothing else calls.
 #include "server/gateway/admin_api.h"
 
 #include <algorithm>
@@ -6,6 +7,8 @@
 #include <utility>
 
 #include "engine/base/log.h"
+#include "server/gateway/tenant_data.h"
+#include "server/gateway/tenant_name.h"
 #include "server/http/error_body.h"
 
 namespace sextant {
@@ -18,15 +21,17 @@ constexpr size_t kMaxWaiting = 64;
 constexpr size_t kMaxBodyBytes = 64 * 1024;
 
 constexpr Gate::RouteName kRoutes[] = {
-    {"GET", "/admin/v1/keys", Access::kAdmin},      {"POST", "/admin/v1/keys", Access::kAdmin},
-    {"POST", "/admin/v1/keys/*", Access::kAdmin},   {"DELETE", "/admin/v1/keys/*", Access::kAdmin},
-    {"GET", "/admin/v1/tenants", Access::kAdmin},   {"POST", "/admin/v1/tenants", Access::kAdmin},
-    {"GET", "/admin/v1/usage", Access::kAdmin},     {"GET", "/admin/v1/routes", Access::kAdmin},
-    {"GET", "/admin/v1/models", Access::kAdmin},    {"GET", "/admin/v1/config", Access::kAdmin},
-    {"GET", "/admin/v1/log-level", Access::kAdmin}, {"POST", "/admin/v1/log-level", Access::kAdmin},
-    {"POST", "/admin/v1/drain", Access::kAdmin},    {"GET", "/admin/v1/audit", Access::kAdmin},
-    {"GET", "/admin/v1/backup", Access::kAdmin},    {"POST", "/admin/v1/backup", Access::kAdmin},
-    {"GET", "/admin/v1/audit/*", Access::kAdmin},   {"POST", "/admin/v1/audit/*", Access::kAdmin},
+    {"GET", "/admin/v1/keys", Access::kAdmin},         {"POST", "/admin/v1/keys", Access::kAdmin},
+    {"POST", "/admin/v1/keys/*", Access::kAdmin},      {"DELETE", "/admin/v1/keys/*", Access::kAdmin},
+    {"GET", "/admin/v1/tenants", Access::kAdmin},      {"POST", "/admin/v1/tenants", Access::kAdmin},
+    {"GET", "/admin/v1/tenants/*", Access::kAdmin},    {"POST", "/admin/v1/tenants/*", Access::kAdmin},
+    {"DELETE", "/admin/v1/tenants/*", Access::kAdmin}, {"GET", "/admin/v1/usage", Access::kAdmin},
+    {"GET", "/admin/v1/routes", Access::kAdmin},       {"GET", "/admin/v1/models", Access::kAdmin},
+    {"GET", "/admin/v1/config", Access::kAdmin},       {"GET", "/admin/v1/log-level", Access::kAdmin},
+    {"POST", "/admin/v1/log-level", Access::kAdmin},   {"POST", "/admin/v1/drain", Access::kAdmin},
+    {"GET", "/admin/v1/audit", Access::kAdmin},        {"GET", "/admin/v1/backup", Access::kAdmin},
+    {"POST", "/admin/v1/backup", Access::kAdmin},      {"GET", "/admin/v1/audit/*", Access::kAdmin},
+    {"POST", "/admin/v1/audit/*", Access::kAdmin},
 };
 
 Result<json> object_of(const http::HttpRequest& request) {
@@ -85,6 +90,34 @@ std::string query_value(std::string_view query, std::string_view name) {
     query.remove_prefix(std::min(end + 1, query.size()));
   }
   return {};
+}
+
+// ?after=SEQ&limit=N
+struct Page {
+  int64_t after, limit;
+};
+Result<Page> page_of(std::string_view query) {
+  constexpr int64_t kMostRecords = 10'000;
+  const auto number = [&](const char* name, int64_t otherwise) -> Result<int64_t> {
+    const std::string text = query_value(query, name);
+    if (text.empty()) return otherwise;
+    if (text.size() > 15 || text.find_first_not_of("0123456789") != std::string::npos)
+      return invalid_argument(std::string(name) + " must be a whole number", name);
+    return std::stoll(text);
+  };
+  ASSIGN_OR_RETURN(const int64_t after, number("after", 0));
+  ASSIGN_OR_RETURN(const int64_t limit, number("limit", 1000));
+  return Page{after, std::clamp<int64_t>(limit, 1, kMostRecords)};
+}
+
+// NAME of /admin/v1/tenants/NAME or /admin/v1/tenants/NAME/VERB; empty: it is neither.
+std::string tenant_of(const std::string& path, std::string_view verb) {
+  std::string rest = path.substr(std::string_view("/admin/v1/tenants/").size());
+  if (verb.empty()) return is_tenant_name(rest) ? rest : "";
+  const size_t slash = rest.find('/');
+  if (slash == std::string::npos || rest.substr(slash + 1) != verb) return {};
+  rest.resize(slash);
+  return is_tenant_name(rest) ? rest : "";
 }
 
 bool is_day(const std::string& text) {
@@ -219,11 +252,14 @@ void AdminApi::answer(http::Exchange& exchange, const std::string& action, Resul
   http::HttpResponse response;
   response.status = reply->status;
   response.headers.push_back({"Cache-Control", "no-store"});
-  if (reply->csv.empty()) {
-    response.body = reply->body.dump(-1, ' ', false, json::error_handler_t::replace);
-  } else {
+  if (!reply->csv.empty()) {
     response.content_type = "text/csv; charset=utf-8";
     response.body = std::move(reply->csv);
+  } else if (!reply->json_lines.empty()) {
+    response.content_type = "application/x-ndjson";
+    response.body = std::move(reply->json_lines);
+  } else {
+    response.body = reply->body.dump(-1, ' ', false, json::error_handler_t::replace);
   }
   exchange.respond(std::move(response));
 }
@@ -275,7 +311,7 @@ Result<AdminApi::Reply> AdminApi::create_key(const http::HttpRequest& request) {
   ASSIGN_OR_RETURN(KeyRecord wanted, key_from_json(object, now_s));
   ASSIGN_OR_RETURN(const MadeKey made, keeper_->store().create_key(std::move(wanted), now_s));
   RETURN_IF_ERROR(keeper_->reload());
-  return Reply{.status = 201, .body = to_json(made, now_s), .csv = {}, .target = made.record.key_id};
+  return Reply{.status = 201, .body = to_json(made, now_s), .csv = {}, .json_lines = {}, .target = made.record.key_id};
 }
 
 // DELETE /keys/ID, POST /keys/ID/revoke, POST /keys/ID/rotate {"overlap_s"}
@@ -291,7 +327,8 @@ Result<AdminApi::Reply> AdminApi::change_key(const http::HttpRequest& request) {
   if (verb == "revoke") {
     ASSIGN_OR_RETURN(const KeyRecord key, keeper_->store().revoke_key(rest, now_s));
     RETURN_IF_ERROR(keeper_->reload());
-    return Reply{.status = 200, .body = key.to_json(now_s), .csv = {}, .target = key.key_id + " revoke"};
+    return Reply{
+        .status = 200, .body = key.to_json(now_s), .csv = {}, .json_lines = {}, .target = key.key_id + " revoke"};
   }
   if (verb != "rotate") return not_found("there is nothing at " + request.path + "; rotate and revoke are there");
   ASSIGN_OR_RETURN(const json object, object_of(request));
@@ -299,8 +336,11 @@ Result<AdminApi::Reply> AdminApi::change_key(const http::HttpRequest& request) {
   ASSIGN_OR_RETURN(const int64_t overlap_s, integer_of(object, "overlap_s", 24 * 3600));
   ASSIGN_OR_RETURN(const MadeKey made, keeper_->store().rotate_key(rest, overlap_s, now_s));
   RETURN_IF_ERROR(keeper_->reload());
-  return Reply{
-      .status = 201, .body = to_json(made, now_s), .csv = {}, .target = rest + " rotate " + made.record.key_id};
+  return Reply{.status = 201,
+               .body = to_json(made, now_s),
+               .csv = {},
+               .json_lines = {},
+               .target = rest + " rotate " + made.record.key_id};
 }
 
 Result<AdminApi::Reply> AdminApi::put_tenant(const http::HttpRequest& request) {
@@ -308,7 +348,7 @@ Result<AdminApi::Reply> AdminApi::put_tenant(const http::HttpRequest& request) {
   ASSIGN_OR_RETURN(const TenantRecord tenant, tenant_from_json(object));
   RETURN_IF_ERROR(keeper_->store().put_tenant(tenant));
   RETURN_IF_ERROR(keeper_->reload());
-  return Reply{.status = 200, .body = to_json(tenant), .csv = {}, .target = tenant.tenant};
+  return Reply{.status = 200, .body = to_json(tenant), .csv = {}, .json_lines = {}, .target = tenant.tenant};
 }
 
 Result<AdminApi::Reply> AdminApi::usage(const http::HttpRequest& request) {
@@ -330,20 +370,11 @@ Result<AdminApi::Reply> AdminApi::usage(const http::HttpRequest& request) {
 
 // ?tenant=NAME&after=SEQ&limit=N: records in the order of seq; `next` is where to go on, null at the end.
 Result<AdminApi::Reply> AdminApi::read_audit(const http::HttpRequest& request) {
-  constexpr int64_t kMostRecords = 10'000;
-  const auto number = [&](const char* name, int64_t otherwise) -> Result<int64_t> {
-    const std::string text = query_value(request.query, name);
-    if (text.empty()) return otherwise;
-    if (text.size() > 15 || text.find_first_not_of("0123456789") != std::string::npos)
-      return invalid_argument(std::string(name) + " must be a whole number", name);
-    return std::stoll(text);
-  };
-  ASSIGN_OR_RETURN(const int64_t after, number("after", 0));
-  ASSIGN_OR_RETURN(int64_t limit, number("limit", 1000));
-  limit = std::clamp<int64_t>(limit, 1, kMostRecords);
+  ASSIGN_OR_RETURN(const Page page, page_of(request.query));
+  const int64_t limit = page.limit;
   Reply reply;
   ordered_json& records = reply.body["records"] = ordered_json::array();
-  RETURN_IF_ERROR(audit_->log().export_records(query_value(request.query, "tenant"), after, limit,
+  RETURN_IF_ERROR(audit_->log().export_records(query_value(request.query, "tenant"), page.after, limit,
                                                [&](const json& record) { records.push_back(ordered_json(record)); }));
   const bool is_more = static_cast<int64_t>(records.size()) >= limit;
   reply.body["next"] = is_more ? records.back()["seq"] : ordered_json(nullptr);
@@ -354,7 +385,7 @@ Result<AdminApi::Reply> AdminApi::verify_log(const http::HttpRequest& request) {
   if (request.path != "/admin/v1/audit/verify")
     return not_found("there is nothing at " + request.path + "; GET /admin/v1/audit/verify is there");
   ASSIGN_OR_RETURN(const AuditReport report, audit_->log().verify());
-  return Reply{.status = 200, .body = to_json(report), .csv = {}, .target = {}};
+  return Reply{.status = 200, .body = to_json(report), .csv = {}, .json_lines = {}, .target = {}};
 }
 
 Result<AdminApi::Reply> AdminApi::erase_records(const http::HttpRequest& request) {
@@ -365,7 +396,68 @@ Result<AdminApi::Reply> AdminApi::erase_records(const http::HttpRequest& request
   ASSIGN_OR_RETURN(const std::string tenant, text_of(object, "tenant", ""));
   if (tenant.empty()) return invalid_argument("tenant must be given: its records are erased", "tenant");
   ASSIGN_OR_RETURN(const int64_t erased, audit_->log().erase(tenant));
-  return Reply{.status = 200, .body = {{"erased", erased}, {"tenant", tenant}}, .csv = {}, .target = tenant};
+  return Reply{
+      .status = 200, .body = {{"erased", erased}, {"tenant", tenant}}, .csv = {}, .json_lines = {}, .target = tenant};
+}
+
+// GET /tenants/NAME/export?after=SEQ&limit=N: JSON lines, each with its kind. The first page (after 0) begins with what is no audit
+// record; the last line says where to go on among those, null at the end.
+Result<AdminApi::Reply> AdminApi::export_tenant(const http::HttpRequest& request) {
+  const std::string tenant = tenant_of(request.path, "export");
+  if (tenant.empty()) return not_found("there is nothing at " + request.path + "; tenants/NAME/export is there");
+  ASSIGN_OR_RETURN(const Page page, page_of(request.query));
+  Reply reply;
+  reply.target = tenant;
+  if (page.after == 0) {
+    RETURN_IF_ERROR(keeper_->write_usage());
+    ASSIGN_OR_RETURN(reply.json_lines, export_tenant_state(keeper_->store(), tenant, keeper_->unix_now_s()));
+    if (hooks_.cached_texts) {
+      for (const std::string& text : hooks_.cached_texts(tenant))
+        reply.json_lines += export_line("cached_answer", {{"text", text}});
+    }
+  }
+  int64_t num_records = 0, last_seq = 0;
+  if (audit_ != nullptr) {
+    RETURN_IF_ERROR(audit_->log().export_records(tenant, page.after, page.limit, [&](const json& record) {
+      ++num_records;
+      last_seq = record.value("seq", int64_t{0});
+      reply.json_lines += export_line("audit", record);
+    }));
+  }
+  reply.json_lines +=
+      export_line("end", {{"next", num_records >= page.limit ? ordered_json(last_seq) : ordered_json(nullptr)}});
+  return reply;
+}
+
+// DELETE /tenants/NAME, POST /tenants/NAME/erase. Its keys first, so that nothing of it comes in behind; what fails half-way is done by
+// asking again.
+Result<AdminApi::Reply> AdminApi::erase_tenant(const http::HttpRequest& request) {
+  const std::string tenant = tenant_of(request.path, request.method == "DELETE" ? "" : "erase");
+  if (tenant.empty()) return not_found("there is nothing at " + request.path + "; POST tenants/NAME/erase is there");
+  ASSIGN_OR_RETURN(const json object, object_of(request));
+  RETURN_IF_ERROR(check_names(object, {}));
+  // A slip here would leave nobody who may undo anything.
+  const int64_t now_s = keeper_->unix_now_s();
+  ASSIGN_OR_RETURN(const std::vector<KeyRecord> keys, keeper_->store().list_keys());
+  const auto is_admin = [&](const KeyRecord& key) { return key.roles.has(Role::kAdmin) && key.is_active(now_s); };
+  const auto is_its = [&](const KeyRecord& key) { return is_admin(key) && key.tenant == tenant; };
+  const auto is_other = [&](const KeyRecord& key) { return is_admin(key) && key.tenant != tenant; };
+  if (std::ranges::any_of(keys, is_its) && std::ranges::none_of(keys, is_other))
+    return invalid_argument("no other tenant has a key with the role admin: make one first, or erase with --state-dir",
+                            "tenant");
+  ASSIGN_OR_RETURN(const StateStore::Erased erased, keeper_->erase_tenant(tenant));
+  const size_t num_answers = hooks_.forget_cached ? hooks_.forget_cached(tenant) : 0;
+  int64_t num_records = 0;
+  if (audit_ != nullptr) {
+    ASSIGN_OR_RETURN(num_records, audit_->log().erase(tenant));
+  }
+  if (erased.num_tenants + erased.num_keys + erased.num_usage_rows + num_records == 0 && num_answers == 0)
+    return not_found("nothing is known of a tenant '" + tenant + "'", "tenant");
+  Reply reply;
+  reply.body = erased_tenant_json(tenant, erased, num_records);
+  reply.body["cached_answers"] = num_answers;
+  reply.target = tenant;
+  return reply;
 }
 
 void AdminApi::register_routes(http::Router& router, const Gate& gate) {
@@ -396,6 +488,12 @@ void AdminApi::register_routes(http::Router& router, const Gate& gate) {
       });
   add(router, "POST", "/admin/v1/tenants", "tenants.put", Needs::kState,
       [this](const http::HttpRequest& request) { return put_tenant(request); });
+  add(router, "GET", "/admin/v1/tenants/*", "tenants.export", Needs::kState,
+      [this](const http::HttpRequest& request) { return export_tenant(request); });
+  for (const char* method : {"POST", "DELETE"}) {
+    add(router, method, "/admin/v1/tenants/*", "tenants.erase", Needs::kState,
+        [this](const http::HttpRequest& request) { return erase_tenant(request); });
+  }
   add(router, "GET", "/admin/v1/usage", "usage.read", Needs::kState,
       [this](const http::HttpRequest& request) { return usage(request); });
   add(router, "GET", "/admin/v1/audit", "audit.read", Needs::kAuditLog,
@@ -417,7 +515,7 @@ void AdminApi::register_routes(http::Router& router, const Gate& gate) {
         RETURN_IF_ERROR(check_names(object, {}));
         RETURN_IF_ERROR(keeper_->write_usage());
         ASSIGN_OR_RETURN(const Backup backup, hooks_.backups->make_now());
-        return Reply{.status = 201, .body = backup.to_json(), .csv = {}, .target = backup.path};
+        return Reply{.status = 201, .body = backup.to_json(), .csv = {}, .json_lines = {}, .target = backup.path};
       });
   add(router, "GET", "/admin/v1/routes", "routes.list", Needs::kNothing,
       [&gate](const http::HttpRequest&) -> Result<Reply> {
@@ -431,15 +529,15 @@ void AdminApi::register_routes(http::Router& router, const Gate& gate) {
       });
   add(router, "GET", "/admin/v1/models", "models.list", Needs::kNothing,
       [this](const http::HttpRequest&) -> Result<Reply> {
-        return Reply{.status = 200, .body = hooks_.models(), .csv = {}, .target = {}};
+        return Reply{.status = 200, .body = hooks_.models(), .csv = {}, .json_lines = {}, .target = {}};
       });
   add(router, "GET", "/admin/v1/config", "config.read", Needs::kNothing,
       [this](const http::HttpRequest&) -> Result<Reply> {
-        return Reply{.status = 200, .body = hooks_.config(), .csv = {}, .target = {}};
+        return Reply{.status = 200, .body = hooks_.config(), .csv = {}, .json_lines = {}, .target = {}};
       });
   add(router, "GET", "/admin/v1/log-level", "log-level.read", Needs::kNothing,
       [this](const http::HttpRequest&) -> Result<Reply> {
-        return Reply{.status = 200, .body = {{"level", hooks_.log_level()}}, .csv = {}, .target = {}};
+        return Reply{.status = 200, .body = {{"level", hooks_.log_level()}}, .csv = {}, .json_lines = {}, .target = {}};
       });
   add(router, "POST", "/admin/v1/log-level", "log-level.set", Needs::kNothing,
       [this](const http::HttpRequest& request) -> Result<Reply> {
@@ -447,11 +545,12 @@ void AdminApi::register_routes(http::Router& router, const Gate& gate) {
         RETURN_IF_ERROR(check_names(object, {"level"}));
         ASSIGN_OR_RETURN(const std::string level, text_of(object, "level", ""));
         RETURN_IF_ERROR(hooks_.set_log_level(level));
-        return Reply{.status = 200, .body = {{"level", hooks_.log_level()}}, .csv = {}, .target = level};
+        return Reply{
+            .status = 200, .body = {{"level", hooks_.log_level()}}, .csv = {}, .json_lines = {}, .target = level};
       });
   add(router, "POST", "/admin/v1/drain", "drain", Needs::kNothing, [this](const http::HttpRequest&) -> Result<Reply> {
     hooks_.drain();
-    return Reply{.status = 202, .body = {{"status", "draining"}}, .csv = {}, .target = {}};
+    return Reply{.status = 202, .body = {{"status", "draining"}}, .csv = {}, .json_lines = {}, .target = {}};
   });
 }
 

@@ -28,6 +28,9 @@ struct AdminHooks {
   std::function<Status(const std::string&)> set_log_level;
   std::function<void()> drain;      // as SIGTERM
   BackupKeeper* backups = nullptr;  // null: this server makes none
+  // Of the response cache; empty: there is none. Not on I/O threads.
+  std::function<std::vector<std::string>(const std::string& tenant)> cached_texts;
+  std::function<size_t(const std::string& tenant)> forget_cached;
 };
 
 class AdminApi {
@@ -44,8 +47,8 @@ class AdminApi {
   struct Reply {
     int status = 200;
     nlohmann::ordered_json body;
-    std::string csv;     // instead of a body
-    std::string target;  // for the audit
+    std::string csv, json_lines;  // instead of a body
+    std::string target;           // for the audit
   };
   using Work = std::function<Result<Reply>(const http::HttpRequest& request)>;
   enum class Needs { kNothing, kState, kAuditLog, kBackups };  // what waits for a disk runs on the pool
@@ -57,6 +60,8 @@ class AdminApi {
   Result<Reply> create_key(const http::HttpRequest& request);
   Result<Reply> change_key(const http::HttpRequest& request);
   Result<Reply> put_tenant(const http::HttpRequest& request);
+  Result<Reply> export_tenant(const http::HttpRequest& request);
+  Result<Reply> erase_tenant(const http::HttpRequest& request);
   Result<Reply> usage(const http::HttpRequest& request);
   Result<Reply> read_audit(const http::HttpRequest& request);
   Result<Reply> verify_log(const http::HttpRequest& request);

@@ -151,8 +151,7 @@ AuditRecord make_audit_record(const AuditEvent& event, int64_t seq, const std::s
     body["duration_ms"] = event.duration_ms;
   }
   if (!event.prompt.empty()) body["prompt"] = event.prompt;
-  const std::string text = dumped(body);
-  body = json::parse(text);  // what is not UTF-8 has been replaced
+  const std::string text = dumped(body);  // what is not UTF-8 is replaced, here as in line()
   AuditRecord out{seq, event.unix_ms, prev, sha256_hex_of(text), std::move(body)};
   if (key) out.body = {{"gcm", seal(text, seq, *key)}};
   return out;

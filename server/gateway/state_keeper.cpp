@@ -180,6 +180,20 @@ Status StateKeeper::write_usage() {
   return ok_status();
 }
 
+Result<StateStore::Erased> StateKeeper::erase_tenant(const std::string& tenant) {
+  StateStore::Erased erased;
+  {
+    const std::lock_guard store_lock(store_mutex_);  // no usage of it is being written meanwhile
+    ASSIGN_OR_RETURN(erased, store_->erase_tenant(tenant));
+    const std::lock_guard lock(usage_mutex_);
+    std::erase_if(unwritten_, [&](const auto& entry) { return std::get<1>(entry.first) == tenant; });
+    unwritten_today_.erase(tenant);
+    written_today_.erase(tenant);
+  }
+  RETURN_IF_ERROR(reload());
+  return erased;
+}
+
 void StateKeeper::set_store_is_up(const Status& status) {
   if (status.ok() == store_is_up_.exchange(status.ok())) return;
   if (status.ok()) {

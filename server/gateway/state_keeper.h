@@ -46,6 +46,8 @@ class StateKeeper final : public Authenticator {
   // To what the tenant used. `now_s` decides the day.
   void count(const Identity& identity, const std::string& model, const UsageCount& used);
   int64_t tokens_today(const std::string& tenant) const;
+  // What the store and this memory know of a tenant; its keys have stopped working when this returns. Blocks.
+  Result<StateStore::Erased> erase_tenant(const std::string& tenant);
   // Writes all that was counted. Blocks.
   Status write_usage();
 

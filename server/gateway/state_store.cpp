@@ -396,6 +396,33 @@ Status StateStore::put_tenant(const TenantRecord& tenant) {
   });
 }
 
+Result<StateStore::Erased> StateStore::erase_tenant(const std::string& tenant) {
+  RETURN_IF_ERROR(check_tenant_name(tenant));
+  if (database_->kind() == "sqlite") {
+    const std::lock_guard lock(mutex_);
+    RETURN_IF_ERROR(database_->query("PRAGMA secure_delete=ON").status());
+  }
+  Result<Erased> erased = in_transaction([&]() -> Result<Erased> {
+    Erased out;
+    for (const auto& [table, count] : {std::pair<const char*, int64_t*>{"tenants", &out.num_tenants},
+                                       {"api_keys", &out.num_keys},
+                                       {"token_usage", &out.num_usage_rows}}) {
+      const std::string where = std::string(" FROM ") + table + " WHERE tenant = $1";
+      ASSIGN_OR_RETURN(const auto rows, database_->query("SELECT COUNT(*)" + where, {tenant}));
+      *count = integer_of(rows[0][0]);
+      RETURN_IF_ERROR(database_->execute("DELETE" + where, {tenant}));
+    }
+    RETURN_IF_ERROR(raise_revision());
+    return out;
+  });
+  // Else the old pages stand in the write-ahead log until it is written over; while others read it that is so anyway.
+  if (erased.ok() && database_->kind() == "sqlite") {
+    const std::lock_guard lock(mutex_);
+    RETURN_IF_ERROR(database_->query("PRAGMA wal_checkpoint(TRUNCATE)").status());
+  }
+  return erased;
+}
+
 Result<std::vector<TenantRecord>> StateStore::list_tenants() {
   const std::lock_guard lock(mutex_);
   ASSIGN_OR_RETURN(const auto rows,

@@ -95,6 +95,13 @@ class StateStore {
   Status put_tenant(const TenantRecord& tenant);
   Result<std::vector<TenantRecord>> list_tenants();
 
+  // The tenant, its keys and its usage, out of the files too (SQLite overwrites what it deletes). A tenant that is not there is
+  // no error.
+  struct Erased {
+    int64_t num_tenants = 0, num_keys = 0, num_usage_rows = 0;
+  };
+  Result<Erased> erase_tenant(const std::string& tenant);
+
   Result<int64_t> revision();
 
   // Adds each row's counts to what is there, all or nothing.

@@ -152,6 +152,17 @@ Api::Api(ApiOptions options, Engine& engine, const Tokenizer& tokenizer, const C
 
 Api::~Api() = default;
 
+std::vector<std::string> Api::cached_texts(const std::string& tenant) const {
+  std::vector<std::string> texts;
+  if (!impl_->cache) return texts;
+  for (const auto& answer : impl_->cache->answers_of(tenant)) {
+    for (const ChoiceUpdate& choice : answer->choices) texts.push_back(choice.text);
+  }
+  return texts;
+}
+
+size_t Api::forget_cached(const std::string& tenant) { return impl_->cache ? impl_->cache->forget(tenant) : 0; }
+
 void Api::register_routes(http::Router& router) {
   Impl* impl = impl_.get();
   const auto generate = [&](std::string_view path, Impl::Prepare prepare) {

@@ -55,6 +55,10 @@ class Api {
   // The handlers point at this object.
   void register_routes(http::Router& router);
 
+  // Of the response cache: texts of a tenant's answers; forgets them, and says how many there were. Any thread.
+  std::vector<std::string> cached_texts(const std::string& tenant) const;
+  size_t forget_cached(const std::string& tenant);
+
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

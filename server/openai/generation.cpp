@@ -384,7 +384,7 @@ void Generation::keep_for_others() {
     answer->choices.push_back(choice.whole);
   }
   for (const PromptOutput& prompt : prompt_outputs_) answer->num_cached_tokens.push_back(prompt.num_cached_tokens);
-  services_.cache->put(cache_key_, std::move(answer));
+  services_.cache->put(cache_key_, tenant_, std::move(answer));
 }
 
 // The client stays and hears how far it came: a last piece with "abort", as if the engine had ended it.

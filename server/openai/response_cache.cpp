@@ -88,7 +88,7 @@ std::shared_ptr<const CachedAnswer> ResponseCache::find(const std::string& key) 
   return nullptr;
 }
 
-void ResponseCache::put(const std::string& key, std::shared_ptr<const CachedAnswer> answer) {
+void ResponseCache::put(const std::string& key, const std::string& tenant, std::shared_ptr<const CachedAnswer> answer) {
   const size_t num_bytes = answer->num_bytes();
   const std::lock_guard lock(mutex_);
   if (const auto found = by_key_.find(key); found != by_key_.end()) erase(found->second);
@@ -97,10 +97,31 @@ void ResponseCache::put(const std::string& key, std::shared_ptr<const CachedAnsw
     erase(std::prev(by_use_.end()));
     ++stats_.evictions;
   }
-  by_use_.push_front({key, std::move(answer), num_bytes, now_ns_() + ttl_ns_});
+  by_use_.push_front({key, tenant, std::move(answer), num_bytes, now_ns_() + ttl_ns_});
   by_key_.emplace(key, by_use_.begin());
   stats_.num_bytes += num_bytes;
   ++stats_.num_answers;
+}
+
+std::vector<std::shared_ptr<const CachedAnswer>> ResponseCache::answers_of(const std::string& tenant) const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<const CachedAnswer>> answers;
+  for (const Entry& entry : by_use_) {
+    if (entry.tenant == tenant && now_ns_() < entry.expires_ns) answers.push_back(entry.answer);
+  }
+  return answers;
+}
+
+size_t ResponseCache::forget(const std::string& tenant) {
+  const std::lock_guard lock(mutex_);
+  size_t num_forgotten = 0;
+  for (auto at = by_use_.begin(); at != by_use_.end();) {
+    const auto entry = at++;
+    if (entry->tenant != tenant) continue;
+    erase(entry);
+    ++num_forgotten;
+  }
+  return num_forgotten;
 }
 
 void ResponseCache::erase(std::list<Entry>::iterator entry) {

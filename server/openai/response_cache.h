@@ -46,12 +46,15 @@ class ResponseCache {
 
   std::shared_ptr<const CachedAnswer> find(const std::string& key);
   // One that is larger than an eighth of the room is not kept: it would drive too many others out.
-  void put(const std::string& key, std::shared_ptr<const CachedAnswer> answer);
+  void put(const std::string& key, const std::string& tenant, std::shared_ptr<const CachedAnswer> answer);
+  // All answers of a tenant that are kept: shown, and forgotten. Each walks the whole cache. How many were forgotten.
+  std::vector<std::shared_ptr<const CachedAnswer>> answers_of(const std::string& tenant) const;
+  size_t forget(const std::string& tenant);
   Stats stats() const;
 
  private:
   struct Entry {
-    std::string key;
+    std::string key, tenant;
     std::shared_ptr<const CachedAnswer> answer;
     size_t num_bytes;
     int64_t expires_ns;

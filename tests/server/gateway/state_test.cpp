@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -8,6 +9,7 @@
 #include "server/gateway/admin_api.h"
 #include "server/gateway/state_keeper.h"
 #include "server/gateway/state_store.h"
+#include "server/gateway/tenant_data.h"
 
 namespace sextant {
 namespace {
@@ -116,6 +118,62 @@ TEST_F(StateTest, UsageAddsUp) {
   EXPECT_THAT(usage_csv(*rows), testing::HasSubstr("2026-01-31,shop,k,\"m,\"\"x\"\"\",3,30,6,15\r\n"));
   EXPECT_EQ(utc_day(0), "1970-01-01");
   EXPECT_EQ(utc_day(1769817600), "2026-01-31");
+}
+
+TEST_F(StateTest, AnErasedTenantIsNowhere) {
+  StateKeeper::Options options;
+  options.unix_now_s = [] { return int64_t{1769817600}; };
+  options.write_interval = std::chrono::hours(1);  // its usage is still in memory
+  auto started = StateKeeper::start(open(), options);
+  ASSERT_TRUE(started.ok());
+  StateKeeper& keeper = **started;
+  KeyRecord other;
+  other.tenant = "shopping";
+  other.roles = Role::kInference;
+  const std::string kept = keeper.store().create_key(other, 1)->secret;
+  KeyRecord wanted;
+  wanted.tenant = "zqshop";
+  wanted.name = "till-of-zqshop";
+  wanted.roles = Role::kInference;
+  const std::string secret = keeper.store().create_key(wanted, 1)->secret;
+  ASSERT_TRUE(keeper.reload().ok());
+  const auto identity = keeper.authenticate(secret, true).identity;
+  const auto other_identity = keeper.authenticate(kept, true).identity;
+  ASSERT_NE(identity, nullptr);
+  ASSERT_NE(other_identity, nullptr);
+  keeper.count(*identity, "m", {1, 2, 0, 3});
+  keeper.count(*other_identity, "m", {1, 2, 0, 3});
+  ASSERT_TRUE(keeper.write_usage().ok());
+  keeper.count(*identity, "unwritten", {1, 2, 0, 3});
+  const auto lines = export_tenant_state(keeper.store(), "zqshop", 2);
+  ASSERT_TRUE(lines.ok());
+  EXPECT_EQ(std::ranges::count(*lines, '\n'), 3);  // tenant, key, usage that was written
+  EXPECT_THAT(*lines, testing::HasSubstr("till-of-zqshop"));
+  EXPECT_THAT(*lines,
+              testing::Not(testing::AnyOf(testing::HasSubstr(secret.substr(24)), testing::HasSubstr("shopping"))));
+
+  const auto erased = keeper.erase_tenant("zqshop");
+  ASSERT_TRUE(erased.ok());
+  EXPECT_EQ(erased->num_tenants, 1);
+  EXPECT_EQ(erased->num_keys, 1);
+  EXPECT_EQ(erased->num_usage_rows, 1);
+  EXPECT_EQ(keeper.authenticate(secret, true).identity, nullptr);
+  EXPECT_NE(keeper.authenticate(kept, true).identity, nullptr);
+  EXPECT_EQ(keeper.tokens_today("zqshop"), 0);
+  EXPECT_EQ(keeper.tokens_today("shopping"), 5);
+  ASSERT_TRUE(keeper.write_usage().ok());
+  EXPECT_EQ(keeper.store().usage("", "")->size(), 1u) << "what was not written yet has gone too";
+  EXPECT_EQ(*export_tenant_state(keeper.store(), "zqshop", 2), "");
+  const auto again = keeper.erase_tenant("zqshop");
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->num_tenants + again->num_keys + again->num_usage_rows, 0);
+  EXPECT_FALSE(keeper.erase_tenant("../x' OR 1=1").ok());
+  EXPECT_NE(keeper.authenticate(kept, true).identity, nullptr);
+  for (const auto& file : std::filesystem::directory_iterator(folder_)) {
+    std::ifstream stream(file.path(), std::ios::binary);
+    const std::string bytes{std::istreambuf_iterator<char>(stream), {}};
+    EXPECT_EQ(bytes.find("zqshop"), std::string::npos) << file.path();
+  }
 }
 
 TEST_F(StateTest, TheKeeperFollowsTheStore) {

@@ -104,18 +104,18 @@ TEST(ResponseCacheTest, EveryFieldThatChangesTheAnswerChangesTheKey) {
 TEST(ResponseCacheTest, TheLeastRecentlyUsedGoesFirst) {
   const size_t one = answer_of(1000)->num_bytes();
   ResponseCache cache(10 * one, 1'000'000, [] { return int64_t{0}; });
-  for (int i = 0; i < 10; ++i) cache.put(std::to_string(i), answer_of(1000));
+  for (int i = 0; i < 10; ++i) cache.put(std::to_string(i), "t", answer_of(1000));
   EXPECT_EQ(cache.stats().num_answers, 10U);
   EXPECT_NE(cache.find("0"), nullptr);
-  cache.put("10", answer_of(1000));
+  cache.put("10", "t", answer_of(1000));
   EXPECT_EQ(cache.find("1"), nullptr);
   EXPECT_NE(cache.find("0"), nullptr);
   EXPECT_LE(cache.stats().num_bytes, 10 * one);
   EXPECT_EQ(cache.stats().evictions, 1U);
-  cache.put("large", answer_of(2 * one));
+  cache.put("large", "t", answer_of(2 * one));
   EXPECT_EQ(cache.find("large"), nullptr) << "it would drive out too many";
   EXPECT_EQ(cache.stats().num_answers, 10U);
-  cache.put("0", answer_of(10));  // again, and smaller
+  cache.put("0", "t", answer_of(10));  // again, and smaller
   EXPECT_EQ(cache.find("0")->choices[0].text.size(), 10U);
   EXPECT_EQ(cache.stats().num_answers, 10U);
 }
@@ -123,7 +123,7 @@ TEST(ResponseCacheTest, TheLeastRecentlyUsedGoesFirst) {
 TEST(ResponseCacheTest, OldAnswersAreForgotten) {
   int64_t now_ns = 0;
   ResponseCache cache(1 << 20, 100, [&] { return now_ns; });
-  cache.put("a", answer_of(1));
+  cache.put("a", "t", answer_of(1));
   now_ns = 99;
   EXPECT_NE(cache.find("a"), nullptr);
   now_ns = 100;
@@ -133,6 +133,23 @@ TEST(ResponseCacheTest, OldAnswersAreForgotten) {
   EXPECT_EQ(cache.stats().misses, 1U);
 }
 
+TEST(ResponseCacheTest, ATenantIsForgottenAndNoOther) {
+  int64_t now_ns = 0;
+  ResponseCache cache(1 << 20, 100, [&] { return now_ns; });
+  for (const char* key : {"a", "b", "c"}) cache.put(key, "shop", answer_of(3));
+  cache.put("d", "shopping", answer_of(4));
+  EXPECT_EQ(cache.answers_of("shop").size(), 3U);
+  EXPECT_EQ(cache.answers_of("shopping").at(0)->choices[0].text.size(), 4U);
+  EXPECT_EQ(cache.forget("shop"), 3U);
+  EXPECT_EQ(cache.forget("shop"), 0U);
+  EXPECT_EQ(cache.find("b"), nullptr);
+  EXPECT_NE(cache.find("d"), nullptr);
+  EXPECT_EQ(cache.stats().num_bytes, answer_of(4)->num_bytes());
+  cache.put("a", "shop", answer_of(3));
+  now_ns = 100;
+  EXPECT_TRUE(cache.answers_of("shop").empty()) << "it is too old";
+}
+
 TEST(ResponseCacheTest, ManyThreads) {
   ResponseCache cache(1 << 16, 1'000'000, [] { return int64_t{0}; });
   std::vector<std::thread> threads;
@@ -140,7 +157,7 @@ TEST(ResponseCacheTest, ManyThreads) {
     threads.emplace_back([&cache, t] {
       for (int i = 0; i < 500; ++i) {
         const std::string key = std::to_string((i * (t + 1)) % 50);
-        if (!cache.find(key)) cache.put(key, answer_of(static_cast<size_t>(i)));
+        if (!cache.find(key)) cache.put(key, "t", answer_of(static_cast<size_t>(i)));
       }
     });
   }
