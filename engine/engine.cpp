@@ -57,6 +57,8 @@ Result<std::vector<int32_t>> load_ranks(EngineRanks& ranks, const OpenedModel& o
   RETURN_IF_ERROR(ranks.open());
   RETURN_IF_ERROR(ranks.plan());
   if (options.on_memory_plan) options.on_memory_plan(ranks.plan_text());
+  if (const std::string held = opened.held_types_text(ranks[0].backend()); !held.empty())
+    LOG_INFO << "weights that are not held as the file has them: " << held;
   RETURN_IF_ERROR(ranks.load());
   RETURN_IF_ERROR(ranks.measure());
   if (!ranks[0].backend().uses_host_memory()) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -99,6 +100,31 @@ uint64_t OpenedModel::shard_bytes(const TensorShard& shard, const Backend& backe
   }
   const bool is_all = shard.is_whole() && shard.pipeline.num_stages == 1;
   return is_all ? weight_bytes(loaded) : shard_weight_bytes(config, loaded, shard);
+}
+
+std::string OpenedModel::held_types_text(const Backend& backend) const {
+  if (files == nullptr || files->tensors() == nullptr) return {};
+  struct Bytes {
+    uint64_t stored = 0;
+    uint64_t held = 0;
+  };
+  std::map<WeightType, Bytes> by_type;
+  for (const TensorInfo& tensor : files->tensors()->tensors()) {
+    if (tensor.shape.size() != 2 || is_scale_name(tensor.name)) continue;
+    const bool rounds = as_bfloat16 && (tensor.type == WeightType::kF32 || tensor.type == WeightType::kF16);
+    if (rounds || backend.held_type(tensor.type) == tensor.type) continue;
+    Bytes& bytes = by_type[tensor.type];
+    bytes.stored += tensor.num_bytes;
+    bytes.held += backend.matrix_bytes(tensor.type, tensor.shape[0], tensor.shape[1]);
+  }
+  std::string text;
+  const auto mb = [](uint64_t bytes) { return std::to_string((bytes + 500'000) / 1'000'000); };
+  for (const auto& [type, bytes] : by_type) {
+    text += (text.empty() ? "" : ", ") + std::string(weight_type_name(type)) + " as " +
+            std::string(weight_type_name(backend.held_type(type))) + " (" + mb(bytes.stored) + " MB in the file, " +
+            mb(bytes.held) + " MB held)";
+  }
+  return text;
 }
 
 int64_t cut_block(const OpenedModel& opened) {

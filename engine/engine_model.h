@@ -29,6 +29,8 @@ struct OpenedModel {
 
   // What a rank's part takes in the backend's layouts. Stacked parts may share a tile: then it is a little less.
   uint64_t shard_bytes(const TensorShard& shard, const Backend& backend) const;
+  // Which types of matrices `backend` holds as others, and what the whole model's take in the file and held; empty where none is.
+  std::string held_types_text(const Backend& backend) const;
 };
 
 Result<OpenedModel> open_engine_model(const EngineConfig& config);

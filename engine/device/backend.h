@@ -192,6 +192,8 @@ class Backend {
   virtual Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) = 0;
   // Bytes that a matrix of this type will take, made alone; for the memory plan.
   virtual uint64_t matrix_bytes(WeightType type, int64_t rows, int64_t cols) const = 0;
+  // What weights of `type` are held in: itself, or what make_matrix() makes of it once.
+  virtual WeightType held_type(WeightType type) const { return type; }
   virtual Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) = 0;
   // Bytes that plan() may need beside activations, for the largest step.
   virtual int64_t workspace_bytes(int64_t max_num_batched_tokens, int64_t max_num_seqs,

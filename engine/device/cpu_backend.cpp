@@ -95,16 +95,7 @@ class CpuBackend final : public Backend {
     return std::unique_ptr<DeviceBuffer>(std::move(buffer));
   }
 
-  Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> given) override {
-    // F8_E4M3 becomes bf16 once: no instruction set of a CPU multiplies it.
-    std::vector<HostMatrix> parts(given.begin(), given.end());
-    std::vector<std::vector<uint16_t>> dequantized;
-    for (HostMatrix& part : parts) {
-      if (part.type != WeightType::kF8E4M3) continue;
-      RETURN_IF_ERROR(check_host_matrix(part, part.cols, "CPU"));
-      dequantized.push_back(dequantize_f8(part, pool_));
-      part = {WeightType::kBF16, part.rows, part.cols, std::as_bytes(std::span(dequantized.back()))};
-    }
+  Result<std::unique_ptr<WeightMatrix>> make_matrix(std::span<const HostMatrix> parts) override {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuMatrix> matrix, CpuMatrix::create(parts, pool_, arena_));
     RETURN_IF_ERROR(products_.prepare(*matrix));
     for (const std::unique_ptr<CpuBackend>& part : parts_) RETURN_IF_ERROR(part->products_.prepare(*matrix));
@@ -113,8 +104,10 @@ class CpuBackend final : public Backend {
   }
 
   uint64_t matrix_bytes(WeightType type, int64_t rows, int64_t cols) const override {
-    return CpuMatrix::bytes_of(type == WeightType::kF8E4M3 ? WeightType::kBF16 : type, rows, cols);
+    return CpuMatrix::bytes_of(type, rows, cols);
   }
+
+  WeightType held_type(WeightType type) const override { return sextant::held_type(type, HeldBy::kCpu).value_or(type); }
 
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) override {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuKvCache> cache, CpuKvCache::create(layout));

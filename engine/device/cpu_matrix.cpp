@@ -2,6 +2,7 @@
 #include "engine/device/cpu_matrix.h"
 
 #include <algorithm>
+#include <atomic>
 
 namespace sextant {
 
@@ -14,6 +15,9 @@ constexpr int64_t kPiecesPerThread = 4;
 constexpr int64_t kMinPieceBytes = 32 << 10;
 constexpr int64_t kMaxPieceBytes = 512 << 10;
 
+WeightType held(WeightType type) { return *held_type(type, HeldBy::kCpu); }
+PanelType panel_type(WeightType type) { return *panel_type_of(held(type)); }
+
 }  // namespace
 
 Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix> parts, ThreadPool& pool,
@@ -25,7 +29,7 @@ Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix>
   int64_t num_panels = 0;
   for (const HostMatrix& part : parts) {
     RETURN_IF_ERROR(check_host_matrix(part, matrix->cols_, "CPU"));
-    const PanelType type = *panel_type_of(part.type);
+    const PanelType type = panel_type(part.type);
     if (matrix->runs_.empty() || matrix->runs_.back().type != type) {
       matrix->runs_.push_back({type, matrix->rows_, 0, 0, nullptr});
     }
@@ -45,41 +49,58 @@ Result<std::unique_ptr<CpuMatrix>> CpuMatrix::create(std::span<const HostMatrix>
   for (size_t i = 0; i < offsets.size(); ++i) {
     matrix->runs_[i].panels = static_cast<const uint8_t*>(matrix->buffer_->data()) + offsets[i];
   }
-  matrix->pack(parts, pool);
+  RETURN_IF_ERROR(matrix->pack(parts, pool));
   matrix->split(pool.num_threads());
   return matrix;
 }
 
 uint64_t CpuMatrix::bytes_of(WeightType type, int64_t rows, int64_t cols) {
-  const std::optional<PanelType> panel_type = panel_type_of(type);
-  if (!panel_type) return encoded_bytes(type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols)).value_or(0);
-  return static_cast<uint64_t>(kernels::num_panels(rows) * kernels::panel_bytes(*panel_type, cols));
+  if (!is_computable(type))
+    return encoded_bytes(type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols)).value_or(0);
+  return static_cast<uint64_t>(kernels::num_panels(rows) * kernels::panel_bytes(panel_type(type), cols));
 }
 
-void CpuMatrix::pack(std::span<const HostMatrix> parts, ThreadPool& pool) {
+Status CpuMatrix::pack(std::span<const HostMatrix> parts, ThreadPool& pool) {
   size_t next_part = 0;
+  std::atomic<const HostMatrix*> refused = nullptr;
   for (const Run& run : runs_) {
-    // Where each row of the run stands in the file.
-    std::vector<const uint8_t*> rows;
+    struct Row {
+      const HostMatrix* part;
+      int64_t at;  // in the part
+    };
+    std::vector<Row> rows;
     rows.reserve(static_cast<size_t>(run.rows));
     for (; static_cast<int64_t>(rows.size()) < run.rows; ++next_part) {
-      const auto* data = reinterpret_cast<const uint8_t*>(parts[next_part].data.data());
-      for (int64_t r = 0; r < parts[next_part].rows; ++r)
-        rows.push_back(data + r * kernels::file_row_bytes(run.type, cols_));
+      for (int64_t r = 0; r < parts[next_part].rows; ++r) rows.push_back({&parts[next_part], r});
     }
     uint8_t* panels =
         static_cast<uint8_t*>(buffer_->data()) + (run.panels - static_cast<const uint8_t*>(buffer_->data()));
-    const int64_t panel_bytes = kernels::panel_bytes(run.type, cols_);
+    const int64_t panel_bytes = kernels::panel_bytes(run.type, cols_),
+                  row_bytes = kernels::file_row_bytes(run.type, cols_);
     pool.parallel_for(run.num_panels(), 1, [&](int64_t begin, int64_t end) {
+      std::vector<uint8_t> recoded;
+      std::vector<float> values;
       for (int64_t panel = begin; panel < end; ++panel) {
         const uint8_t* of_panel[kernels::kPanelRows] = {};
         for (int64_t r = 0; r < kernels::kPanelRows && panel * kernels::kPanelRows + r < run.rows; ++r) {
-          of_panel[r] = rows[static_cast<size_t>(panel * kernels::kPanelRows + r)];
+          const auto& [part, at] = rows[static_cast<size_t>(panel * kernels::kPanelRows + r)];
+          const WeightType type = held(part->type);
+          if (type == part->type) {
+            of_panel[r] = reinterpret_cast<const uint8_t*>(part->data.data()) + at * row_bytes;
+            continue;
+          }
+          recoded.resize(static_cast<size_t>(kernels::kPanelRows * row_bytes));
+          values.resize(static_cast<size_t>(cols_));
+          uint8_t* to = recoded.data() + r * row_bytes;
+          if (!recode_row(*part, at, type, values.data(), to)) refused = part;
+          of_panel[r] = to;
         }
         kernels::cpu::pack_panel(run.type, of_panel, cols_, panels + panel * panel_bytes);
       }
     });
+    if (const HostMatrix* part = refused) return does_not_hold(part->type, held(part->type));
   }
+  return ok_status();
 }
 
 void CpuMatrix::split(int num_threads) {

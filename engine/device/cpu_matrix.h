@@ -24,7 +24,8 @@ class CpuMatrix final : public WeightMatrix {
     int64_t num_panels() const { return kernels::num_panels(rows); }
   };
 
-  // Packs on the pool's threads. Refuses types, sizes and lengths that do not fit.
+  // Packs on the pool's threads, each of which re-encodes 16 rows at a time of types that are held as another (held_type()). Refuses
+  // types, sizes and lengths that do not fit, and values that the held type does not have.
   static Result<std::unique_ptr<CpuMatrix>> create(std::span<const HostMatrix> parts, ThreadPool& pool,
                                                    CpuArena& arena);
 
@@ -35,14 +36,14 @@ class CpuMatrix final : public WeightMatrix {
   const std::vector<Run>& runs() const { return runs_; }
   // The pieces in which threads share a product: panels [panel_begin[i], panel_begin[i + 1]), about equal in bytes.
   const std::vector<int64_t>& panel_begin() const { return panel_begin_; }
-  // What size_bytes() of a matrix of one part will be; the type is one that panels hold.
+  // What size_bytes() of a matrix of one part will be.
   static uint64_t bytes_of(WeightType type, int64_t rows, int64_t cols);
   // out[0..cols) = row `row` in fp32.
   void read_row(int64_t row, float* out) const;
 
  private:
   CpuMatrix() = default;
-  void pack(std::span<const HostMatrix> parts, ThreadPool& pool);
+  Status pack(std::span<const HostMatrix> parts, ThreadPool& pool);
   void split(int num_threads);
 
   int64_t rows_ = 0;

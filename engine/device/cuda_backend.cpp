@@ -90,6 +90,11 @@ class CudaBackend final : public Backend {
   uint64_t matrix_bytes(WeightType type, int64_t rows, int64_t cols) const override {
     return CudaMatrix::bytes_of(type, rows, cols);
   }
+  WeightType held_type(WeightType type) const override {
+    const std::optional<WeightType> held = sextant::held_type(type, HeldBy::kCuda);
+    if (!held || is_block_quantized(*held) || *held == WeightType::kF8E4M3) return held.value_or(type);
+    return activation_ == DType::kFloat16 ? WeightType::kF16 : WeightType::kBF16;
+  }
   Result<std::unique_ptr<KvCache>> make_kv_cache(const KvCacheLayout& layout) override {
     ASSIGN_OR_RETURN(std::unique_ptr<CudaKvCache> cache, CudaKvCache::create(layout));
     return std::unique_ptr<KvCache>(std::move(cache));

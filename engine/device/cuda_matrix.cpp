@@ -25,6 +25,8 @@ int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * 
 
 const uint8_t* bytes_of(const HostMatrix& part) { return reinterpret_cast<const uint8_t*>(part.data.data()); }
 
+WeightType held(WeightType type) { return *held_type(type, HeldBy::kCuda); }
+
 Status copy_to_device(const void* from, const uint8_t* to, int64_t bytes) {
   RETURN_IF_CUDA_ERROR(cudaMemcpy(const_cast<uint8_t*>(to), from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice),
                        "copying weights to the device");
@@ -33,7 +35,8 @@ Status copy_to_device(const void* from, const uint8_t* to, int64_t bytes) {
 
 Status upload_plain(const HostMatrix& part, const CudaMatrix::Run& run, const uint8_t* to,
                     std::vector<uint8_t>& staging, ThreadPool& pool) {
-  const PanelType type = *panel_type_of(part.type);
+  const bool is_decoded = held(part.type) != part.type;  // of rows in fp32
+  const PanelType type = is_decoded ? PanelType::kF32 : *panel_type_of(part.type);
   const bool is_f16 = run.format == WeightFormat::kFloat16;
   const int64_t cols = part.cols, row_bytes = cols * 2;
   if (type == (is_f16 ? PanelType::kF16 : PanelType::kBF16))
@@ -44,14 +47,21 @@ Status upload_plain(const HostMatrix& part, const CudaMatrix::Run& run, const ui
     staging.resize(static_cast<size_t>(count * row_bytes));
     std::atomic<bool> fits = true;
     pool.parallel_for(count, 1, [&](int64_t begin, int64_t end) {
+      std::vector<float> values(static_cast<size_t>(is_decoded ? cols : 0));
       for (int64_t r = begin; r < end; ++r) {
-        if (!kernels::cuda::pack_plain_row(type, run.format,
-                                           bytes_of(part) + (first + r) * kernels::file_row_bytes(type, cols), cols,
+        const uint8_t* row = reinterpret_cast<const uint8_t*>(values.data());
+        if (!is_decoded) {
+          row = bytes_of(part) + (first + r) * kernels::file_row_bytes(type, cols);
+        } else if (!decode_row(part, first + r, values.data())) {
+          fits = false;
+        }
+        if (!kernels::cuda::pack_plain_row(type, run.format, row, cols,
                                            reinterpret_cast<uint16_t*>(staging.data() + r * row_bytes))) {
           fits = false;
         }
       }
     });
+    if (!fits && is_decoded) return does_not_hold(part.type, is_f16 ? WeightType::kF16 : WeightType::kBF16);
     if (!fits) {
       return unsupported(is_f16 ? "a weight is beyond 65504, the largest number of float16: use --dtype bfloat16"
                                 : "a weight is beyond the largest number of bfloat16",
@@ -85,18 +95,38 @@ Status upload_tiles(const CudaMatrix::Run& run, int64_t cols, std::vector<uint8_
   return ok_status();
 }
 
-// All parts of the run are of one encoding; tiles go on from one part to the next.
+// All parts of the run are held in one encoding; tiles go on from one part to the next.
 Status upload_blocks(std::span<const HostMatrix> parts, const CudaMatrix::Run& run, int64_t cols,
                      std::vector<uint8_t>& staging, ThreadPool& pool) {
-  const PanelType type = *panel_type_of(parts[0].type);
-  std::vector<const uint8_t*> rows;
+  const WeightType held_as = held(parts[0].type);
+  const PanelType type = *panel_type_of(held_as);
+  const int64_t row_bytes = kernels::file_row_bytes(type, cols);
+  struct Row {
+    const HostMatrix* part = nullptr;
+    int64_t at = 0;  // in the part
+  };
+  std::vector<Row> rows;
   rows.reserve(static_cast<size_t>(kernels::cuda::num_row_tiles(run.rows) * kernels::cuda::kTileRows));
   for (const HostMatrix& part : parts) {
-    for (int64_t r = 0; r < part.rows; ++r) rows.push_back(bytes_of(part) + r * kernels::file_row_bytes(type, cols));
+    for (int64_t r = 0; r < part.rows; ++r) rows.push_back({&part, r});
   }
-  rows.resize(static_cast<size_t>(kernels::cuda::num_row_tiles(run.rows) * kernels::cuda::kTileRows), nullptr);
+  rows.resize(static_cast<size_t>(kernels::cuda::num_row_tiles(run.rows) * kernels::cuda::kTileRows));
   return upload_tiles(run, cols, staging, pool, [&](int64_t tile, uint8_t* quants, uint8_t* scales) {
-    kernels::cuda::pack_row_tile(type, rows.data() + tile * kernels::cuda::kTileRows, cols, quants, scales);
+    std::vector<uint8_t> recoded;
+    const uint8_t* of_tile[kernels::cuda::kTileRows] = {};
+    for (int64_t r = 0; r < kernels::cuda::kTileRows; ++r) {
+      const auto& [part, at] = rows[static_cast<size_t>(tile * kernels::cuda::kTileRows + r)];
+      if (part == nullptr) continue;
+      if (part->type == held_as) {
+        of_tile[r] = bytes_of(*part) + at * row_bytes;
+        continue;
+      }
+      recoded.resize(static_cast<size_t>(kernels::cuda::kTileRows * row_bytes));
+      uint8_t* to = recoded.data() + r * row_bytes;
+      CHECK(recode_row(*part, at, held_as, nullptr, to)) << "quants are copied and not judged";
+      of_tile[r] = to;
+    }
+    kernels::cuda::pack_row_tile(type, of_tile, cols, quants, scales);
   });
 }
 
@@ -154,7 +184,7 @@ bool has_one_scale(const HostMatrix& part) {
 
 WeightFormat format_of(WeightType type, WeightFormat plain) {
   return type == WeightType::kF8E4M3 ? WeightFormat::kF8Tiles
-                                     : kernels::cuda::weight_format_of(*panel_type_of(type), plain);
+                                     : kernels::cuda::weight_format_of(*panel_type_of(held(type)), plain);
 }
 
 // Of a part that begins at `first_row` of its matrix: cuBLASLt asks for 16 bytes of alignment everywhere.

@@ -1,6 +1,7 @@
 // CudaMatrix: a weight matrix in device memory, in the layout of kernels/cuda/weight_layout.h, made of parts stacked by rows.
 // Neighbouring parts of one format share tiles: there is one run of rows per change of format. Plain parts are kept in the type of
-// the activations, to which others are rounded once; quantised parts and F8_E4M3 keep their bits. Included by cuda_* sources only.
+// the activations, to which others are rounded once; so are quantised ones that no kernel reads, unless they can be held as others
+// without a change (host_matrix.h: held_type()). Other quantised parts and F8_E4M3 keep their bits. Included by cuda_* sources only.
 #pragma once
 
 #include <memory>

@@ -1,10 +1,14 @@
 #include "engine/device/host_matrix.h"
 
-#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <string>
+
+#include "engine/base/block_values.h"
+#include "engine/base/check.h"
+#include "engine/base/float16.h"
 
 namespace sextant {
 namespace {
@@ -14,6 +18,27 @@ using kernels::PanelType;
 constexpr int64_t kMaxCols = int64_t{1} << 24;
 constexpr int64_t kMaxRows = int64_t{1} << 40;
 constexpr int64_t kScaleBlock = 128;
+
+// What the kernels of a backend do not read as the file has it, and what that backend holds instead. A type that becomes native to a
+// backend holds itself in its column; one that is native to both is taken out. Native ones have a line in panel_type_of().
+struct Held {
+  WeightType type;
+  WeightType cpu;
+  WeightType cuda;
+};
+constexpr std::array kHeld = {
+    Held{WeightType::kF8E4M3, WeightType::kBF16, WeightType::kF8E4M3},
+    Held{WeightType::kQ5_0, WeightType::kQ8_0, WeightType::kQ8_0},
+    Held{WeightType::kQ5_1, WeightType::kF16, WeightType::kF16},
+    Held{WeightType::kQ2K, WeightType::kF16, WeightType::kF16},
+    Held{WeightType::kQ3K, WeightType::kF16, WeightType::kF16},
+    Held{WeightType::kQ4K, WeightType::kF16, WeightType::kF16},
+    Held{WeightType::kQ5K, WeightType::kF16, WeightType::kF16},
+    Held{WeightType::kQ6K, WeightType::kF16, WeightType::kF16},
+    Held{WeightType::kIQ4NL, WeightType::kQ8_0, WeightType::kQ8_0},
+    Held{WeightType::kIQ4XS, WeightType::kF16, WeightType::kF16},
+    Held{WeightType::kMXFP4, WeightType::kF16, WeightType::kF16},
+};
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -50,6 +75,12 @@ float f32_of_e4m3(int bits) {
   return bits >> 7 != 0 ? -size : size;
 }
 
+std::array<float, 256> all_of_e4m3() {
+  std::array<float, 256> values;
+  for (int bits = 0; bits < 256; ++bits) values[static_cast<size_t>(bits)] = f32_of_e4m3(bits);
+  return values;
+}
+
 uint16_t round_to_bf16(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   if (std::isnan(x)) return static_cast<uint16_t>(bits >> 16 | 0x40u);
@@ -70,7 +101,14 @@ std::optional<PanelType> panel_type_of(WeightType type) {
   }
 }
 
-bool is_computable(WeightType type) { return type == WeightType::kF8E4M3 || panel_type_of(type).has_value(); }
+std::optional<WeightType> held_type(WeightType type, HeldBy backend) {
+  for (const Held& held : kHeld) {
+    if (held.type == type) return backend == HeldBy::kCpu ? held.cpu : held.cuda;
+  }
+  return panel_type_of(type) ? std::optional(type) : std::nullopt;
+}
+
+bool is_computable(WeightType type) { return held_type(type, HeldBy::kCpu) && held_type(type, HeldBy::kCuda); }
 
 Status check_host_matrix(const HostMatrix& part, int64_t cols, std::string_view backend) {
   const std::string type(weight_type_name(part.type));
@@ -94,21 +132,43 @@ Status check_host_matrix(const HostMatrix& part, int64_t cols, std::string_view 
   return check_scales(part, shape);
 }
 
-std::vector<uint16_t> dequantize_f8(const HostMatrix& part, ThreadPool& pool) {
-  std::array<float, 256> values;
-  for (int bits = 0; bits < 256; ++bits) values[static_cast<size_t>(bits)] = f32_of_e4m3(bits);
-  std::vector<uint16_t> out(part.data.size());
-  const int64_t scales_per_row = ceil_div(part.cols, part.scale_block_cols);
-  pool.parallel_for(part.rows, std::max<int64_t>(1, (int64_t{1} << 16) / part.cols), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const float* scales = part.scales.data() + r / part.scale_block_rows * scales_per_row;
-      for (int64_t c = 0; c < part.cols; ++c) {
-        const auto at = static_cast<size_t>(r * part.cols + c);
-        out[at] = round_to_bf16(values[static_cast<size_t>(part.data[at])] * scales[c / part.scale_block_cols]);
-      }
-    }
-  });
-  return out;
+bool decode_row(const HostMatrix& part, int64_t row, float* out) {
+  const auto row_bytes = static_cast<int64_t>(part.data.size()) / part.rows;
+  const auto* data = reinterpret_cast<const uint8_t*>(part.data.data()) + row * row_bytes;
+  if (part.type == WeightType::kF8E4M3) {
+    static const std::array<float, 256> kValues = all_of_e4m3();
+    const float* scales = part.scales.data() + row / part.scale_block_rows * ceil_div(part.cols, part.scale_block_cols);
+    for (int64_t c = 0; c < part.cols; ++c) out[c] = kValues[data[c]] * scales[c / part.scale_block_cols];
+  } else {
+    decode_row(part.type, data, part.cols, out);
+  }
+  bool is_finite = true;
+  for (int64_t c = 0; c < part.cols; ++c) is_finite = is_finite && std::isfinite(out[c]);
+  return is_finite;
+}
+
+bool recode_row(const HostMatrix& part, int64_t row, WeightType held, float* values, uint8_t* out) {
+  if (held == WeightType::kQ8_0) {
+    const auto row_bytes = static_cast<int64_t>(part.data.size()) / part.rows;
+    const auto* data = reinterpret_cast<const uint8_t*>(part.data.data());
+    recode_row_as_q8_0(part.type, data + row * row_bytes, part.cols, out);
+    return true;
+  }
+  CHECK(held == WeightType::kF16 || held == WeightType::kBF16) << weight_type_name(held);
+  bool fits = decode_row(part, row, values);
+  const uint16_t infinity = held == WeightType::kF16 ? 0x7c00 : 0x7f80;
+  for (int64_t c = 0; c < part.cols; ++c) {
+    const uint16_t value = held == WeightType::kF16 ? f16_of_f32(values[c]) : round_to_bf16(values[c]);
+    fits = fits && (value & 0x7fffu) < infinity;
+    std::memcpy(out + c * 2, &value, 2);
+  }
+  return fits;
+}
+
+Status does_not_hold(WeightType type, WeightType held) {
+  const std::string name(weight_type_name(type)), of(weight_type_name(held));
+  return unsupported("a matrix of type " + name + " is held as " + of +
+                     ", and one of its weights is no finite number or beyond the largest that " + of + " has");
 }
 
 }  // namespace sextant

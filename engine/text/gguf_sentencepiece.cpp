@@ -2,9 +2,9 @@
 // the numbers of the proto's.
 #include "engine/text/gguf_sentencepiece.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -52,7 +52,7 @@ Status check_count(const GgufFile& file, const char* key, const Numbers& numbers
 Result<std::string> sentencepiece_model_from_gguf(const GgufFile& file, const std::string& model) {
   ASSIGN_OR_RETURN(const std::vector<std::string> tokens, file.get_strings("tokenizer.ggml.tokens"));
   ASSIGN_OR_RETURN(const std::vector<double> scores, file.get_floats("tokenizer.ggml.scores"));
-  ASSIGN_OR_RETURN(const std::vector<int64_t> kinds, file.get_ints("tokenizer.ggml.token_type"));
+  ASSIGN_OR_RETURN(std::vector<int64_t> kinds, file.get_ints("tokenizer.ggml.token_type"));
   RETURN_IF_ERROR(check_count(file, "tokenizer.ggml.scores", scores, tokens.size()));
   RETURN_IF_ERROR(check_count(file, "tokenizer.ggml.token_type", kinds, tokens.size()));
   ASSIGN_OR_RETURN(const bool adds_space, file.get_bool_or("tokenizer.ggml.add_space_prefix", true));
@@ -60,24 +60,34 @@ Result<std::string> sentencepiece_model_from_gguf(const GgufFile& file, const st
 
   MessageWriter proto, trainer, normalizer;
   bool has_bytes = false;
-  std::optional<size_t> unknown;
+  // Some converters call it a control token, as Gemma's <unk>, and say which it is.
+  auto unknown = static_cast<size_t>(std::find(kinds.begin(), kinds.end(), kUnknown) - kinds.begin());
+  if (unknown == tokens.size()) {
+    constexpr const char* kUnknownId = "tokenizer.ggml.unknown_token_id";
+    if (!file.has(kUnknownId)) {
+      return data_loss(file.path() +
+                       ": tokenizer.ggml.token_type: no token is the unknown one (kind 2), and there is no " +
+                       kUnknownId);
+    }
+    ASSIGN_OR_RETURN(const int64_t id, file.get_int(kUnknownId, 0, static_cast<int64_t>(tokens.size()) - 1));
+    unknown = static_cast<size_t>(id);
+    kinds[unknown] = kUnknown;
+  }
   for (size_t id = 0; id < tokens.size(); ++id) {
     if (kinds[id] < kNormal || kinds[id] > kByte) {
       return data_loss(file.path() + ": tokenizer.ggml.token_type: token " + std::to_string(id) + " is of kind " +
                        std::to_string(kinds[id]) + ", expected 1 to 6");
     }
     has_bytes = has_bytes || kinds[id] == kByte;
-    if (kinds[id] == kUnknown && !unknown) unknown = id;
     MessageWriter piece;
     piece.bytes(1, tokens[id]);
     piece.number(2, static_cast<float>(scores[id]));
     piece.number(3, static_cast<uint64_t>(kinds[id]));
     proto.bytes(1, piece.message());
   }
-  if (!unknown) return data_loss(file.path() + ": tokenizer.ggml.token_type: no token is the unknown one (kind 2)");
   trainer.number(3, uint64_t{model == "t5" ? 1u : 2u});  // model_type: UNIGRAM, BPE
   trainer.number(35, uint64_t{has_bytes});               // byte_fallback
-  trainer.bytes(45, tokens[*unknown]);                   // unk_piece
+  trainer.bytes(45, tokens[unknown]);                    // unk_piece
   proto.bytes(2, trainer.message());
   normalizer.bytes(1, "identity");
   normalizer.number(3, uint64_t{adds_space});

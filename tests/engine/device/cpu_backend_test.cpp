@@ -461,7 +461,7 @@ TEST_F(CpuBackendRefusals, Matrices) {
   };
   EXPECT_TRUE(status(WeightType::kQ4_1, 2, 32, 40).ok());
   EXPECT_EQ(backend_->make_matrix({}).status().code(), StatusCode::kInvalidArgument);
-  EXPECT_THAT(status(WeightType::kQ6K, 1, 256, 210).message(), HasSubstr("Q6_K"));
+  EXPECT_THAT(status(WeightType::kIQ2XS, 1, 256, 74).message(), HasSubstr("IQ2_XS"));
   EXPECT_THAT(status(WeightType::kQ4_1, 2, 33, 40).message(), HasSubstr("multiple of 32"));
   EXPECT_EQ(status(WeightType::kQ4_1, 2, 32, 39).code(), StatusCode::kDataLoss);
   EXPECT_EQ(status(WeightType::kF32, 3, 32, 4096).code(), StatusCode::kDataLoss);
@@ -555,8 +555,8 @@ TEST_F(CpuBackendRefusals, Needs) {
   needs.attention = good;
   EXPECT_TRUE(backend_->supports(needs).ok());
   BackendNeeds other = needs;
-  other.weight_types.push_back(WeightType::kQ4K);
-  EXPECT_THAT(backend_->supports(other).message(), HasSubstr("Q4_K"));
+  other.weight_types.push_back(WeightType::kIQ2XS);
+  EXPECT_THAT(backend_->supports(other).message(), HasSubstr("IQ2_XS"));
   other = needs;
   other.attention = with([](AttentionParams& a) { a.num_kv_heads = 2; });
   EXPECT_FALSE(backend_->supports(other).ok());

@@ -396,8 +396,8 @@ TEST_F(CudaMatrixTest, RefusesWhatItCannotHold) {
     return HostMatrix{type, rows, cols, std::span(bytes).first(size)};
   };
   EXPECT_THAT(message({}), HasSubstr("at least one part"));
-  EXPECT_THAT(message({part(WeightType::kQ6K, 1, 256, 210)}),
-              HasSubstr("the CUDA backend does not compute with weights of type Q6_K"));
+  EXPECT_THAT(message({part(WeightType::kIQ2XS, 1, 256, 74)}),
+              HasSubstr("the CUDA backend does not compute with weights of type IQ2_XS"));
   EXPECT_THAT(message({part(WeightType::kBF16, 2, 12, 48)}), HasSubstr("multiple of 8"));
   EXPECT_THAT(message({part(WeightType::kF32, 2, 16, 127)}), HasSubstr("takes 128 bytes, not 127"));
   EXPECT_THAT(message({part(WeightType::kF32, 2, 16, 128), part(WeightType::kF32, 2, 8, 64)}),

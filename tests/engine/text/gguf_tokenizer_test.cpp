@@ -211,6 +211,12 @@ TEST_P(GgufSentencePiece, BadKeysAreNamed) {
   EXPECT_THAT(error(few({2, 1}, {1})), HasSubstr("tokenizer.ggml.scores: has 1 entries"));
   EXPECT_THAT(error(few({2, 7})), HasSubstr("token 1 is of kind 7"));
   EXPECT_THAT(error(few({1, 1})), HasSubstr("no token is the unknown one"));
+  // Gemma's is called a control token.
+  const auto named = load(few({3, 1}).u32("tokenizer.ggml.unknown_token_id", 0));
+  ASSERT_TRUE(named.ok()) << named.status().message();
+  EXPECT_EQ((*named)->encode("b", {.add_special_tokens = false}), Ids{0});
+  EXPECT_THAT(error(few({3, 1}).u32("tokenizer.ggml.unknown_token_id", 2)),
+              HasSubstr("tokenizer.ggml.unknown_token_id"));
   EXPECT_THAT(error(few({2, 1}, {0, NAN})), HasSubstr("score of piece 1"));
   EXPECT_THAT(error(few({2, 1}).u32("tokenizer.ggml.bos_token_id", 2)), HasSubstr("tokenizer.ggml.bos_token_id"));
   EXPECT_THAT(
