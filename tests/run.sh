@@ -77,7 +77,11 @@ make_venv() {
   fi
 }
 
-fetch_model() { SEXTANT_TEST_MODEL=$(deploy/fetch-default-model.sh) && export SEXTANT_TEST_MODEL; }
+fetch_model() {
+  SEXTANT_TEST_MODEL=$(deploy/fetch-default-model.sh) && export SEXTANT_TEST_MODEL || return
+  [ "$full" = 1 ] || return 0
+  SEXTANT_TEST_GEMMA3=$(deploy/fetch-default-model.sh gemma3-270m-q4_k_m) && export SEXTANT_TEST_GEMMA3
+}
 
 build() {  # <preset> [cmake arguments]
   local preset=$1
@@ -92,6 +96,7 @@ run_ctest() {  # <preset>
   local without=() limit=600
   [ "$full" = 0 ] || limit=7200  # whole golden files through the emulator
   [ "$1" = release ] || [ "$full" = 1 ] || without=(env -u SEXTANT_TEST_MODEL)
+  [ "$1" = release ] || without=(env -u SEXTANT_TEST_GEMMA3 "${without[@]:1}")
   "${without[@]}" ctest --preset "$1" --timeout "$limit" --output-junit "$results/$1-tests.xml" >"$results/$1-tests.log" 2>&1
   local status=$?
   if [ "$status" = 0 ]; then tail -n 12 "$results/$1-tests.log"; else

@@ -11,7 +11,7 @@
 namespace sextant {
 namespace {
 
-constexpr int64_t kNormal = 1, kUnknown = 2, kByte = 6;
+constexpr int64_t kNormal = 1, kUnknown = 2, kUserDefined = 4, kByte = 6;
 
 class MessageWriter {
  public:
@@ -47,6 +47,13 @@ Status check_count(const GgufFile& file, const char* key, const Numbers& numbers
                    std::to_string(num_tokens) + " tokens");
 }
 
+// Converters write added tokens as text; pieces are matched where spaces are U+2581 (Gemma's are runs of spaces).
+std::string with_visible_spaces(std::string_view text) {
+  std::string out;
+  for (const char c : text) out += c == ' ' ? std::string("\xe2\x96\x81") : std::string(1, c);
+  return out;
+}
+
 }  // namespace
 
 Result<std::string> sentencepiece_model_from_gguf(const GgufFile& file, const std::string& model) {
@@ -80,7 +87,7 @@ Result<std::string> sentencepiece_model_from_gguf(const GgufFile& file, const st
     }
     has_bytes = has_bytes || kinds[id] == kByte;
     MessageWriter piece;
-    piece.bytes(1, tokens[id]);
+    piece.bytes(1, kinds[id] == kUserDefined ? with_visible_spaces(tokens[id]) : tokens[id]);
     piece.number(2, static_cast<float>(scores[id]));
     piece.number(3, static_cast<uint64_t>(kinds[id]));
     proto.bytes(1, piece.message());

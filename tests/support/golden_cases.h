@@ -45,10 +45,10 @@ struct GoldenSteps {
   double min_gap = 0.2;
 };
 
-// Teacher-forced over the stored steps of the default model's cases.
+// Teacher-forced over the stored steps of the cases of a file in tests/data/golden.
 template <typename Model>
-JudgedSteps judge_smollm2(Model& model, const GoldenSteps& which) {
-  const nlohmann::json golden = read_golden("smollm2-135m-instruct-q4_1.json");
+JudgedSteps judge_cases(Model& model, const std::string& file, const GoldenSteps& which) {
+  const nlohmann::json golden = read_golden(file);
   JudgedSteps judged;
   size_t num_cases = 0;
   for (const char* kind : {"greedy", "chat"}) {
@@ -74,6 +74,12 @@ JudgedSteps judge_smollm2(Model& model, const GoldenSteps& which) {
     }
   }
   return judged;
+}
+
+// The default model's.
+template <typename Model>
+JudgedSteps judge_smollm2(Model& model, const GoldenSteps& which) {
+  return judge_cases(model, "smollm2-135m-instruct-q4_1.json", which);
 }
 
 // The models of tests/data/golden/tiny that are served. Under a sanitizer these go through all that the others do, but for ops that

@@ -224,6 +224,23 @@ TEST_P(GgufSentencePiece, BadKeysAreNamed) {
       HasSubstr("precompiled_charsmap"));
 }
 
+// A user-defined token that a converter wrote as text, with spaces: it goes before any other piece.
+TEST_F(GgufTokenizer, UserDefinedRunsOfSpacesAreOneToken) {
+  GgufBuilder gguf;
+  gguf.string("tokenizer.ggml.model", "llama");
+  gguf.strings("tokenizer.ggml.tokens", {"<unk>", "a", "\xe2\x96\x81", "  ",
+                                         "\xe2\x96\x81"
+                                         "a"});
+  gguf.array<float>("tokenizer.ggml.scores", GgufBuilder::kFloat32, {0, -2, -3, -1000, -1});
+  gguf.array<int32_t>("tokenizer.ggml.token_type", GgufBuilder::kInt32, {2, 1, 1, 4, 1});
+  gguf.boolean("tokenizer.ggml.add_space_prefix", false).boolean("tokenizer.ggml.add_bos_token", false);
+  const auto tokenizer = load(gguf);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status().message();
+  EXPECT_EQ((*tokenizer)->encode("a  a"), (Ids{1, 3, 1}));
+  EXPECT_EQ((*tokenizer)->encode("a a"), (Ids{1, 4}));
+  EXPECT_EQ((*tokenizer)->decode(Ids{1, 3, 1}, false), "a  a");
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GgufSentencePiece,
                          ::testing::Values("spm_bpe_byte_fallback", "spm_bpe_no_dummy_prefix", "spm_unigram",
                                            "spm_unigram_byte_fallback"));

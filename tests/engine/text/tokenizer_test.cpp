@@ -221,6 +221,28 @@ INSTANTIATE_TEST_SUITE_P(All, SentencePieceGolden,
                          ::testing::Values("spm_bpe_byte_fallback", "spm_bpe_no_dummy_prefix", "spm_unigram",
                                            "spm_unigram_byte_fallback"));
 
+// A sentencepiece vocabulary of 262,144 out of a GGUF file; the reference's prompts begin with BOS.
+TEST(Gemma3, TokenizesAsTheReference) {
+  const char* path = std::getenv("SEXTANT_TEST_GEMMA3");
+  if (path == nullptr) GTEST_SKIP() << "SEXTANT_TEST_GEMMA3, the path of gemma-3-270m-q4_k_m.gguf, is not set";
+  const std::unique_ptr<Tokenizer> tokenizer = load(path);
+  ASSERT_NE(tokenizer, nullptr);
+  EXPECT_EQ(tokenizer->vocab_size(), 262144);
+  EXPECT_EQ(tokenizer->bos_token_id(), 2);
+  const json golden = read_json(kGolden + "/gemma3-270m-q4_k_m.json");
+  ASSERT_EQ(golden["tokenize"].size(), 16u);
+  for (const json& c : golden["tokenize"]) {
+    const std::string text = c["text"];
+    const auto ids = c["ids"].get<std::vector<int32_t>>();
+    EXPECT_EQ(tokenizer->encode(text, {.add_special_tokens = false}), ids) << text;
+    EXPECT_EQ(tokenizer->decode(ids, false), c["decoded"].get<std::string>()) << text;
+  }
+  ASSERT_EQ(golden["greedy"].size(), 12u);
+  for (const json& c : golden["greedy"]) {
+    EXPECT_EQ(tokenizer->encode(c["prompt"].get<std::string>()), c["ids"].get<std::vector<int32_t>>());
+  }
+}
+
 class SmolLm2 : public ::testing::Test {
  protected:
   void SetUp() override {
