@@ -34,6 +34,26 @@ def usage_of(url, key_id):
     return sum(row["requests"] for row in rows), sum(row["completion_tokens"] for row in rows)
 
 
+def test_a_tenant_that_one_server_erases_has_gone_on_all(url):
+    key, _ = make_key(url, "--tenant", "leaving")
+    stays, _ = make_key(url, "--tenant", "staying")
+    admin_key, _ = make_key(url, "--role", "admin")
+    with serve(url) as one, serve(url) as other:
+        assert [complete(server, key).status for server in (one, other)] == [200, 200]
+
+        def exported():
+            return one.get("/admin/v1/tenants/leaving/export", headers=bearer(admin_key)).body
+        # Of two days, should it be midnight.
+        wait_until(lambda: sum(json.loads(line).get("requests", 0) for line in exported().splitlines()) == 2,
+                   "both servers' usage is written", 60)
+        erased = one.request("DELETE", "/admin/v1/tenants/leaving", None, bearer(admin_key))
+        assert erased.status == 200 and (erased.json["keys"], erased.json["usage_rows"] >= 1) == (1, True), erased.body
+        assert complete(one, key).status == 401 and complete(one, stays).status == 200
+        wait_until(lambda: complete(other, key).status == 401, "the key ends on the other", 60)
+        assert complete(other, stays).status == 200 and '"kind":"usage"' not in exported()
+        assert "nothing is known" in admin("tenants", "export", "leaving", state=url, code=2)
+
+
 def test_a_key_works_on_every_server_and_ends_on_all(url):
     key, key_id = make_key(url, "--tenant", "shop")
     admin("tenants", "set", "shop", "--models", "bytes", state=url)
