@@ -52,18 +52,8 @@ struct ServerMetrics::Families {
   std::function<std::vector<RankReading>()> ranks_source;
   std::function<size_t()> connections_source;
   std::function<ResponseCacheReading()> response_cache_source;
-  std::function<AuditReading()> audit_source;
-  struct AuditSeries {
-    TotalCounter records, lost;
-    prometheus::Gauge& is_failing;
-  };
-  std::optional<AuditSeries> audit;
-  std::function<BackupReading()> backup_source;
-  struct BackupSeries {
-    TotalCounter made, failed;
-    prometheus::Gauge& last;
-  };
-  std::optional<BackupSeries> backup;
+  std::function<GatewayReading()> gateway_source;
+  GatewayMeter gateway{all.registry};
   struct ResponseCacheSeries {
     TotalCounter hits, misses, evictions;
     prometheus::Gauge& bytes;
@@ -176,6 +166,7 @@ void ServerMetrics::Families::apply(const EngineStats& stats) {
   all.generation_tokens.set(static_cast<double>(stats.generation_tokens));
   all.num_preemptions.set(static_cast<double>(stats.num_preemptions));
   all.admission_rejections.set(static_cast<double>(stats.queue_rejections));
+  gateway.set_refused_by_queue(static_cast<double>(stats.queue_rejections));
   all.engine_steps.set(static_cast<double>(stats.num_steps));
   all.engine_busy_s.set(stats.step_busy_s);
   all.engine_schedule_s.set(stats.schedule_s);
@@ -349,40 +340,10 @@ void ServerMetrics::set_response_cache_source(std::function<ResponseCacheReading
           .Add(labels)});
 }
 
-void ServerMetrics::set_audit_source(std::function<AuditReading()> source) {
+void ServerMetrics::set_gateway_source(std::function<GatewayReading()> source) {
   const std::lock_guard lock(families_->stats_mutex);
-  families_->audit_source = std::move(source);
-  if (families_->audit || !families_->audit_source) return;
-  prometheus::Registry& registry = families_->all.registry;
-  const auto counter = [&](const char* name, const char* help) -> prometheus::Counter& {
-    return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
-  };
-  families_->audit.emplace(Families::AuditSeries{
-      TotalCounter(counter("audit_records_total", "Records that the audit log was told, lost ones included.")),
-      TotalCounter(counter("audit_records_lost_total", "Records that the audit log had no room to keep.")),
-      prometheus::BuildGauge()
-          .Name("audit_log_failing")
-          .Help("1 while the audit log cannot be written.")
-          .Register(registry)
-          .Add({})});
-}
-
-void ServerMetrics::set_backup_source(std::function<BackupReading()> source) {
-  const std::lock_guard lock(families_->stats_mutex);
-  families_->backup_source = std::move(source);
-  if (families_->backup || !families_->backup_source) return;
-  prometheus::Registry& registry = families_->all.registry;
-  const auto counter = [&](const char* name, const char* help) -> prometheus::Counter& {
-    return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
-  };
-  families_->backup.emplace(
-      Families::BackupSeries{TotalCounter(counter("backups_total", "Backups that were made.")),
-                             TotalCounter(counter("backup_failures_total", "Backups that could not be made.")),
-                             prometheus::BuildGauge()
-                                 .Name("backup_last_timestamp_seconds")
-                                 .Help("When the last backup was made; 0: none since start.")
-                                 .Register(registry)
-                                 .Add({})});
+  families_->gateway_source = std::move(source);
+  if (families_->gateway_source) families_->gateway.apply(families_->gateway_source());
 }
 
 void ServerMetrics::set_connections_source(std::function<size_t()> source) {
@@ -418,18 +379,7 @@ std::string ServerMetrics::render() {
       families_->response_cache->evictions.set(static_cast<double>(reading.evictions));
       families_->response_cache->bytes.Set(static_cast<double>(reading.num_bytes));
     }
-    if (families_->audit_source) {
-      const AuditReading reading = families_->audit_source();
-      families_->audit->records.set(static_cast<double>(reading.records));
-      families_->audit->lost.set(static_cast<double>(reading.lost));
-      families_->audit->is_failing.Set(reading.is_failing ? 1 : 0);
-    }
-    if (families_->backup_source) {
-      const BackupReading reading = families_->backup_source();
-      families_->backup->made.set(static_cast<double>(reading.made));
-      families_->backup->failed.set(static_cast<double>(reading.failed));
-      families_->backup->last.Set(reading.last_unix_s);
-    }
+    if (families_->gateway_source) families_->gateway.apply(families_->gateway_source());
     if (families_->cost) families_->cost->update(families_->clock.now_ns());
   }
   return prometheus::TextSerializer().Serialize(families_->all.registry.Collect());
@@ -439,8 +389,9 @@ std::vector<ExportedFamily> ServerMetrics::exported() {
   ServerMetrics metrics("model");
   metrics.set_price(1);
   metrics.set_response_cache_source([] { return ResponseCacheReading(); });
-  metrics.set_audit_source([] { return AuditReading(); });
-  metrics.set_backup_source([] { return BackupReading(); });
+  metrics.set_gateway_source([] {
+    return GatewayReading{{}, StateStoreReading(), TokenKeysReading(), AuditReading(), BackupReading()};
+  });
   metrics.on_startup_phase("total", 1);
   RequestTimings request;
   request.num_prompt_tokens = 1;

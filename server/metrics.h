@@ -15,6 +15,7 @@
 #include "engine/core/request.h"
 #include "engine/engine.h"
 #include "server/http/listener.h"
+#include "server/metrics_gateway.h"
 
 namespace sextant {
 
@@ -47,20 +48,6 @@ struct ResponseCacheReading {
   uint64_t misses = 0;
   uint64_t evictions = 0;
   size_t num_bytes = 0;
-};
-
-// Of the audit log, since start.
-struct AuditReading {
-  uint64_t records = 0;
-  uint64_t lost = 0;
-  bool is_failing = false;
-};
-
-// Of the backups that this server makes, since start.
-struct BackupReading {
-  uint64_t made = 0;
-  uint64_t failed = 0;
-  double last_unix_s = 0;  // 0: none
 };
 
 // A family as the registry has it.
@@ -101,8 +88,8 @@ class ServerMetrics {
   // Series that come with what is configured: each at most once, before the first render().
   void set_price(double usd_per_hour);  // llm_cost_*
   void set_response_cache_source(std::function<ResponseCacheReading()> source);
-  void set_audit_source(std::function<AuditReading()> source);
-  void set_backup_source(std::function<BackupReading()> source);
+  // Asked here too, for which series there are; from then on it has as many or more.
+  void set_gateway_source(std::function<GatewayReading()> source);
   void set_connections_source(std::function<size_t()> source);
   void on_startup_phase(const std::string& phase, double seconds);  // once per phase
 

@@ -14,22 +14,9 @@
 #include <array>
 #include <string>
 
+#include "server/metrics_gateway.h"
+
 namespace sextant {
-
-// A counter whose total is kept elsewhere; the total starts again from zero with a new engine.
-class TotalCounter {
- public:
-  explicit TotalCounter(prometheus::Counter& counter) : counter_(counter) {}
-  void set(double total) {
-    if (total < last_) last_ = 0;
-    counter_.Increment(total - last_);
-    last_ = total;
-  }
-
- private:
-  prometheus::Counter& counter_;
-  double last_ = 0;
-};
 
 struct MetricFamilies {
   explicit MetricFamilies(const std::string& model_name);

@@ -195,6 +195,52 @@ std::vector<Alert> alerts_of(const Target& target) {
        45,
        {}});
 
+  // Of servers that keep keys, take signed tokens, keep an audit log; of others there are no such series.
+  if (target.ours()) {
+    add({"StateStoreDown",
+         "min(" + ask.of("sextant:state_store_up") + ") == 0",
+         "2m",
+         "critical",
+         "A replica's store of keys, tenants and usage has not answered for 2 minutes",
+         "Requests are served with the keys that are known; keys that were made or revoked since are not, and usage "
+         "and "
+         "daily quotas are in memory alone: a restart loses them.",
+         "Look at the database, or at the volume of the state directory; what waits is in "
+         "sextant:state_store_unwritten_requests.",
+         {{ask.of("sextant:state_store_up", ",pod=\"a\""), "1+0x5 0+0x15 1+0x20"},
+          {ask.of("sextant:state_store_up", ",pod=\"b\""), "1+0x41"}},
+         15,
+         30,
+         {}});
+    add({"AuditLogFailing",
+         "max(" + ask.of("audit_log_failing") + ") > 0 or sum(" + ask.rate("audit_records_lost_total", "5m") + ") > 0",
+         "1m",
+         "critical",
+         "A replica cannot write its audit log",
+         "Records wait in memory and are lost when that is full, or the replica refuses work until it can write, as "
+         "its "
+         "settings say.",
+         "Make room on the audit log's volume, or mend its permissions; audit_records_lost_total says what was lost.",
+         {{ask.of("audit_log_failing", ",pod=\"a\""), "0+0x5 1+0x15 0+0x20"},
+          {ask.of("audit_records_lost_total", ",pod=\"a\""), "0+0x41"}},
+         15,
+         30,
+         {}});
+    add({"TokenKeysStale",
+         "min(" + ask.of("sextant:jwks_up") + ") == 0",
+         "15m",
+         "warning",
+         "A replica has not been able to read the keys of signed tokens for 15 minutes",
+         "Tokens signed with keys known before are taken, also those of keys that were withdrawn since; those of new "
+         "keys "
+         "are refused.",
+         "Look at the identity provider's JWKS URL and at the way to it; the replica's log says what it answered.",
+         {{ask.of("sextant:jwks_up", ",pod=\"a\""), "1+0x5 0+0x30 1+0x20"}},
+         30,
+         45,
+         {}});
+  }
+
   if (target.usd_per_replica_hour > 0) {
     std::vector<Alert::Series> series;
     for (int i = 0; i < 8; ++i)

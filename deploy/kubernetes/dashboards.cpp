@@ -88,6 +88,9 @@ Object system_board(const Target& target) {
             {{"sum by (handler) (" + ask.rate("http_requests_total", "5m", api) + ")", "{{handler}}"}});
   board.add("timeseries", "Requests by status", "reqps",
             {{"sum by (status) (" + ask.rate("http_requests_total", "5m", api) + ")", "{{status}}"}});
+  if (target.ours())
+    board.add("timeseries", "Requests that were refused, by reason", "reqps",
+              {{"sum by (reason) (" + ask.rate("sextant:requests_refused_total", "5m") + ")", "{{reason}}"}});
   board.add("timeseries", "Time of an answer", "s", percentiles(ask, "e2e"));
   board.add("timeseries", "Share of requests that the server failed", "percentunit",
             {{ask.recorded("sextant:request_errors:ratio_rate5m"), "errors"}}, 0.01);

@@ -1,7 +1,7 @@
 #include "server/cli/gateway_setup.h"
 
-#include "server/gateway/jwt.h"
-
+#include <algorithm>
+#include <chrono>
 #include <utility>
 
 namespace sextant::cli {
@@ -30,6 +30,8 @@ Result<Gateway> make_gateway(const ServerConfig& config) {
   if (!config.jwks.empty()) {
     JwtAuthenticator::Options options;
     options.jwks = config.jwks;
+    options.refresh_interval = std::chrono::seconds(config.jwks_refresh_s);
+    options.min_refresh_interval = std::min(options.min_refresh_interval, options.refresh_interval);
     options.audience = config.jwt_audience;
     options.issuer = config.jwt_issuer;
     options.roles_claim = config.jwt_roles_claim;
@@ -42,6 +44,7 @@ Result<Gateway> make_gateway(const ServerConfig& config) {
     ASSIGN_OR_RETURN(std::unique_ptr<JwtAuthenticator> jwt, JwtAuthenticator::start(std::move(options)));
     // Without keys of our own, what is no token is refused.
     if (!config.keeps_state() && config.api_key.empty()) gateway.authenticator = no_keys_authenticator();
+    gateway.jwt = jwt.get();
     gateway.authenticator = combined_authenticator(std::move(gateway.authenticator), std::move(jwt));
     gateway.has_admins = true;
   }
@@ -51,9 +54,33 @@ Result<Gateway> make_gateway(const ServerConfig& config) {
     options.failed_logins_per_minute = config.failed_logins_per_minute;
     options.shed_above_requests = config.shed_above_requests;
     options.shed_max_tokens = config.shed_max_tokens;
+    options.refusals = gateway.refusals.get();
     gateway.fair_use = std::make_unique<FairUse>(std::move(options), gateway.keeper.get());
   }
   return gateway;
+}
+
+GatewayReading read_gateway(const Gateway& gateway, const BackupKeeper* backups) {
+  GatewayReading reading;
+  reading.refused = gateway.refusals->by_name();
+  if (gateway.keeper) {
+    const StateKeeper::Health health = gateway.keeper->health();
+    reading.store = {health.is_up, health.num_failures, static_cast<uint64_t>(health.unwritten_requests)};
+  }
+  if (gateway.jwt != nullptr) {
+    const JwtAuthenticator::Health health = gateway.jwt->health();
+    reading.token_keys = {health.is_up, health.num_failures, health.num_keys,
+                          static_cast<double>(health.last_success_unix_s)};
+  }
+  if (gateway.audit) {
+    const AuditLog::Stats stats = gateway.audit->log().stats();
+    reading.audit = {stats.num_recorded, stats.num_lost, stats.num_waiting, stats.is_failing};
+  }
+  if (backups != nullptr) {
+    const BackupKeeper::Stats stats = backups->stats();
+    reading.backups = {stats.num_made, stats.num_failed, static_cast<double>(stats.last_unix_ms) * 1e-3};
+  }
+  return reading;
 }
 
 }  // namespace sextant::cli

@@ -83,7 +83,10 @@ class Router {
                                  std::filesystem::read_symlink("/proc/self/exe").string(),
                                  static_cast<double>(config_.shutdown_timeout)));
     gate_.emplace(*gateway_.authenticator, health_,
-                  Gate::Services{.audit = nullptr, .fair_use = gateway_.fair_use.get(), .trusted_proxies = proxies});
+                  Gate::Services{.audit = nullptr,
+                                 .fair_use = gateway_.fair_use.get(),
+                                 .refusals = gateway_.refusals.get(),
+                                 .trusted_proxies = proxies});
     auto front = std::make_shared<http::Router>();
     add_routes(*front);
     http::HttpServer::Options options;
@@ -92,6 +95,9 @@ class Router {
     options.limits = config_.limits();
     options.tls = tls_;
     options.websocket_path = "/v1/stream";
+    options.client_of = [proxies](const std::string& address) {
+      return proxies.trusts(address) ? std::string() : address_group(address);
+    };
     options.on_request = [](const http::RequestRecord& record) {
       LOG_DEBUG << record.method << " " << record.path << " " << record.status << " from " << record.client_address
                 << " in " << record.duration_s * 1e3 << " ms, request id " << record.request_id;

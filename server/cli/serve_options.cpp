@@ -6,6 +6,7 @@
 
 #include "engine/format/json_file.h"
 #include "server/gateway/client_address.h"
+#include "server/gateway/jwks_source.h"
 
 namespace sextant::cli {
 namespace {
@@ -48,11 +49,15 @@ std::vector<Status> ServerConfig::validate() const {
         "and state_dir exclude each other: state is in one place");
   check(database_url.empty() || database_url.starts_with("postgresql://") || database_url.starts_with("postgres://"),
         "database_url", "must begin with postgresql://; for a folder there is state_dir");
+  check_range(jwks_refresh_s, 1, 24 * 3600, "jwks_refresh_s");
   check(jwks.empty() || !jwt_audience.empty(), "jwt_audience",
         "must be given with jwks: else tokens made for other services would be taken");
   check(jwks.empty() || !jwt_issuer.empty(), "jwt_issuer", "must be given with jwks");
   check(!jwks.empty() || (jwt_audience.empty() && jwt_issuer.empty()), "jwks",
         "must be given with jwt_audience and jwt_issuer");
+  if (is_jwks_url(jwks)) {
+    if (Status status = check_jwks_url(jwks); !status.ok()) errors.push_back(std::move(status));
+  }
   check(!jwt_roles_claim.empty(), "jwt_roles_claim", "must not be empty");
   check(!jwt_tenant_claim.empty(), "jwt_tenant_claim", "must not be empty");
   check_range(jwt_leeway, 0, 3600, "jwt_leeway");
@@ -78,6 +83,7 @@ std::vector<Status> ServerConfig::validate() const {
   check_range(shutdown_timeout, 0, 24 * 3600, "shutdown_timeout");
   check_range(max_body_bytes, 1024, int64_t{1} << 32, "max_body_bytes");
   check_range(max_connections, 1, 1 << 20, "max_connections");
+  check_range(max_connections_per_address, 0, 1 << 20, "max_connections_per_address");
   check_range(header_timeout_ms, 1, kDayMs, "header_timeout_ms");
   check_range(body_timeout_ms, 1, kDayMs, "body_timeout_ms");
   check_range(idle_timeout_ms, 1, kDayMs, "idle_timeout_ms");
@@ -110,6 +116,7 @@ http::Limits ServerConfig::limits() const {
   limits.max_body_bytes = static_cast<size_t>(max_body_bytes);
   limits.max_websocket_message_bytes = std::min(limits.max_websocket_message_bytes, limits.max_body_bytes);
   limits.max_connections = static_cast<size_t>(max_connections);
+  limits.max_connections_of_client = static_cast<size_t>(max_connections_per_address);
   limits.header_timeout = std::chrono::milliseconds(header_timeout_ms);
   limits.body_timeout = std::chrono::milliseconds(body_timeout_ms);
   limits.idle_timeout = std::chrono::milliseconds(idle_timeout_ms);

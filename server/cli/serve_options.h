@@ -27,6 +27,7 @@ struct ServerConfig {
   std::string state_dir;     // keys, tenants and usage, in SQLite
   std::string database_url;  // or in PostgreSQL; may hold a password
   std::string jwks;          // keys of signed tokens: a file or a URL
+  int64_t jwks_refresh_s = 300;
   std::string jwt_audience;
   std::string jwt_issuer;
   std::string jwt_roles_claim = "roles";
@@ -42,6 +43,7 @@ struct ServerConfig {
   int64_t shutdown_timeout = 30;  // seconds
   int64_t max_body_bytes = static_cast<int64_t>(http::Limits{}.max_body_bytes);
   int64_t max_connections = static_cast<int64_t>(http::Limits{}.max_connections);
+  int64_t max_connections_per_address = static_cast<int64_t>(http::Limits{}.max_connections_of_client);
   int64_t header_timeout_ms = http::Limits{}.header_timeout.count();
   int64_t body_timeout_ms = http::Limits{}.body_timeout.count();
   int64_t idle_timeout_ms = http::Limits{}.idle_timeout.count();
@@ -98,6 +100,8 @@ void visit_server_config(Config& config, Visitor&& visitor) {
   visitor("database_url", config.database_url, "the same in PostgreSQL: postgresql://user@host/name, for replicas");
   visitor("jwks", config.jwks,
           "keys of signed tokens (JWT; HS256, RS256, ES256), a JWK set in a file or at an http(s) URL");
+  visitor("jwks_refresh_s", config.jwks_refresh_s,
+          "seconds after which these are read again; sooner, but not within 10 s, for a key id that is not known");
   visitor("jwt_audience", config.jwt_audience, "what a token's aud must hold");
   visitor("jwt_issuer", config.jwt_issuer, "what a token's iss must be");
   visitor("jwt_roles_claim", config.jwt_roles_claim, "claim that lists roles; a.b is b inside a");
@@ -127,6 +131,8 @@ void visit_server_config(Config& config, Visitor&& visitor) {
   visitor("shutdown_timeout", config.shutdown_timeout, "seconds that running requests get to finish on SIGTERM");
   visitor("max_body_bytes", config.max_body_bytes, "largest request body; a larger one gets 413");
   visitor("max_connections", config.max_connections, "connections at once; one more gets 503");
+  visitor("max_connections_per_address", config.max_connections_per_address,
+          "connections at once of one address (of IPv6, one /64) that is no trusted proxy; one more gets 503; 0: any");
   visitor("header_timeout_ms", config.header_timeout_ms, "time a client has to send a request's header");
   visitor("body_timeout_ms", config.body_timeout_ms, "time a client has to begin sending a body at a fair rate");
   visitor("idle_timeout_ms", config.idle_timeout_ms, "time a connection may stay open between requests");

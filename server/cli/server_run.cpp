@@ -132,6 +132,7 @@ class Server {
     gate_.emplace(*gateway_.authenticator, health_,
                   Gate::Services{.audit = gateway_.audit.get(),
                                  .fair_use = gateway_.fair_use.get(),
+                                 .refusals = gateway_.refusals.get(),
                                  .trusted_proxies = proxies,
                                  .may_work = may_work()});
     if (!options_.server.backup_dir.empty()) {
@@ -165,6 +166,10 @@ class Server {
     http_options.limits = options_.server.limits();
     http_options.tls = tls_;
     http_options.websocket_path = "/v1/stream";
+    http_options.client_of = [proxies](const std::string& address) {
+      return proxies.trusts(address) ? std::string() : address_group(address);
+    };
+    http_options.on_refused_connection = [this] { gateway_.refusals->add(Refusal::kConnections); };
     http_options.on_request = [this](const http::RequestRecord& record) {
       metrics_.on_http_request(record);
       if (gateway_.audit) gateway_.audit->on_request(record);
@@ -175,18 +180,7 @@ class Server {
     http_.emplace(io_.context(), std::move(http_options), std::move(front));
     RETURN_IF_ERROR(http_->start());
     metrics_.set_connections_source([this] { return http_->num_connections(); });
-    if (backups_) {
-      metrics_.set_backup_source([this] {
-        const BackupKeeper::Stats stats = backups_->stats();
-        return BackupReading{stats.num_made, stats.num_failed, static_cast<double>(stats.last_unix_ms) * 1e-3};
-      });
-    }
-    if (gateway_.audit) {
-      metrics_.set_audit_source([this] {
-        const AuditLog::Stats stats = gateway_.audit->log().stats();
-        return AuditReading{stats.num_recorded, stats.num_lost, stats.is_failing};
-      });
-    }
+    metrics_.set_gateway_source([this] { return read_gateway(gateway_, backups_ ? &*backups_ : nullptr); });
     end_phase("listen");
     LOG_INFO << "listening at " << url() << ", loading " << options_.engine.model.model;
     return ok_status();
@@ -293,8 +287,7 @@ class Server {
   // The reverse of the order of life.
   ~Server() {
     metrics_.set_connections_source({});
-    metrics_.set_audit_source({});
-    metrics_.set_backup_source({});
+    metrics_.set_gateway_source({});
     http_.reset();
     io_.stop();
     note_life("server.stop");

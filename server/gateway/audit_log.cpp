@@ -195,7 +195,7 @@ Status AuditLog::flush() {
 AuditLog::Stats AuditLog::stats() const {
   const std::lock_guard lock(mutex_);
   return {num_recorded_ + num_lost_, num_lost_, !error_.ok() || num_dropped_ > 0,
-          queue_.size() + num_writing_ >= options_.queue_capacity / 2};
+          queue_.size() + num_writing_ >= options_.queue_capacity / 2, queue_.size() + num_writing_};
 }
 
 void AuditLog::run() {

@@ -51,6 +51,7 @@ class AuditLog final : public AuditSink {
     uint64_t num_recorded = 0, num_lost = 0;  // lost: did not fit the queue
     bool is_failing = false;                  // the last try to write failed, or what came since did not fit
     bool is_crowded = false;                  // half of the queue is full
+    uint64_t num_waiting = 0;                 // for the disk, now
   };
   Stats stats() const;
   const AuditOptions& options() const { return options_; }

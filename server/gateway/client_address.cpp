@@ -30,6 +30,16 @@ bool holds(const ip::network_v6& network, const ip::address_v6& address) {
 
 }  // namespace
 
+std::string address_group(const std::string& text) {
+  boost::system::error_code error;
+  const ip::address address = ip::make_address(text, error);
+  if (error || address.is_v4()) return text;
+  ip::address_v6 v6 = address.to_v6();
+  if (v6.is_v4_mapped()) return ip::make_address_v4(ip::v4_mapped, v6).to_string();
+  if (v6.is_loopback()) return text;
+  return ip::network_v6(ip::address_v6(v6.to_bytes()), 64).canonical().to_string();
+}
+
 Result<TrustedProxies> TrustedProxies::parse(std::string_view list) {
   TrustedProxies proxies;
   while (!list.empty()) {

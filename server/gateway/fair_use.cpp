@@ -38,9 +38,37 @@ FairUse::FairUse(Options options, StateKeeper* keeper, const Clock& clock)
 
 void FairUse::set_num_waiting(std::function<int64_t()> num_waiting) { options_.num_waiting = std::move(num_waiting); }
 
-FairUse::Counts FairUse::counts() const {
-  const std::lock_guard lock(keys_->mutex);
-  return counts_;
+void FairUse::count(Refusal reason) {
+  if (options_.refusals != nullptr) options_.refusals->add(reason);
+}
+
+int64_t FairUse::tokens_spoken_for(const std::string& tenant) const {
+  const auto reserved = reserved_by_tenant_.find(tenant);
+  return keeper_->tokens_today(tenant) + (reserved == reserved_by_tenant_.end() ? 0 : reserved->second);
+}
+
+void FairUse::add_request_headers(const UsageLimits& limits, KeyUse& use, int64_t now_ns, Headers* headers) const {
+  if (limits.requests_per_s <= 0) return;
+  headers->insert(headers->end(), {{"x-ratelimit-limit-requests", whole_text(burst_of(limits))},
+                                   {"x-ratelimit-remaining-requests", whole_text(use.requests.level(now_ns))},
+                                   {"x-ratelimit-reset-requests",
+                                    duration_text(use.requests.seconds_until(burst_of(limits), now_ns))}});
+}
+
+// Those of the minute; where there is only a quota, those of the day.
+void FairUse::add_token_headers(const Identity& identity, KeyUse& use, int64_t now_ns, Headers* headers) const {
+  const UsageLimits& limits = identity.limits;
+  const auto add = [&](int64_t limit, double remaining, double reset_s) {
+    headers->insert(headers->end(), {{"x-ratelimit-limit-tokens", std::to_string(limit)},
+                                     {"x-ratelimit-remaining-tokens", whole_text(std::max(0.0, remaining))},
+                                     {"x-ratelimit-reset-tokens", duration_text(reset_s)}});
+  };
+  if (limits.tokens_per_minute > 0) {
+    add(limits.tokens_per_minute, use.tokens.level(now_ns), use.tokens.seconds_until(use.tokens.burst(), now_ns));
+  } else if (limits.tokens_per_day > 0 && keeper_ != nullptr) {
+    add(limits.tokens_per_day, static_cast<double>(limits.tokens_per_day - tokens_spoken_for(identity.tenant)),
+        seconds_to_midnight(keeper_->unix_now_s()));
+  }
 }
 
 FairUse::KeyUse& FairUse::use_of(const Identity& identity, int64_t now_ns) {
@@ -67,33 +95,29 @@ FairUse::KeyUse& FairUse::use_of(const Identity& identity, int64_t now_ns) {
 FairUse::Admission FairUse::admit(const Identity& identity) {
   Admission admission;
   const UsageLimits& limits = identity.limits;
-  if (limits.requests_per_s <= 0 && limits.concurrent_requests <= 0) return admission;
+  if (limits.requests_per_s <= 0 && limits.concurrent_requests <= 0 && limits.tokens_per_minute <= 0 &&
+      limits.tokens_per_day <= 0)
+    return admission;
   const int64_t now_ns = clock_.now_ns();
   const std::lock_guard lock(keys_->mutex);
   KeyUse& use = use_of(identity, now_ns);
   if (limits.concurrent_requests > 0 && use.num_running >= limits.concurrent_requests) {
-    ++counts_.refused_requests;
+    count(Refusal::kConcurrency);
     admission.is_admitted = false;
     admission.retry_after_s = 1;
     admission.code = "concurrency_limit_exceeded";
     admission.message = "This key may have " + std::to_string(limits.concurrent_requests) +
                         " requests at once, and has them; wait for one to end.";
-    return admission;
+  } else if (limits.requests_per_s > 0 && !use.requests.try_take(1, now_ns)) {
+    count(Refusal::kRate);
+    admission.is_admitted = false;
+    admission.retry_after_s = use.requests.seconds_until(1, now_ns);
+    admission.code = "rate_limit_exceeded";
+    admission.message = "This key may send " + whole_text(limits.requests_per_s) + " requests per second (" +
+                        whole_text(burst_of(limits)) + " at once); wait before the next.";
   }
-  if (limits.requests_per_s > 0) {
-    admission.is_admitted = use.requests.try_take(1, now_ns);
-    if (!admission.is_admitted) {
-      ++counts_.refused_requests;
-      admission.retry_after_s = use.requests.seconds_until(1, now_ns);
-      admission.code = "rate_limit_exceeded";
-      admission.message = "This key may send " + whole_text(limits.requests_per_s) + " requests per second (" +
-                          whole_text(burst_of(limits)) + " at once); wait before the next.";
-    }
-    admission.headers = {
-        {"x-ratelimit-limit-requests", whole_text(burst_of(limits))},
-        {"x-ratelimit-remaining-requests", whole_text(use.requests.level(now_ns))},
-        {"x-ratelimit-reset-requests", duration_text(use.requests.seconds_until(burst_of(limits), now_ns))}};
-  }
+  add_request_headers(limits, use, now_ns, &admission.headers);
+  add_token_headers(identity, use, now_ns, &admission.headers);
   if (admission.is_admitted && limits.concurrent_requests > 0) {
     ++use.num_running;
     admission.lease = std::shared_ptr<void>(nullptr, [keys = keys_, key_id = identity.key_id](void*) {
@@ -155,6 +179,7 @@ TokenBudget::Grant FairUse::reserve(const Identity& identity, const Ask& ask) {
   const auto cap = [&](int64_t most, const char* what) -> Status {
     if (grant.max_tokens <= most) return ok_status();
     if (ask.is_max_tokens_asked || most < 1) {
+      count(Refusal::kCap);
       return invalid_argument("This key may use " + std::string(what) + "; the request has " +
                                   std::to_string(ask.longest_prompt_tokens) + " prompt tokens and asks for " +
                                   std::to_string(ask.max_tokens) + " more.",
@@ -164,6 +189,7 @@ TokenBudget::Grant FairUse::reserve(const Identity& identity, const Ask& ask) {
     return ok_status();
   };
   if (limits.max_n > 0 && ask.n > limits.max_n) {
+    count(Refusal::kCap);
     return refuse(invalid_argument("This key may ask for up to " + std::to_string(limits.max_n) + " choices.", "n",
                                    "key_limit_exceeded"),
                   0);
@@ -180,55 +206,51 @@ TokenBudget::Grant FairUse::reserve(const Identity& identity, const Ask& ask) {
   }
   if (options_.shed_above_requests > 0 && options_.num_waiting &&
       options_.num_waiting() > options_.shed_above_requests) {
-    {
-      const std::lock_guard lock(keys_->mutex);
-      ++counts_.shed;
-    }
-    if (options_.shed_max_tokens == 0)
+    if (options_.shed_max_tokens == 0) {
+      count(Refusal::kShed);
       return refuse(unavailable("The server has more work than it can do in time; try again later."), 1);
+    }
     grant.max_tokens = std::min(grant.max_tokens, options_.shed_max_tokens);
   }
   grant.reserved = ask.num_prompt_tokens + grant.max_tokens * ask.num_choices;
   const int64_t now_ns = clock_.now_ns();
   const std::lock_guard lock(keys_->mutex);
-  const auto exhausted = [&](std::string message, const char* code, double retry_after_s) {
-    ++counts_.refused_tokens;
-    return refuse(Status(StatusCode::kResourceExhausted, std::move(message), {}, code), retry_after_s);
-  };
-  int64_t& reserved_by_tenant = reserved_by_tenant_[identity.tenant];
-  if (limits.tokens_per_day > 0 && keeper_ != nullptr) {
-    const int64_t used = keeper_->tokens_today(identity.tenant) + reserved_by_tenant;
-    if (used + grant.reserved > limits.tokens_per_day) {
-      return exhausted("Tenant " + identity.tenant + " may use " + std::to_string(limits.tokens_per_day) +
-                           " tokens per day (UTC) and has used or reserved " + std::to_string(used) +
-                           "; this request may use " + std::to_string(grant.reserved) + ".",
-                       "insufficient_quota", seconds_to_midnight(keeper_->unix_now_s()));
+  KeyUse* use = limits.tokens_per_minute > 0 || limits.tokens_per_day > 0 ? &use_of(identity, now_ns) : nullptr;
+  const auto decide = [&]() -> Grant {
+    const auto exhausted = [&](std::string message, const char* code, double retry_after_s) {
+      return refuse(Status(StatusCode::kResourceExhausted, std::move(message), {}, code), retry_after_s);
+    };
+    if (limits.tokens_per_day > 0 && keeper_ != nullptr) {
+      const int64_t used = tokens_spoken_for(identity.tenant);
+      if (used + grant.reserved > limits.tokens_per_day) {
+        count(Refusal::kQuota);
+        return exhausted("Tenant " + identity.tenant + " may use " + std::to_string(limits.tokens_per_day) +
+                             " tokens per day (UTC) and has used or reserved " + std::to_string(used) +
+                             "; this request may use " + std::to_string(grant.reserved) + ".",
+                         "insufficient_quota", seconds_to_midnight(keeper_->unix_now_s()));
+      }
     }
-  }
-  if (limits.tokens_per_minute > 0) {
-    KeyUse& use = use_of(identity, now_ns);
+    if (limits.tokens_per_minute <= 0) return grant;
     const auto amount = static_cast<double>(grant.reserved);
-    if (amount > use.tokens.burst()) {
-      ++counts_.refused_tokens;
+    if (amount > use->tokens.burst()) {
+      count(Refusal::kTokens);
       return refuse(invalid_argument("This key may use " + std::to_string(limits.tokens_per_minute) +
                                          " tokens per minute; this request may use " + std::to_string(grant.reserved) +
                                          " (prompt and max_tokens). Ask for fewer.",
                                      "max_tokens", "key_limit_exceeded"),
                     0);
     }
-    const bool fits = use.tokens.try_take(amount, now_ns);
-    grant.headers = {{"x-ratelimit-limit-tokens", std::to_string(limits.tokens_per_minute)},
-                     {"x-ratelimit-remaining-tokens", whole_text(use.tokens.level(now_ns))},
-                     {"x-ratelimit-reset-tokens", duration_text(use.tokens.seconds_until(use.tokens.burst(), now_ns))}};
-    if (!fits) {
-      return exhausted("This key may use " + std::to_string(limits.tokens_per_minute) +
-                           " tokens per minute; this request may use " + std::to_string(grant.reserved) +
-                           " (prompt and max_tokens). Wait, or ask for fewer.",
-                       "rate_limit_exceeded", use.tokens.seconds_until(amount, now_ns));
-    }
-  }
-  reserved_by_tenant += grant.reserved;
-  return grant;
+    if (use->tokens.try_take(amount, now_ns)) return grant;
+    count(Refusal::kTokens);
+    return exhausted("This key may use " + std::to_string(limits.tokens_per_minute) +
+                         " tokens per minute; this request may use " + std::to_string(grant.reserved) +
+                         " (prompt and max_tokens). Wait, or ask for fewer.",
+                     "rate_limit_exceeded", use->tokens.seconds_until(amount, now_ns));
+  };
+  Grant decided = decide();
+  if (decided.status.ok()) reserved_by_tenant_[identity.tenant] += decided.reserved;
+  if (use != nullptr) add_token_headers(identity, *use, now_ns, &decided.headers);
+  return decided;
 }
 
 void FairUse::settle(const Identity& identity, const std::string& model, const Grant& grant, const Used& used) {

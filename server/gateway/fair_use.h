@@ -15,6 +15,7 @@
 
 #include "engine/base/clock.h"
 #include "server/gateway/identity.h"
+#include "server/gateway/refusals.h"
 #include "server/gateway/state_keeper.h"
 #include "server/gateway/token_bucket.h"
 #include "server/gateway/token_budget.h"
@@ -24,11 +25,12 @@ namespace sextant {
 class FairUse final : public TokenBudget {
  public:
   struct Options {
-    double unauthenticated_per_s = 200;    // of one client address; twice as many at once; 0: no limit
-    double failed_logins_per_minute = 30;  // likewise; that many at once
-    int64_t shed_above_requests = 0;       // waiting in the engine; 0: nothing is shed
-    int64_t shed_max_tokens = 0;           // 0: what is shed is refused; else shortened to that
-    std::function<int64_t()> num_waiting;  // requests in the engine's queue; empty: none
+    double unauthenticated_per_s = 200;         // of one client address; twice as many at once; 0: no limit
+    double failed_logins_per_minute = 30;       // likewise; that many at once
+    int64_t shed_above_requests = 0;            // waiting in the engine; 0: nothing is shed
+    int64_t shed_max_tokens = 0;                // 0: what is shed is refused; else shortened to that
+    std::function<int64_t()> num_waiting = {};  // requests in the engine's queue; empty: none
+    RefusalCounts* refusals = nullptr;          // what is refused here is counted there; outlives this
   };
   // `keeper` (daily quotas, usage) may be null; the clock outlives this.
   FairUse(Options options, StateKeeper* keeper, const Clock& clock = SteadyClock::instance());
@@ -55,11 +57,6 @@ class FairUse final : public TokenBudget {
   // Set when there is an engine; before any request reaches it.
   void set_num_waiting(std::function<int64_t()> num_waiting);
 
-  struct Counts {
-    uint64_t refused_requests = 0, refused_tokens = 0, refused_addresses = 0, shed = 0;
-  };
-  Counts counts() const;
-
  private:
   struct KeyUse {
     TokenBucket requests, tokens;
@@ -74,6 +71,12 @@ class FairUse final : public TokenBudget {
     std::unordered_map<std::string, KeyUse> by_key;  // guarded by mutex
   };
 
+  using Headers = std::vector<std::pair<std::string, std::string>>;
+  void count(Refusal reason);
+  // What is left of what applies, as OpenAI's headers say it. Under the keys' mutex.
+  void add_request_headers(const UsageLimits& limits, KeyUse& use, int64_t now_ns, Headers* headers) const;
+  void add_token_headers(const Identity& identity, KeyUse& use, int64_t now_ns, Headers* headers) const;
+  int64_t tokens_spoken_for(const std::string& tenant) const;  // today: used or reserved; under the keys' mutex
   KeyUse& use_of(const Identity& identity, int64_t now_ns);
   AddressUse& address_of(const std::string& client_address, int64_t now_ns);
 
@@ -82,7 +85,6 @@ class FairUse final : public TokenBudget {
   const Clock& clock_;
   const std::shared_ptr<Keys> keys_ = std::make_shared<Keys>();
   std::unordered_map<std::string, int64_t> reserved_by_tenant_;  // guarded by keys_->mutex
-  Counts counts_;                                                // likewise
   std::mutex address_mutex_;
   std::unordered_map<std::string, AddressUse> addresses_;  // guarded by address_mutex_
 };

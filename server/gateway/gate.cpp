@@ -52,6 +52,10 @@ void Gate::open(std::shared_ptr<const http::Router> api) {
   open_api_.store(api_.get(), std::memory_order_release);
 }
 
+void Gate::count(Refusal reason) const {
+  if (services_.refusals != nullptr) services_.refusals->add(reason);
+}
+
 void Gate::refuse(const RouteName& route, http::Exchange& exchange, const Identity* identity, int status,
                   const std::string& message, const std::string& code, double retry_after_s) const {
   if (services_.audit != nullptr) {
@@ -82,15 +86,18 @@ bool Gate::admit(const RouteName& route, http::Exchange& exchange, const Credent
       const bool is_within = showed_none ? services_.fair_use->count_unauthenticated(client_address)
                                          : services_.fair_use->count_failed_login(client_address);
       if (!is_within) {
+        count(showed_none ? Refusal::kAddress : Refusal::kFailedLogins);
         refuse(route, exchange, nullptr, 429, "Too many requests without a valid key came from this address.",
                "too_many_failures", showed_none ? 1 : 60);
         return false;
       }
     }
+    count(Refusal::kCredentials);
     refuse(route, exchange, nullptr, credential.status, credential.message, credential.code);
     return false;
   }
   if (!may_enter(identity->roles, route.access)) {
+    count(Refusal::kRole);
     refuse(route, exchange, identity, 403,
            "This key has the roles " + role_names(identity->roles) + "; " + route.path + " needs " +
                name_of(route.access) + ".",
@@ -104,7 +111,7 @@ bool Gate::admit(const RouteName& route, http::Exchange& exchange, const Credent
 bool Gate::admit_use(const RouteName& route, http::Exchange& exchange, const Identity& identity) const {
   if (services_.fair_use == nullptr || route.access != Access::kInference) return true;
   FairUse::Admission admission = services_.fair_use->admit(identity);
-  for (auto& [name, value] : admission.headers) exchange.add_response_header(std::move(name), std::move(value));
+  for (auto& [name, value] : admission.headers) exchange.set_response_header(std::move(name), std::move(value));
   if (admission.is_admitted) {
     if (admission.lease.use_count() > 0) exchange.hold(std::move(admission.lease));
     return true;
@@ -115,6 +122,8 @@ bool Gate::admit_use(const RouteName& route, http::Exchange& exchange, const Ide
 
 bool Gate::is_serving(http::Exchange& exchange) const {
   const Health::Snapshot health = health_.snapshot();
+  if (health.state == Health::State::kReady) return true;
+  count(Refusal::kNotServing);
   switch (health.state) {
     case Health::State::kReady: return true;
     case Health::State::kLoading:
@@ -132,9 +141,10 @@ bool Gate::is_serving(http::Exchange& exchange) const {
 
 void Gate::handle(const RouteName& route, std::shared_ptr<http::Exchange> exchange, const http::Handler* handler,
                   bool may_wait) const {
-  const std::string client_address = services_.trusted_proxies.client_of(exchange->request());
+  const std::string client_address = address_group(services_.trusted_proxies.client_of(exchange->request()));
   if (route.access == Access::kOpen) {
     if (services_.fair_use != nullptr && !services_.fair_use->count_unauthenticated(client_address)) {
+      count(Refusal::kAddress);
       refuse(route, *exchange, nullptr, 429, "Too many requests without a key came from this address.",
              "too_many_requests", 1);
       return;
@@ -158,6 +168,7 @@ void Gate::handle(const RouteName& route, std::shared_ptr<http::Exchange> exchan
   if (route.access == Access::kInference || route.access == Access::kAdvisor) {
     if (http::RequestNotes* notes = exchange->notes()) notes->is_served = true;
     if (services_.may_work && !services_.may_work()) {
+      count(Refusal::kAudit);
       exchange->respond(http::error_response(
           503, "The audit log cannot be written, and without it nothing is served; the operator must make room."));
       return;

@@ -16,6 +16,7 @@
 #include "server/gateway/authenticator.h"
 #include "server/gateway/client_address.h"
 #include "server/gateway/fair_use.h"
+#include "server/gateway/refusals.h"
 #include "server/health.h"
 #include "server/http/router.h"
 
@@ -33,6 +34,7 @@ class Gate {
   struct Services {
     AuditSink* audit = nullptr;   // hears of refusals
     FairUse* fair_use = nullptr;  // says how much each key and each address may; null: everything
+    RefusalCounts* refusals = nullptr;
     TrustedProxies trusted_proxies;
     std::function<bool()> may_work = {};  // false: no work is taken for now, for no record of it could be kept
   };
@@ -61,6 +63,7 @@ class Gate {
   bool is_serving(http::Exchange& exchange) const;
   void refuse(const RouteName& route, http::Exchange& exchange, const Identity* identity, int status,
               const std::string& message, const std::string& code, double retry_after_s = 0) const;
+  void count(Refusal reason) const;
 
   const Authenticator& authenticator_;
   const Health& health_;

@@ -223,7 +223,12 @@ Status JwtAuthenticator::refresh() {
   }
   const std::lock_guard lock(mutex_);
   last_refresh_ = steady_clock::now();
-  is_up_ = status.ok();
+  health_.is_up = status.ok();
+  health_.num_failures += status.ok() ? 0 : 1;
+  if (set) {
+    health_.num_keys = set->keys.size();
+    health_.last_success_unix_s = options_.unix_now_s();
+  }
   // What cannot be read or is no key set changes nothing: the last good keys stay.
   if (set && key_text_ != *text) {
     keys_ = std::move(set);
@@ -237,8 +242,8 @@ void JwtAuthenticator::run() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     // Sooner again while it does not work.
-    const auto interval =
-        is_up_ ? options_.refresh_interval : std::min(options_.refresh_interval, 3 * options_.min_refresh_interval);
+    const auto interval = health_.is_up ? options_.refresh_interval
+                                        : std::min(options_.refresh_interval, 3 * options_.min_refresh_interval);
     condition_.wait_for(lock, std::max(interval, std::chrono::milliseconds(1)), [&] { return stopping_ || is_asked_; });
     if (stopping_) break;
     // Those who asked while keys were on their way need no others.
@@ -260,6 +265,11 @@ void JwtAuthenticator::run() {
   waiting_.clear();
   lock.unlock();
   for (const auto& then : left) then();
+}
+
+JwtAuthenticator::Health JwtAuthenticator::health() const {
+  const std::lock_guard lock(mutex_);
+  return health_;
 }
 
 void JwtAuthenticator::wait(std::function<void()> then) const {

@@ -66,6 +66,14 @@ class JwtAuthenticator final : public Authenticator {
   Credential authenticate(std::string_view token, bool may_verify) const override;
   void wait(std::function<void()> then) const override;
 
+  struct Health {
+    bool is_up = true;                // the last try brought a key set; the last good one is used until then
+    uint64_t num_failures = 0;        // tries that did not
+    size_t num_keys = 0;              // in use
+    int64_t last_success_unix_s = 0;  // 0: none yet
+  };
+  Health health() const;
+
   // Three parts with dots between them, and not one of our keys.
   static bool is_jwt(std::string_view token);
 
@@ -88,7 +96,7 @@ class JwtAuthenticator final : public Authenticator {
   mutable std::vector<std::function<void()>> waiting_;    // likewise
   mutable bool is_asked_ = false;                         // likewise
   bool stopping_ = false;                                 // likewise
-  bool is_up_ = true;                                     // likewise: the last refresh brought a key set
+  Health health_;                                         // likewise
   std::atomic<bool> is_cancelled_{false};                 // a fetch under way ends
   std::thread thread_;                                    // last
 };

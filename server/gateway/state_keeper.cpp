@@ -194,8 +194,16 @@ Result<StateStore::Erased> StateKeeper::erase_tenant(const std::string& tenant) 
   return erased;
 }
 
+StateKeeper::Health StateKeeper::health() const {
+  Health health{store_is_up_.load(std::memory_order_relaxed), num_store_failures_.load(std::memory_order_relaxed), 0};
+  const std::lock_guard lock(usage_mutex_);
+  for (const auto& [key, count] : unwritten_) health.unwritten_requests += count.requests;
+  return health;
+}
+
 void StateKeeper::set_store_is_up(const Status& status) {
   if (status.ok() == store_is_up_.exchange(status.ok())) return;
+  if (!status.ok()) num_store_failures_.fetch_add(1, std::memory_order_relaxed);
   if (status.ok()) {
     LOG_INFO << "the state store answers again";
   } else {

@@ -51,7 +51,12 @@ class StateKeeper final : public Authenticator {
   // Writes all that was counted. Blocks.
   Status write_usage();
 
-  bool store_is_up() const { return store_is_up_.load(std::memory_order_relaxed); }
+  struct Health {
+    bool is_up = true;
+    uint64_t num_failures = 0;       // times since start that the store went away
+    int64_t unwritten_requests = 0;  // whose usage is in memory alone
+  };
+  Health health() const;
   int64_t unix_now_s() const { return options_.unix_now_s(); }
 
  private:
@@ -78,6 +83,7 @@ class StateKeeper final : public Authenticator {
   const std::unique_ptr<StateStore> store_;
   const Options options_;
   std::atomic<bool> store_is_up_{true};
+  std::atomic<uint64_t> num_store_failures_{0};
 
   mutable std::mutex table_mutex_;
   std::shared_ptr<const Table> table_;  // guarded by table_mutex_

@@ -101,8 +101,14 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
     if (RequestNotes* written = notes()) written->identity = identity_;
   }
   RequestNotes* notes() { return request().notes.get(); }  // null: nobody reads them
-  // Goes out with the answer, whatever that is; before respond() or start_stream().
-  void add_response_header(std::string name, std::string value) {
+  // Goes out with the answer, whatever that is; before respond() or start_stream(). The last one of a name counts.
+  void set_response_header(std::string name, std::string value) {
+    for (Header& header : response_headers_) {
+      if (header.name == name) {
+        header.value = std::move(value);
+        return;
+      }
+    }
     response_headers_.push_back({std::move(name), std::move(value)});
   }
   // Let go of with the exchange: a place that its request takes up.

@@ -13,6 +13,7 @@ struct Limits {
   size_t max_body_bytes = 32 * 1024 * 1024;  // -> 413, by Content-Length before anything of the body is read
   size_t max_websocket_message_bytes = 4 * 1024 * 1024;  // -> close code 1009
   size_t max_connections = 4096;                         // -> 503 and close
+  size_t max_connections_of_client = 2048;               // the same; 0: any
   // Read ahead of the request being answered; the rest waits in the kernel.
   size_t max_pipelined_bytes = 64 * 1024;
 

@@ -26,6 +26,8 @@ using ErrorCode = boost::system::error_code;
 
 // Connections over the limit that are told so; beyond these the door is shut without a word.
 constexpr size_t kMaxRefusingSessions = 64;
+// The same of one client's.
+constexpr size_t kMaxRefusingOfClient = 4;
 
 Result<tcp::endpoint> resolve(asio::io_context& io, std::string host, uint16_t port) {
   if (host.empty()) host = "0.0.0.0";
@@ -68,16 +70,30 @@ void start_session(const std::shared_ptr<ServerState>& state, Socket socket) {
   ErrorCode error;
   const tcp::endpoint peer = socket.remote_endpoint(error);
   if (error) return;  // gone already
+  const std::string address = peer.address().to_string();
+  const HttpServer::Options& options = state->options;
+  const std::string client = options.limits.max_connections_of_client == 0 ? ""
+                             : options.client_of                           ? options.client_of(address)
+                                                                           : address;
   std::shared_ptr<Session> session;
+  bool refusing = false;
   {
     const std::lock_guard lock(state->mutex);
-    const size_t max_connections = state->options.limits.max_connections;
-    if (state->sessions.size() >= max_connections + kMaxRefusingSessions) return;
-    const bool refusing = state->sessions.size() >= max_connections;
-    session = std::make_shared<Session>(std::move(socket), peer.address().to_string(), state, refusing);
-    state->sessions.emplace(session.get(), session);
+    size_t excess = 0;  // of its client's, this one included
+    if (const auto found = state->num_by_client.find(client); found != state->num_by_client.end()) {
+      const size_t most = options.limits.max_connections_of_client;
+      excess = found->second < most ? 0 : found->second - most + 1;
+    }
+    refusing = excess > 0 || state->sessions.size() >= options.limits.max_connections;
+    const bool is_told = excess <= kMaxRefusingOfClient &&
+                         state->sessions.size() < options.limits.max_connections + kMaxRefusingSessions;
+    if (is_told) {
+      session = std::make_shared<Session>(std::move(socket), address, state, refusing);
+      state->sessions.try_emplace(session.get(), session, state->num_by_client, client);
+    }
   }
-  session->start();
+  if (refusing && options.on_refused_connection) options.on_refused_connection();
+  if (session) session->start();
 }
 
 asio::awaitable<void> accept_connections(std::shared_ptr<ServerState> state) {
@@ -100,8 +116,8 @@ asio::awaitable<void> accept_connections(std::shared_ptr<ServerState> state) {
 std::vector<std::shared_ptr<Session>> sessions_of(ServerState& state) {
   std::vector<std::shared_ptr<Session>> sessions;
   const std::lock_guard lock(state.mutex);
-  for (const auto& [key, weak] : state.sessions) {
-    if (auto session = weak.lock()) sessions.push_back(std::move(session));
+  for (const auto& [key, seat] : state.sessions) {
+    if (auto session = seat.session.lock()) sessions.push_back(std::move(session));
   }
   return sessions;
 }

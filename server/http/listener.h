@@ -58,6 +58,11 @@ class HttpServer {
     // Here a GET may become a WebSocket, whose messages are answered by the route's POST. Empty: nowhere.
     std::string websocket_path;
     std::shared_ptr<TlsCertificates> tls;  // null: plain HTTP
+    // Whose connections a peer's address counts among, for Limits::max_connections_of_client; empty: nobody's (a proxy that
+    // speaks for many). Unset: its own. Any I/O thread.
+    std::function<std::string(const std::string& address)> client_of;
+    // Called for each connection that is one too many; any I/O thread.
+    std::function<void()> on_refused_connection;
     // Called on an I/O thread after each request; must not block. The record's views end with the call.
     std::function<void(const RequestRecord&)> on_request;
     // Called on an I/O thread for each event of each connection; must not block. Empty: no trace is kept.

@@ -94,7 +94,7 @@ bool Generation::reserve() {
     ask.max_tokens = std::max(ask.max_tokens, prompt.max_tokens);
   }
   TokenBudget::Grant grant = services_.budget->reserve(*identity_, ask);
-  for (auto& [name, value] : grant.headers) exchange_->add_response_header(name, value);
+  for (auto& [name, value] : grant.headers) exchange_->set_response_header(name, value);
   if (!grant.status.ok()) {
     if (services_.metrics != nullptr) services_.metrics->on_request_rejected();
     fail(grant.status, grant.retry_after_s);
@@ -350,7 +350,7 @@ bool Generation::answer_from_cache() {
   if (services_.cache == nullptr || !is_cacheable(*spec_)) return false;
   std::string key = cache_key(*spec_, tenant_);
   const std::shared_ptr<const CachedAnswer> answer = services_.cache->find(key);
-  exchange_->add_response_header("X-Cache", answer ? "hit" : "miss");
+  exchange_->set_response_header("X-Cache", answer ? "hit" : "miss");
   if (!answer) {
     cache_key_ = std::move(key);
     return false;

@@ -185,7 +185,8 @@ def test_ten_thousand_idle_connections():
     wanted = min(10_000, hard - 500)
     assert wanted >= 1000
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted + 400), hard))
-    with Server(None, *TIMES, "--max-connections", 12_000, "--header-timeout-ms", 300_000, verb="simulate") as server, \
+    with Server(None, *TIMES, "--max-connections", 12_000, "--max-connections-per-address", 0, "--header-timeout-ms", 300_000,
+                verb="simulate") as server, \
             contextlib.ExitStack() as stack:
         for _ in range(20):
             answer_of(server)

@@ -329,6 +329,37 @@ TEST(Metrics, EngineStateAndSteps) {
   EXPECT_GE(text.value(R"(llm_throughput_tokens_per_sec{model="tiny"})"), 0);
 }
 
+TEST(Metrics, TheGatewaySaysWhatItRefusedAndHowItsKeepersAre) {
+  ServerMetrics metrics("m");
+  EXPECT_FALSE(MetricsText(metrics.render()).has("sextant:state_store_up"));  // nothing is kept
+  GatewayReading reading;
+  reading.refused = {{"rate", 3}, {"quota", 0}};
+  reading.store = StateStoreReading{.is_up = false, .failures = 2, .unwritten_requests = 7};
+  reading.audit = AuditReading{.records = 9, .lost = 1, .waiting = 4, .is_failing = true};
+  metrics.set_gateway_source([&] { return reading; });
+  EngineStats stats;
+  stats.queue_rejections = 5;
+  metrics.set_engine_stats(stats);
+  MetricsText shown(metrics.render());
+  EXPECT_EQ(shown.value("sextant:requests_refused_total{reason=\"rate\"}"), 3);
+  EXPECT_EQ(shown.value("sextant:requests_refused_total{reason=\"quota\"}"), 0);
+  EXPECT_EQ(shown.value("sextant:requests_refused_total{reason=\"queue\"}"), 5);
+  EXPECT_EQ(shown.value("sextant:state_store_up"), 0);
+  EXPECT_EQ(shown.value("sextant:state_store_failures_total"), 2);
+  EXPECT_EQ(shown.value("sextant:state_store_unwritten_requests"), 7);
+  EXPECT_EQ(shown.value("audit_records_total"), 9);
+  EXPECT_EQ(shown.value("audit_records_lost_total"), 1);
+  EXPECT_EQ(shown.value("audit_records_waiting"), 4);
+  EXPECT_EQ(shown.value("audit_log_failing"), 1);
+  EXPECT_FALSE(shown.has("backups_total"));
+  reading.refused[0].second = 4;
+  reading.store->is_up = true;
+  shown = MetricsText(metrics.render());
+  EXPECT_EQ(shown.value("sextant:requests_refused_total{reason=\"rate\"}"), 4);
+  EXPECT_EQ(shown.value("sextant:state_store_up"), 1);
+  metrics.set_gateway_source({});
+}
+
 TEST(Metrics, HttpRequestsHaveBoundedLabels) {
   ServerMetrics metrics("tiny");
   const auto observe = [&](std::string_view method, std::string_view pattern, int status) {

@@ -57,7 +57,8 @@ TEST(TokenBucket, TimeThatStandsOrGoesBackGivesNothing) {
 
 TEST(FairUse, EachKeyHasItsOwnRequests) {
   ManualClock clock;
-  FairUse use({}, nullptr, clock);
+  RefusalCounts refusals;
+  FairUse use({.refusals = &refusals}, nullptr, clock);
   const Identity a = identity_of({.requests_per_s = 10, .request_burst = 3}, "a");
   const Identity b = identity_of({.requests_per_s = 10, .request_burst = 3}, "b");
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(use.admit(a).is_admitted);
@@ -70,7 +71,7 @@ TEST(FairUse, EachKeyHasItsOwnRequests) {
   clock.advance_ns(kSecond / 10);
   EXPECT_TRUE(use.admit(a).is_admitted);
   EXPECT_FALSE(use.admit(a).is_admitted);
-  EXPECT_EQ(use.counts().refused_requests, 2u);
+  EXPECT_EQ(refusals.of(Refusal::kRate), 2u);
   // Without limits nobody is counted.
   const Identity free = identity_of({.requests_per_s = 0}, "a");
   for (int i = 0; i < 1000; ++i) EXPECT_TRUE(use.admit(free).is_admitted);
@@ -78,7 +79,8 @@ TEST(FairUse, EachKeyHasItsOwnRequests) {
 
 TEST(FairUse, APlaceIsFreeWhenItsLeaseEnds) {
   ManualClock clock;
-  auto use = std::make_unique<FairUse>(FairUse::Options{}, nullptr, clock);
+  RefusalCounts refusals;
+  auto use = std::make_unique<FairUse>(FairUse::Options{.refusals = &refusals}, nullptr, clock);
   const Identity identity = identity_of({.requests_per_s = 0, .concurrent_requests = 2});
   FairUse::Admission first = use->admit(identity);
   FairUse::Admission second = use->admit(identity);
@@ -88,13 +90,15 @@ TEST(FairUse, APlaceIsFreeWhenItsLeaseEnds) {
   FairUse::Admission third = use->admit(identity);
   EXPECT_TRUE(third.is_admitted);
   EXPECT_FALSE(use->admit(identity).is_admitted);
+  EXPECT_EQ(refusals.of(Refusal::kConcurrency), 2u);
   use.reset();
   third.lease.reset();  // it may come last
 }
 
 TEST(FairUse, TokensAreReservedAndGivenBack) {
   ManualClock clock;
-  FairUse use({}, nullptr, clock);
+  RefusalCounts refusals;
+  FairUse use({.refusals = &refusals}, nullptr, clock);
   const Identity identity = identity_of({.tokens_per_minute = 600});
   const FairUse::Ask ask{
       .num_prompt_tokens = 100, .longest_prompt_tokens = 100, .max_tokens = 200, .n = 2, .num_choices = 2};
@@ -113,12 +117,64 @@ TEST(FairUse, TokensAreReservedAndGivenBack) {
       identity, {.num_prompt_tokens = 1, .longest_prompt_tokens = 1, .max_tokens = 600, .n = 1, .num_choices = 1});
   EXPECT_EQ(never.status.code(), StatusCode::kInvalidArgument);
   EXPECT_EQ(never.retry_after_s, 0);
-  EXPECT_EQ(use.counts().refused_tokens, 2u);
+  EXPECT_EQ(refusals.of(Refusal::kTokens), 2u);
+}
+
+std::string header_of(const std::vector<std::pair<std::string, std::string>>& headers, const std::string& name) {
+  std::string value;
+  for (const auto& [known, text] : headers) {
+    if (known != name) continue;
+    EXPECT_EQ(value, "") << name << " is there twice";
+    value = text;
+  }
+  return value;
+}
+
+// Whatever becomes of a request: what applies to its key is said, each once.
+TEST(FairUse, EveryAnswerSaysWhatIsLeft) {
+  ManualClock clock;
+  FairUse use({}, nullptr, clock);
+  const Identity identity =
+      identity_of({.requests_per_s = 1, .request_burst = 2, .tokens_per_minute = 600, .concurrent_requests = 1});
+  const auto expect_headers = [](const auto& headers, const std::string& requests, const std::string& tokens) {
+    EXPECT_EQ(header_of(headers, "x-ratelimit-limit-requests"), "2");
+    EXPECT_EQ(header_of(headers, "x-ratelimit-remaining-requests"), requests);
+    EXPECT_EQ(header_of(headers, "x-ratelimit-limit-tokens"), "600");
+    EXPECT_EQ(header_of(headers, "x-ratelimit-remaining-tokens"), tokens);
+    EXPECT_NE(header_of(headers, "x-ratelimit-reset-requests"), "");
+    EXPECT_NE(header_of(headers, "x-ratelimit-reset-tokens"), "");
+  };
+  FairUse::Admission first = use.admit(identity);
+  expect_headers(first.headers, "1", "600");
+  const FairUse::Grant grant = use.reserve(
+      identity, {.num_prompt_tokens = 100, .longest_prompt_tokens = 100, .max_tokens = 400, .n = 1, .num_choices = 1});
+  ASSERT_TRUE(grant.status.ok());
+  EXPECT_EQ(header_of(grant.headers, "x-ratelimit-remaining-tokens"), "100");
+  EXPECT_EQ(header_of(grant.headers, "x-ratelimit-reset-tokens"), "50s");
+  const FairUse::Admission crowded = use.admit(identity);
+  EXPECT_EQ(crowded.code, "concurrency_limit_exceeded");
+  expect_headers(crowded.headers, "1", "100");
+  first.lease.reset();
+  EXPECT_TRUE(use.admit(identity).is_admitted);
+  const FairUse::Admission refused = use.admit(identity);
+  EXPECT_EQ(refused.code, "rate_limit_exceeded");
+  expect_headers(refused.headers, "0", "100");
+  for (const int64_t max_tokens : {200, 600}) {  // for now, for good
+    const FairUse::Grant none = use.reserve(
+        identity,
+        {.num_prompt_tokens = 1, .longest_prompt_tokens = 1, .max_tokens = max_tokens, .n = 1, .num_choices = 1});
+    EXPECT_FALSE(none.status.ok());
+    EXPECT_EQ(header_of(none.headers, "x-ratelimit-remaining-tokens"), "100");
+  }
+  // A limit that does not apply is not spoken of.
+  EXPECT_TRUE(use.admit(identity_of({.requests_per_s = 0})).headers.empty());
+  EXPECT_EQ(use.admit(identity_of({.requests_per_s = 0, .tokens_per_minute = 5}, "b")).headers.size(), 3u);
 }
 
 TEST(FairUse, CapsRefuseWhatIsAskedAndShortenWhatIsNot) {
   ManualClock clock;
-  FairUse use({}, nullptr, clock);
+  RefusalCounts refusals;
+  FairUse use({.refusals = &refusals}, nullptr, clock);
   const Identity identity = identity_of({.max_tokens = 50, .max_n = 2, .max_context = 120});
   const auto reserve = [&](int64_t prompt, int64_t max_tokens, bool asked, int64_t n = 1) {
     return use.reserve(identity, {.num_prompt_tokens = prompt,
@@ -136,6 +192,7 @@ TEST(FairUse, CapsRefuseWhatIsAskedAndShortenWhatIsNot) {
   EXPECT_FALSE(reserve(120, 5000, false).status.ok());
   EXPECT_EQ(reserve(1, 1, true, 3).status.param(), "n");
   EXPECT_TRUE(reserve(1, 1, true, 2).status.ok());
+  EXPECT_EQ(refusals.of(Refusal::kCap), 4u);
 }
 
 TEST(FairUse, ShedsWhenTooMuchWaits) {
@@ -148,7 +205,9 @@ TEST(FairUse, ShedsWhenTooMuchWaits) {
                          .n = 1,
                          .num_choices = 1};
   for (const int64_t shortened : {0, 20}) {
+    RefusalCounts refusals;
     FairUse::Options options;
+    options.refusals = &refusals;
     options.shed_above_requests = 4;
     options.shed_max_tokens = shortened;
     options.num_waiting = [&] { return num_waiting; };
@@ -163,7 +222,7 @@ TEST(FairUse, ShedsWhenTooMuchWaits) {
     } else {
       EXPECT_EQ(grant.max_tokens, shortened);
     }
-    EXPECT_EQ(use.counts().shed, 1u);
+    EXPECT_EQ(refusals.of(Refusal::kShed), shortened == 0 ? 1u : 0u);
   }
 }
 
@@ -185,6 +244,16 @@ TEST(FairUse, AddressesAreCountedApartAndForgotten) {
   EXPECT_FALSE(use.is_barred("1.2.3.4"));
   // More addresses than it keeps: none is refused for it, and the flood is over.
   for (int i = 0; i < 140'000; ++i) ASSERT_TRUE(use.count_unauthenticated(std::to_string(i)));
+}
+
+TEST(AddressGroup, IsWhatOneCustomerHas) {
+  EXPECT_EQ(address_group("9.9.9.9"), "9.9.9.9");
+  EXPECT_EQ(address_group("::ffff:9.9.9.9"), "9.9.9.9");
+  EXPECT_EQ(address_group("2001:db8:1:2:3:4:5:6"), address_group("2001:db8:1:2::1"));
+  EXPECT_NE(address_group("2001:db8:1:2::1"), address_group("2001:db8:1:3::1"));
+  EXPECT_EQ(address_group("fe80::1%lo"), address_group("fe80::2"));
+  EXPECT_EQ(address_group("::1"), "::1");
+  EXPECT_EQ(address_group("unknown"), "unknown");
 }
 
 std::string client_of(const std::string& proxies, const std::string& peer, std::vector<std::string> forwarded) {

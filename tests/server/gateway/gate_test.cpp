@@ -29,7 +29,16 @@ class GateTest : public testing::Test {
 
   void make_gate(const std::string& key) {
     authenticator_ = single_key_authenticator(key);
-    gate_ = std::make_unique<Gate>(*authenticator_, health_);
+    FairUse::Options options;
+    options.unauthenticated_per_s = unauthenticated_per_s_;
+    options.failed_logins_per_minute = num_logins_;
+    options.refusals = &refusals_;
+    fair_use_ = std::make_unique<FairUse>(options, nullptr, clock_);
+    gate_ = std::make_unique<Gate>(
+        *authenticator_, health_,
+        Gate::Services{.fair_use = fair_use_.get(), .refusals = &refusals_, .trusted_proxies = {}, .may_work = [this] {
+                         return may_work_;
+                       }});
     gate_->add_routes(front_, kRoutes);
   }
   void open() {
@@ -68,6 +77,12 @@ class GateTest : public testing::Test {
   Health health_;
   http::Router front_;
   std::unique_ptr<Authenticator> authenticator_;
+  ManualClock clock_;
+  RefusalCounts refusals_;
+  std::unique_ptr<FairUse> fair_use_;
+  bool may_work_ = true;
+  double num_logins_ = 100;
+  double unauthenticated_per_s_ = 100;
   std::unique_ptr<Gate> gate_;
 };
 
@@ -118,6 +133,40 @@ TEST_F(GateTest, AsksForTheKeyBeforeAnythingElse) {
     EXPECT_EQ(send("POST", "/v1/completions", right).status, 200) << right;
   }
   EXPECT_EQ(send("GET", "/v1/models/x").status, 401);
+}
+
+TEST_F(GateTest, CountsEachRefusalByItsReasonAndSaysWhenToComeBack) {
+  num_logins_ = 8;
+  unauthenticated_per_s_ = 1;
+  make_gate("sk-right");
+  const auto count_of = [&](Refusal reason) { return refusals_.of(reason); };
+  health_.set_loading("reading");
+  EXPECT_EQ(send("POST", "/v1/completions", "Bearer sk-right").status, 503);
+  EXPECT_EQ(count_of(Refusal::kNotServing), 1u);
+  open();
+  health_.set_ready();
+  may_work_ = false;
+  EXPECT_EQ(header(send("POST", "/v1/completions", "Bearer sk-right"), "Retry-After"), "1");
+  EXPECT_EQ(count_of(Refusal::kAudit), 1u);
+  may_work_ = true;
+  for (int i = 0; i < 8; ++i) EXPECT_EQ(send("POST", "/v1/completions", "Bearer sk-no").status, 401);
+  EXPECT_EQ(count_of(Refusal::kCredentials), 8u);
+  const auto barred = send("POST", "/v1/completions", "Bearer sk-no");
+  EXPECT_EQ(barred.status, 429);
+  EXPECT_EQ(header(barred, "Retry-After"), "60");
+  EXPECT_EQ(count_of(Refusal::kFailedLogins), 1u);
+  EXPECT_EQ(send("POST", "/v1/completions").status, 401);
+  EXPECT_EQ(send("POST", "/v1/completions").status, 401);
+  const auto anonymous = send("POST", "/v1/completions");
+  EXPECT_EQ(anonymous.status, 429);
+  EXPECT_EQ(header(anonymous, "Retry-After"), "1");
+  EXPECT_EQ(count_of(Refusal::kAddress), 1u);
+  // A key that holds is not held to account for its address.
+  const auto passed = send("POST", "/v1/completions", "Bearer sk-right");
+  EXPECT_EQ(passed.status, 200);
+  uint64_t sum = 0;
+  for (const auto& [name, total] : refusals_.by_name()) sum += total;
+  EXPECT_EQ(sum, 1u + 1u + 8u + 1u + 2u + 1u);
 }
 
 TEST_F(GateTest, OpeningWithoutAPromisedRouteIsOurBug) {

@@ -80,6 +80,8 @@ class HttpServerTest : public testing::Test {
     HttpServer::Options options;
     options.port = 0;
     options.limits = limits;
+    options.client_of = client_of;
+    options.on_refused_connection = on_refused_connection;
     options.websocket_path = websocket_path;
     options.tls = tls;
     options.on_request = [this](const RequestRecord& record) {
@@ -122,6 +124,8 @@ class HttpServerTest : public testing::Test {
   }
 
   Limits limits;
+  std::function<std::string(const std::string&)> client_of;
+  std::function<void()> on_refused_connection;
   std::string websocket_path;
   std::shared_ptr<TlsCertificates> tls;  // null: plain HTTP
   std::shared_ptr<Router> router = std::make_shared<Router>();

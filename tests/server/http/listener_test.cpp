@@ -260,6 +260,42 @@ TEST_F(ListenerTest, TooManyConnectionsAreToldSo) {
   EXPECT_EQ(RawClient(port).get("/hello").status, 200);
 }
 
+// One client cannot take all places, nor hold up those of others by being told so.
+TEST_F(ListenerTest, OneClientHasSoManyConnectionsAndNoMore) {
+  limits.max_connections_of_client = 3;
+  std::atomic<int> num_refused{0};
+  on_refused_connection = [&] { ++num_refused; };
+  // Of 127.0.0.1 alone: who connects here has no other address.
+  std::atomic<bool> is_counted{true};
+  client_of = [&](const std::string& address) { return is_counted ? "client " + address : std::string(); };
+  start();
+  std::vector<RawClient> clients;
+  for (int i = 0; i < 3; ++i) {
+    clients.emplace_back(port);
+    ASSERT_EQ(clients.back().get("/hello").status, 200);
+  }
+  EXPECT_EQ(num_refused, 0);
+  {
+    const RawResponse refused = RawClient(port).get("/hello");
+    EXPECT_EQ(refused.status, 503);
+    EXPECT_EQ(refused.header("retry-after"), "1");
+  }
+  ASSERT_TRUE(wait_until([&] { return server->num_connections() == 3; }));
+  // Whoever goes on: four are told, for as long as they listen; the others find the door shut.
+  std::vector<RawClient> flood;
+  for (int i = 0; i < 40; ++i) flood.emplace_back(port);
+  ASSERT_TRUE(wait_until([&] { return num_refused == 41; }));
+  EXPECT_EQ(server->num_connections(), 7u);
+  is_counted = false;  // a proxy
+  EXPECT_EQ(RawClient(port).get("/hello").status, 200);
+  is_counted = true;
+  flood.clear();
+  clients.pop_back();
+  ASSERT_TRUE(wait_until([&] { return server->num_connections() == 2; }));
+  EXPECT_EQ(RawClient(port).get("/hello").status, 200);
+  EXPECT_EQ(num_refused, 41);
+}
+
 TEST_F(ListenerTest, DrainsInOrder) {
   start();
   RawClient idle(port);
