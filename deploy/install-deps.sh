@@ -27,6 +27,7 @@ test_packages=(
   libbenchmark-dev           # 1.7.1
   clang clang-tidy clang-format libclang-rt-14-dev   # 14: libFuzzer, lint, format
   prometheus                 # promtool and a real scraper
+  prometheus-alertmanager    # 0.25: gets a fired alert of the emitted rules
   postgresql                 # 15: a real one for the knowledge base's tests
   procps
 )

@@ -86,6 +86,21 @@ void GatewayMeter::apply(const GatewayReading& reading) {
     backups_->failed.set(static_cast<double>(reading.backups->failed));
     backups_->last.Set(reading.backups->last_unix_s);
   }
+  if (reading.traces) {
+    if (!traces_) {
+      traces_.emplace(Traces{
+          TotalCounter(counter(registry_, "sextant:trace_spans_exported_total", "Spans that the collector has taken.")),
+          TotalCounter(counter(registry_, "sextant:trace_spans_dropped_total",
+                               "Spans that found no room in the queue, or that the collector refused.")),
+          TotalCounter(
+              counter(registry_, "sextant:trace_export_failures_total", "Posts to the collector that did not work.")),
+          gauge(registry_, "sextant:trace_exporter_up", "1 while the last post to the collector of traces worked.")});
+    }
+    traces_->exported.set(static_cast<double>(reading.traces->exported));
+    traces_->dropped.set(static_cast<double>(reading.traces->dropped));
+    traces_->failures.set(static_cast<double>(reading.traces->failures));
+    traces_->is_up.Set(reading.traces->is_up ? 1 : 0);
+  }
 }
 
 }  // namespace sextant

@@ -60,6 +60,13 @@ struct TokenKeysReading {
   double last_success_unix_s = 0;  // 0: none yet
 };
 
+// Of traces of requests, since start.
+struct TracesReading {
+  uint64_t exported = 0, dropped = 0;  // spans
+  uint64_t failures = 0;               // posts to the collector
+  bool is_up = true;                   // the last one worked
+};
+
 // Since start, by reason; and what else there is.
 struct GatewayReading {
   std::vector<std::pair<std::string, uint64_t>> refused;  // a few reasons, always the same
@@ -67,6 +74,7 @@ struct GatewayReading {
   std::optional<TokenKeysReading> token_keys;
   std::optional<AuditReading> audit;
   std::optional<BackupReading> backups;
+  std::optional<TracesReading> traces;
 };
 
 class GatewayMeter {
@@ -95,6 +103,10 @@ class GatewayMeter {
     prometheus::Gauge& waiting;
     prometheus::Gauge& is_failing;
   };
+  struct Traces {
+    TotalCounter exported, dropped, failures;
+    prometheus::Gauge& is_up;
+  };
   struct Backups {
     TotalCounter made, failed;
     prometheus::Gauge& last;
@@ -107,6 +119,7 @@ class GatewayMeter {
   std::optional<TokenKeys> token_keys_;
   std::optional<Audit> audit_;
   std::optional<Backups> backups_;
+  std::optional<Traces> traces_;
 };
 
 }  // namespace sextant

@@ -60,7 +60,7 @@ Result<Gateway> make_gateway(const ServerConfig& config) {
   return gateway;
 }
 
-GatewayReading read_gateway(const Gateway& gateway, const BackupKeeper* backups) {
+GatewayReading read_gateway(const Gateway& gateway, const BackupKeeper* backups, const otlp::TraceExporter* traces) {
   GatewayReading reading;
   reading.refused = gateway.refusals->by_name();
   if (gateway.keeper) {
@@ -79,6 +79,10 @@ GatewayReading read_gateway(const Gateway& gateway, const BackupKeeper* backups)
   if (backups != nullptr) {
     const BackupKeeper::Stats stats = backups->stats();
     reading.backups = {stats.num_made, stats.num_failed, static_cast<double>(stats.last_unix_ms) * 1e-3};
+  }
+  if (traces != nullptr) {
+    const otlp::TraceExporter::Stats stats = traces->stats();
+    reading.traces = {stats.num_exported, stats.num_dropped, stats.num_failures, stats.is_up};
   }
   return reading;
 }

@@ -10,6 +10,7 @@
 #include "server/gateway/refusals.h"
 #include "server/gateway/state_keeper.h"
 #include "server/metrics_gateway.h"
+#include "server/otlp/trace_exporter.h"
 
 namespace sextant::cli {
 
@@ -24,7 +25,7 @@ struct Gateway {
 };
 
 // Of what there is of these, for /metrics. Any thread.
-GatewayReading read_gateway(const Gateway& gateway, const BackupKeeper* backups);
+GatewayReading read_gateway(const Gateway& gateway, const BackupKeeper* backups, const otlp::TraceExporter* traces);
 
 // Opens the state store; its errors name the setting.
 Result<Gateway> make_gateway(const ServerConfig& config);

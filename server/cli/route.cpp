@@ -98,10 +98,7 @@ class Router {
     options.client_of = [proxies](const std::string& address) {
       return proxies.trusts(address) ? std::string() : address_group(address);
     };
-    options.on_request = [](const http::RequestRecord& record) {
-      LOG_DEBUG << record.method << " " << record.path << " " << record.status << " from " << record.client_address
-                << " in " << record.duration_s * 1e3 << " ms, request id " << record.request_id;
-    };
+    options.on_request = [this](const http::RequestRecord& record) { log_request(record, config_.access_log); };
     http_.emplace(io_.context(), std::move(options), std::move(front));
     health_.set_loading("no server of any pool has answered yet");
     RETURN_IF_ERROR(http_->start());
@@ -236,6 +233,12 @@ class RouteVerb final : public Verb {
     from_environment("SEXTANT_SSL_KEYFILE_PASSWORD", config_.tls.keyfile_password);
     append(apply_flags(settings_of(config_), flags_));
     append(config_.validate());
+    if (!config_.otlp_traces_endpoint.empty()) {
+      errors.push_back(
+          invalid_argument("otlp_traces_endpoint is for the servers behind a router, which passes traceparent on and "
+                           "has no spans itself",
+                           "otlp_traces_endpoint"));
+    }
     fleet::PoolsConfig pools;
     if (const Result<nlohmann::ordered_json> structure = read_structure(path_); structure.ok()) {
       for (const Status& error : fleet::read_pools(*structure, pools))

@@ -7,6 +7,7 @@
 #include "engine/format/json_file.h"
 #include "server/gateway/client_address.h"
 #include "server/gateway/jwks_source.h"
+#include "server/otlp/trace_exporter.h"
 
 namespace sextant::cli {
 namespace {
@@ -108,6 +109,9 @@ std::vector<Status> ServerConfig::validate() const {
   check(log_level == "debug" || log_level == "info" || log_level == "warning" || log_level == "error", "log_level",
         "must be one of debug, info, warning, error, not '" + log_level + "'");
   check(log_format == "text" || log_format == "json", "log_format", "must be text or json, not '" + log_format + "'");
+  if (!otlp_traces_endpoint.empty()) {
+    if (auto url = otlp::traces_url(otlp_traces_endpoint); !url.ok()) errors.push_back(url.status());
+  }
   return errors;
 }
 

@@ -65,6 +65,8 @@ struct ServerConfig {
   int64_t num_text_threads = static_cast<int64_t>(openai::ApiOptions{}.num_text_threads);
   std::string log_level = "info";   // debug, info, warning, error
   std::string log_format = "text";  // text, json
+  bool access_log = false;
+  std::string otlp_traces_endpoint;  // empty: no traces
 
   std::vector<Status> validate() const;
   http::Limits limits() const;
@@ -161,6 +163,9 @@ void visit_server_config(Config& config, Visitor&& visitor) {
   visitor("num_text_threads", config.num_text_threads, "threads for JSON, templates and tokenisation");
   visitor("log_level", config.log_level, "debug, info, warning, error");
   visitor("log_format", config.log_format, "text, or json: one object per line");
+  visitor("access_log", config.access_log, "a line for each request at level info, not debug");
+  visitor("otlp_traces_endpoint", config.otlp_traces_endpoint,
+          "collector of traces (OTLP/HTTP JSON): http://collector:4318/v1/traces; headers: OTEL_EXPORTER_OTLP_HEADERS");
 }
 
 struct ServeOptions {

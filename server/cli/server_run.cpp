@@ -32,6 +32,7 @@
 #include "server/metrics.h"
 #include "server/metrics_tls.h"
 #include "server/openai/api.h"
+#include "server/otlp/trace_exporter.h"
 #include "server/status_page.h"
 
 namespace sextant::cli {
@@ -108,6 +109,24 @@ std::string system_fingerprint(const EngineInfo& info) {
   return text;
 }
 
+int64_t unix_now_ns() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+// Headers, which may be a collector's secret, come from the environment, as OpenTelemetry has it.
+Result<otlp::TraceExporter::Options> trace_options(const ServerConfig& config) {
+  otlp::TraceExporter::Options traces;
+  ASSIGN_OR_RETURN(traces.url, otlp::traces_url(config.otlp_traces_endpoint));
+  const char* const headers = std::getenv("OTEL_EXPORTER_OTLP_HEADERS");
+  ASSIGN_OR_RETURN(traces.headers, otlp::parse_headers(headers != nullptr ? headers : ""));
+  const char* const name = std::getenv("OTEL_SERVICE_NAME");
+  const http::TraceContext::SpanId instance = http::make_span_id();
+  traces.resource = {name != nullptr && *name != 0 ? name : "sextant", version_text(),
+                     http::hex_text(instance.data(), instance.size())};
+  return traces;
+}
+
 void log_lines(const std::string& text) {
   std::istringstream lines(text);
   for (std::string line; std::getline(lines, line);) LOG_INFO << line;
@@ -129,18 +148,24 @@ class Server {
     ASSIGN_OR_RETURN(tls_, http::TlsCertificates::open(options_.server.tls));
     ASSIGN_OR_RETURN(gateway_, make_gateway(options_.server));
     ASSIGN_OR_RETURN(TrustedProxies proxies, TrustedProxies::parse(options_.server.trusted_proxies));
-    gate_.emplace(*gateway_.authenticator, health_,
-                  Gate::Services{.audit = gateway_.audit.get(),
-                                 .fair_use = gateway_.fair_use.get(),
-                                 .refusals = gateway_.refusals.get(),
-                                 .trusted_proxies = proxies,
-                                 .may_work = may_work()});
+    gate_.emplace(
+        *gateway_.authenticator, health_,
+        Gate::Services{.audit = gateway_.audit.get(),
+                       .fair_use = gateway_.fair_use.get(),
+                       .refusals = gateway_.refusals.get(),
+                       .trusted_proxies = proxies,
+                       .begins_traces = options_.server.access_log || !options_.server.otlp_traces_endpoint.empty(),
+                       .may_work = may_work()});
     if (!options_.server.backup_dir.empty()) {
       const char* knowledge_base = std::getenv("SEXTANT_KB");
       backups_.emplace(BackupKeeper::Options{options_.server.backup_dir, options_.server.backup_interval,
                                              options_.server.backup_keep},
                        BackupSource{&gateway_.keeper->store(), shown_config().dump(2) + "\n",
                                     knowledge_base != nullptr ? knowledge_base : "", version_text()});
+    }
+    if (!options_.server.otlp_traces_endpoint.empty()) {
+      ASSIGN_OR_RETURN(otlp::TraceExporter::Options traces, trace_options(options_.server));
+      traces_.emplace(std::move(traces));
     }
     admin_.emplace(gateway_.keeper.get(), gateway_.audit.get(), admin_hooks());
     note_life("server.start");
@@ -173,14 +198,16 @@ class Server {
     http_options.on_request = [this](const http::RequestRecord& record) {
       metrics_.on_http_request(record);
       if (gateway_.audit) gateway_.audit->on_request(record);
-      LOG_DEBUG << record.method << " " << record.path << " " << record.status << " from " << record.client_address
-                << " in " << record.duration_s * 1e3 << " ms, request id " << record.request_id;
+      if (traces_ && record.notes != nullptr && record.notes->trace && record.notes->trace->is_sampled)
+        traces_->add(otlp::trace_of(record, unix_now_ns()));
+      log_request(record, options_.server.access_log);
     };
     http_options.on_socket_event = source_.on_socket_event;
     http_.emplace(io_.context(), std::move(http_options), std::move(front));
     RETURN_IF_ERROR(http_->start());
     metrics_.set_connections_source([this] { return http_->num_connections(); });
-    metrics_.set_gateway_source([this] { return read_gateway(gateway_, backups_ ? &*backups_ : nullptr); });
+    metrics_.set_gateway_source(
+        [this] { return read_gateway(gateway_, backups_ ? &*backups_ : nullptr, traces_ ? &*traces_ : nullptr); });
     end_phase("listen");
     LOG_INFO << "listening at " << url() << ", loading " << options_.engine.model.model;
     return ok_status();
@@ -290,6 +317,7 @@ class Server {
     metrics_.set_gateway_source({});
     http_.reset();
     io_.stop();
+    traces_.reset();  // sends what is left, within a moment
     note_life("server.stop");
     metrics_.set_engine_stats_source({});
     metrics_.set_device_readings_source({});
@@ -370,6 +398,7 @@ class Server {
   std::shared_ptr<http::TlsCertificates> tls_;  // null: plain HTTP
   Gateway gateway_;
   std::optional<BackupKeeper> backups_;
+  std::optional<otlp::TraceExporter> traces_;
   std::optional<Gate> gate_;
   std::optional<AdminApi> admin_;
   std::optional<http::HttpServer> http_;

@@ -139,8 +139,18 @@ bool Gate::is_serving(http::Exchange& exchange) const {
   return false;
 }
 
+// Probes and scrapes have none: there would be little else.
+void Gate::begin_trace(const RouteName& route, http::Exchange& exchange) const {
+  http::RequestNotes* notes = exchange.notes();
+  const bool is_work = route.access != Access::kOpen && route.access != Access::kMetrics;
+  if (!services_.begins_traces || !is_work || notes == nullptr || notes->trace) return;
+  notes->trace = http::trace_of(exchange.request());
+  exchange.set_response_header("traceparent", notes->trace->traceparent());
+}
+
 void Gate::handle(const RouteName& route, std::shared_ptr<http::Exchange> exchange, const http::Handler* handler,
                   bool may_wait) const {
+  begin_trace(route, *exchange);
   const std::string client_address = address_group(services_.trusted_proxies.client_of(exchange->request()));
   if (route.access == Access::kOpen) {
     if (services_.fair_use != nullptr && !services_.fair_use->count_unauthenticated(client_address)) {

@@ -36,6 +36,7 @@ class Gate {
     FairUse* fair_use = nullptr;  // says how much each key and each address may; null: everything
     RefusalCounts* refusals = nullptr;
     TrustedProxies trusted_proxies;
+    bool begins_traces = false;  // requests get a trace: their caller's, or a new one; else its headers are passed over
     std::function<bool()> may_work = {};  // false: no work is taken for now, for no record of it could be kept
   };
   // The references outlive the gate.
@@ -56,6 +57,7 @@ class Gate {
  private:
   void handle(const RouteName& route, std::shared_ptr<http::Exchange> exchange, const http::Handler* handler,
               bool may_wait) const;
+  void begin_trace(const RouteName& route, http::Exchange& exchange) const;
   // False: it was answered.
   bool admit(const RouteName& route, http::Exchange& exchange, const Credential& credential,
              const std::string& client_address) const;

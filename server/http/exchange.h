@@ -10,16 +10,27 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "server/http/trace_context.h"
 
 namespace sextant {
 struct Identity;  // who sends a request (server/gateway/identity.h); HTTP only carries it
 }
 
 namespace sextant::http {
+
+// When a request's choices were where in the engine, in nanoseconds since 1970; 0: they never were.
+struct EnginePhases {
+  int64_t queued_unix_ns = 0;           // the first of them
+  int64_t first_scheduled_unix_ns = 0;  // likewise
+  int64_t first_token_unix_ns = 0;      // likewise
+  int64_t last_token_unix_ns = 0;       // the last of them
+};
 
 // What a request turned out to be, for who keeps records of requests: written by the gate and by handlers, on the exchange's
 // executor, read once when the request has ended.
@@ -30,6 +41,8 @@ struct RequestNotes {
   std::string finish_reason;                 // of its last choice
   int64_t prompt_tokens = 0, completion_tokens = 0;
   std::string prompt;  // only where the operator asked for prompts
+  EnginePhases phases;
+  std::optional<TraceContext> trace;  // none: the request reached no route
 };
 
 struct Header {

@@ -2,6 +2,7 @@
 #include "server/openai/generation.h"
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <iterator>
 #include <utility>
@@ -117,6 +118,26 @@ void Generation::note_request() {
   }
 }
 
+// From the engine's clock to the world's: both are read once.
+http::EnginePhases Generation::phases() const {
+  const int64_t unix_now_ns =
+      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const int64_t offset_ns = unix_now_ns - services_.engine.clock().now_ns();
+  http::EnginePhases noted;
+  const auto take_first = [&](int64_t& first, int64_t time) {
+    if (time != 0 && (first == 0 || time + offset_ns < first)) first = time + offset_ns;
+  };
+  for (const GenerationTimings& timings : timings_) {
+    const GenerationTimings::Phases phases = timings.phases();
+    take_first(noted.queued_unix_ns, phases.queued_ns);
+    take_first(noted.first_scheduled_unix_ns, phases.first_scheduled_ns);
+    take_first(noted.first_token_unix_ns, phases.first_token_ns);
+    if (phases.last_token_ns != 0)
+      noted.last_token_unix_ns = std::max(noted.last_token_unix_ns, phases.last_token_ns + offset_ns);
+  }
+  return noted;
+}
+
 // Once, while what was made is still here.
 void Generation::note_usage() {
   http::RequestNotes* notes = exchange_ ? exchange_->notes() : nullptr;
@@ -126,6 +147,7 @@ void Generation::note_usage() {
     if (num_done_ == 0 || num_done_ < choices_.size()) return;
   }
   const Usage usage = total_usage();
+  if (notes->trace) notes->phases = phases();
   notes->prompt_tokens = usage.num_prompt_tokens;
   notes->completion_tokens = usage.num_completion_tokens;
   if (const auto reason = choices_.back().whole.finish_reason) notes->finish_reason = finish_reason_name(*reason);

@@ -95,6 +95,7 @@ class Generation final : public EventReceiver, public std::enable_shared_from_th
   void settle();
   void note_request();
   void note_usage();
+  http::EnginePhases phases() const;
   void set_paused(bool paused);
   void close();
 

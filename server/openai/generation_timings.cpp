@@ -58,6 +58,20 @@ void GenerationTimings::on_ended(FinishReason reason, int64_t now_ns) {
   for (size_t i = 0; i < choices_.size(); ++i) on_choice_finished(static_cast<int32_t>(i), reason, now_ns);
 }
 
+GenerationTimings::Phases GenerationTimings::phases() const {
+  Phases phases;
+  const auto take_first = [](int64_t& first, int64_t time) {
+    if (time != 0 && (first == 0 || time < first)) first = time;
+  };
+  for (const Choice& choice : choices_) {
+    take_first(phases.queued_ns, choice.queued_ns);
+    take_first(phases.first_scheduled_ns, choice.first_scheduled_ns);
+    take_first(phases.first_token_ns, choice.first_token_ns);
+    phases.last_token_ns = std::max(phases.last_token_ns, choice.last_token_ns);
+  }
+  return phases;
+}
+
 void GenerationTimings::report(int64_t now_ns) {
   if (metrics_ == nullptr) return;
   RequestTimings timings;

@@ -28,6 +28,13 @@ class GenerationTimings {
   // The client is gone or the engine failed: what has not finished finishes with `reason`.
   void on_ended(FinishReason reason, int64_t now_ns);
 
+  // Of all choices so far, on the engine's clock; 0: has not happened.
+  struct Phases {
+    int64_t queued_ns = 0, first_scheduled_ns = 0, first_token_ns = 0;  // the first choice's to come there
+    int64_t last_token_ns = 0;                                          // the last one's
+  };
+  Phases phases() const;
+
  private:
   struct Choice {
     std::optional<FinishReason> finish_reason;

@@ -80,6 +80,7 @@ PARTS = [
     ("http", r"server/http/"),
     ("openai", r"server/openai/"),
     ("gateway", r"server/gateway/"),
+    ("otlp", r"server/otlp/"),
     ("fleet", r"server/fleet/"),
     ("cli", r"server/cli/"),
     ("server", r"server/"),
@@ -123,8 +124,9 @@ MAY_INCLUDE = {
                "server/gateway/token_budget.h"],
     "server": ENGINE_FACE + ["config", "text", "format", "base", "http"],
     "gateway": ["base", "database", "http", "server"],
+    "otlp": ["base", "http", "server/gateway/identity.h"],
     "fleet": ["base", "format", "http"],
-    "cli": ENGINE_FACE + ["engine/sim_engine.h", "sim", "facts", "config", "text", "format", "base", "http", "openai", "gateway", "fleet", "server",
+    "cli": ENGINE_FACE + ["engine/sim_engine.h", "sim", "facts", "config", "text", "format", "base", "http", "openai", "gateway", "otlp", "fleet", "server",
                            "bench", "bench/record", "bench/engine", "bench/kernels/kernel_run.h", "advisor", "deploy"],
     "bench/record": ["base"],
     # nvml.h and its reading: a client beside its server asks the GPU itself; they know nothing else of the engine.
