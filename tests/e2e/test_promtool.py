@@ -14,7 +14,7 @@ LISTED = {"llm_throughput_tokens_per_sec metric names should not contain abbrevi
 
 def test_metrics_are_read_without_error(tmp_path):
     state, jwks = tmp_path / "state", tmp_path / "jwks.json"
-    key, _ = make_key(state, "--role", "inference", "--role", "metrics")
+    key, _ = make_key(state, "--role", "inference,metrics")
     jwks.write_text(jwk_set())
     with Server(None, "--time", "constant:ttft=1ms,tpot=0ms", "--audit-log", tmp_path / "audit", "--price-usd-per-hour", "2",
                 "--response-cache-bytes", "1MiB", "--state-dir", state, "--jwks", jwks, "--jwt-audience", "sextant", "--jwt-issuer", "test",
