@@ -32,9 +32,9 @@ constexpr std::array kHeld = {
     Held{WeightType::kQ5_1, WeightType::kF16, WeightType::kF16},
     Held{WeightType::kQ2K, WeightType::kF16, WeightType::kF16},
     Held{WeightType::kQ3K, WeightType::kF16, WeightType::kF16},
-    Held{WeightType::kQ4K, WeightType::kF16, WeightType::kF16},
-    Held{WeightType::kQ5K, WeightType::kF16, WeightType::kF16},
-    Held{WeightType::kQ6K, WeightType::kF16, WeightType::kF16},
+    Held{WeightType::kQ4K, WeightType::kQ4K, WeightType::kF16},
+    Held{WeightType::kQ5K, WeightType::kQ5K, WeightType::kF16},
+    Held{WeightType::kQ6K, WeightType::kQ6K, WeightType::kF16},
     Held{WeightType::kIQ4NL, WeightType::kQ8_0, WeightType::kQ8_0},
     Held{WeightType::kIQ4XS, WeightType::kF16, WeightType::kF16},
     Held{WeightType::kMXFP4, WeightType::kF16, WeightType::kF16},
@@ -97,6 +97,9 @@ std::optional<PanelType> panel_type_of(WeightType type) {
     case WeightType::kQ8_0: return PanelType::kQ8_0;
     case WeightType::kQ4_0: return PanelType::kQ4_0;
     case WeightType::kQ4_1: return PanelType::kQ4_1;
+    case WeightType::kQ4K: return PanelType::kQ4K;
+    case WeightType::kQ5K: return PanelType::kQ5K;
+    case WeightType::kQ6K: return PanelType::kQ6K;
     default: return std::nullopt;
   }
 }

@@ -99,8 +99,9 @@ FileMatrix file_matrix(WeightType type, int64_t rows, int64_t cols, Random& rand
     const bool is_bf16 = type == WeightType::kBF16;
     const uint16_t d = is_bf16 ? kernels::ref::bf16_of_f32(random.normals(1)[0])
                                : kernels::ref::f16_of_f32(random.normals(1)[0] * 0.1f);
-    std::memcpy(m.bytes.data() + at, &d, 2);
-    if (type == WeightType::kQ4_1) std::memcpy(m.bytes.data() + at + 2, &d, 2);
+    std::memcpy(m.bytes.data() + at + (type == WeightType::kQ6K ? 208 : 0), &d, 2);
+    const bool has_minimum = type == WeightType::kQ4_1 || type == WeightType::kQ4K || type == WeightType::kQ5K;
+    if (has_minimum) std::memcpy(m.bytes.data() + at + 2, &d, 2);
   }
   return m;
 }
@@ -117,10 +118,11 @@ TEST_P(CpuBackendTest, DescribesItself) {
 }
 
 TEST_P(CpuBackendTest, StackedPartsOfDifferentTypesMultiplyLikeTheirRows) {
-  const int64_t cols = 96, tokens = 13;
+  const int64_t cols = 256, tokens = 13;
   const std::vector<std::pair<WeightType, int64_t>> parts = {
       {WeightType::kQ4_1, 40}, {WeightType::kQ4_1, 9},  {WeightType::kQ8_0, 33}, {WeightType::kF32, 5},
-      {WeightType::kBF16, 21}, {WeightType::kQ4_0, 16}, {WeightType::kF16, 1}};
+      {WeightType::kBF16, 21}, {WeightType::kQ4_0, 16}, {WeightType::kF16, 1},   {WeightType::kQ4K, 17},
+      {WeightType::kQ6K, 40},  {WeightType::kQ5_0, 7},  {WeightType::kQ5K, 3}};
   std::vector<FileMatrix> files;
   std::vector<HostMatrix> hosts;
   int64_t rows = 0;
@@ -160,8 +162,9 @@ TEST_P(CpuBackendTest, StackedPartsOfDifferentTypesMultiplyLikeTheirRows) {
 }
 
 TEST_P(CpuBackendTest, EmbedReadsRowsOfTheSameMatrixThatMatmulUses) {
-  for (const WeightType type : {WeightType::kQ8_0, WeightType::kQ4_1, WeightType::kF16}) {
-    const int64_t rows = 70, cols = 64;
+  for (const WeightType type :
+       {WeightType::kQ8_0, WeightType::kQ4_1, WeightType::kF16, WeightType::kQ4K, WeightType::kQ5K, WeightType::kQ6K}) {
+    const int64_t rows = 70, cols = block_geometry(type).elements > 32 ? 256 : 64;
     const FileMatrix file = file_matrix(type, rows, cols, random_);
     const HostMatrix host = file.host(type, rows, cols);
     auto b = backend(2);
@@ -179,7 +182,8 @@ TEST_P(CpuBackendTest, EmbedReadsRowsOfTheSameMatrixThatMatmulUses) {
       for (int64_t k = 0; k < cols; ++k) {
         const float embedded = out[i * static_cast<size_t>(cols) + static_cast<size_t>(k)];
         const float multiplied = product[static_cast<size_t>(k * rows + ids[i])];
-        ASSERT_NEAR(embedded, multiplied, std::fabs(embedded) * 1e-6 + 1e-6);
+        // Superblocks: 4 roundings of d s q and of m n, each at most 4096 d; of this matrix d is below 1.
+        ASSERT_NEAR(embedded, multiplied, std::fabs(embedded) * 1e-6 + (cols == 256 ? 2 * 4 * 4096 * 0x1p-24 : 1e-6));
       }
     }
   }
