@@ -20,6 +20,7 @@ struct ModelSource {
                                      // activations on weights as stored, bfloat16 rounds them for bf16 weights where
                                      // the CPU multiplies pairs of bf16
   std::string chat_template;         // a file that replaces the model's own; empty: the model's
+  bool skip_tokenizer_init = false;  // token ids in and out; no tokenizer is read
   int64_t max_model_len = 0;         // prompt + output tokens of one sequence; 0: what the model states
   int64_t seed = 0;                  // of dummy weights only; requests without a seed get a random one
 };
@@ -93,6 +94,8 @@ void visit_engine_config(Config& config, Visitor&& visitor) {
       "dtype", config.model.dtype,
       "what matrix products compute in: auto (as the checkpoint says), bfloat16, float16 or half, float32 (CPU only)");
   visitor("chat_template", config.model.chat_template, "file with a Jinja chat template that replaces the model's own");
+  visitor("skip_tokenizer_init", config.model.skip_tokenizer_init,
+          "token ids in and out, for a model without a tokenizer: prompts are lists of ids, answers carry token_ids");
   visitor("max_model_len", config.model.max_model_len, "longest prompt plus output, in tokens (default: the model's)");
   visitor("seed", config.model.seed, "seed of dummy weights");
   visitor("block_size", config.cache.block_size, "token slots in a KV cache block");

@@ -24,6 +24,9 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
+  // Whether there is text at all (IdTokenizer has none).
+  virtual bool knows_text() const { return true; }
+
   // Never fails: bytes that are not UTF-8 are encoded byte by byte where the vocabulary can, else as U+FFFD.
   virtual std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options = {}) const = 0;
 

@@ -17,6 +17,7 @@
 #include "engine/base/log.h"
 #include "engine/engine.h"
 #include "engine/text/chat_template.h"
+#include "engine/text/id_tokenizer.h"
 #include "engine/text/tokenizer.h"
 #include "server/cli/advisor_routes.h"
 #include "server/cli/gateway_setup.h"
@@ -217,8 +218,13 @@ class Server {
     const ModelSource& source = options_.engine.model;
     health_.set_loading("reading the tokenizer");
     ASSIGN_OR_RETURN(tokenizer_, source_.load_tokenizer());
-    ASSIGN_OR_RETURN(chat_template_, load_chat_template(source, *tokenizer_));
-    if (!chat_template_) LOG_WARNING << "the model has no chat template: /v1/chat/completions will answer 400";
+    if (tokenizer_->knows_text()) {
+      ASSIGN_OR_RETURN(chat_template_, load_chat_template(source, *tokenizer_));
+      if (!chat_template_) LOG_WARNING << "the model has no chat template: /v1/chat/completions will answer 400";
+    } else {
+      LOG_INFO << "no tokenizer (--skip-tokenizer-init): /v1/completions takes and gives token ids; what needs text "
+                  "answers 400";
+    }
     end_phase("tokenizer");
     health_.set_loading("reading the weights");
     Engine::Options engine_options;
@@ -407,7 +413,10 @@ class Server {
 }  // namespace
 
 EngineSource engine_from_files(const ServeOptions& options) {
-  return {.load_tokenizer = [&options] { return load_tokenizer(options.engine.model.model); },
+  return {.load_tokenizer = [&options]() -> Result<std::unique_ptr<Tokenizer>> {
+            if (options.engine.model.skip_tokenizer_init) return std::unique_ptr<Tokenizer>(new IdTokenizer);
+            return load_tokenizer(options.engine.model.model);
+          },
           .create_engine = [](Engine::Options engine_options,
                               const Tokenizer&) { return Engine::create(std::move(engine_options)); },
           .on_socket_event = {}};

@@ -112,6 +112,13 @@ Status model_not_found(std::string_view name, const ServedModel& model) {
   return {StatusCode::kNotFound, message + ".", "model", "model_not_found"};
 }
 
+Status require_tokenizer(const ServedModel& model, const std::string& param, std::string_view instead) {
+  if (model.tokenizer->knows_text()) return ok_status();
+  return invalid_argument(
+      "This server has no tokenizer (--skip-tokenizer-init) and knows no text: " + std::string(instead) + ".", param,
+      "no_tokenizer");
+}
+
 Result<std::string> resolve_model(const Json& body, const ServedModel& model) {
   const Json* name = body.is_object() ? find_field(body, "model") : nullptr;
   if (name == nullptr || !name->is_string()) return model.names.front();
@@ -123,6 +130,7 @@ Result<std::string> resolve_model(const Json& body, const ServedModel& model) {
 }
 
 Result<std::string> render_chat_prompt(const ChatPrompt& prompt, const ServedModel& model, int64_t now_unix_s) {
+  RETURN_IF_ERROR(require_tokenizer(model, "messages", "use /v1/completions with 'prompt' as a list of token ids"));
   if (model.chat_template == nullptr) {
     return invalid_argument(
         "This model has no chat template: use /v1/completions, or start the server with "
@@ -156,11 +164,14 @@ Result<GenerationSpec> completion_spec(const Json& json, const ServedModel& mode
   ASSIGN_OR_RETURN(CompletionRequest request, parse_completion_request(json, model.limits));
   const SharedFields& shared = request.shared;
   GenerationSpec spec = make_spec(Endpoint::kCompletion, shared, std::move(name), identity);
+  if (!spec.stop.empty()) RETURN_IF_ERROR(require_tokenizer(model, "stop", "use 'stop_token_ids'"));
+  if (!model.tokenizer->knows_text()) spec.return_token_ids = spec.return_tokens_as_token_ids = true;
   const EncodeOptions encode{.add_special_tokens = shared.add_special_tokens.value_or(true)};
   for (size_t i = 0; i < request.prompts.size(); ++i) {
     const std::string param = request.prompts.size() == 1 ? "prompt" : "prompt[" + std::to_string(i) + "]";
     PromptSpec prompt;
     std::string* text = std::get_if<std::string>(&request.prompts[i]);
+    if (text != nullptr) RETURN_IF_ERROR(require_tokenizer(model, param, "give the prompt as a list of token ids"));
     prompt.token_ids = text != nullptr ? model.tokenizer->encode(*text, encode)
                                        : std::move(std::get<std::vector<int32_t>>(request.prompts[i]));
     const bool truncated = truncate(shared, model.limits, &prompt.token_ids);
@@ -217,6 +228,7 @@ Result<GenerationSpec> prepare_plain(std::string_view body, const ServedModel& m
   const bool stream = endpoint == Endpoint::kLines;
   const char* path = stream ? "/v1/stream" : "/generate";
   ASSIGN_OR_RETURN(Json json, parse_json(body));
+  RETURN_IF_ERROR(require_tokenizer(model, "prompt", "use /v1/completions with 'prompt' as a list of token ids"));
   if (json.is_object()) {
     RETURN_IF_ERROR(check_plain(json, stream, path));
     if (const auto key = json.find("api_key"); stream && key != json.end()) {

@@ -38,6 +38,9 @@ Result<GenerationSpec> prepare_lines(std::string_view body, const ServedModel& m
 Result<GenerationSpec> prepare_generate(std::string_view body, const ServedModel& model,
                                         const RequestIdentity& identity);
 
+// ok, or 400 "no_tokenizer": `param` would need text, which a server without a tokenizer does not know. `instead`: what it takes.
+Status require_tokenizer(const ServedModel& model, const std::string& param, std::string_view instead);
+
 // kNotFound "model_not_found" when `body` names a model that is not served; the name to answer with
 // otherwise. A `model` that is not a string is left to the field checks.
 Result<std::string> resolve_model(const Json& body, const ServedModel& model);

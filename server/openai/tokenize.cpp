@@ -36,6 +36,7 @@ Result<std::string> tokenize(std::string_view body, const ServedModel& model, in
   ASSIGN_OR_RETURN(const Json json, parse_json(body));
   RETURN_IF_ERROR(require_object(json));
   RETURN_IF_ERROR(resolve_model(json, model).status());
+  RETURN_IF_ERROR(require_tokenizer(model, "prompt", "tokenize before you call it"));
   const bool is_chat = find_field(json, "messages") != nullptr;
   RETURN_IF_ERROR((is_chat ? tokenize_chat_fields() : tokenize_completion_fields()).check(json));
   std::optional<std::string> name;
@@ -61,6 +62,7 @@ Result<std::string> detokenize(std::string_view body, const ServedModel& model) 
   ASSIGN_OR_RETURN(const Json json, parse_json(body));
   RETURN_IF_ERROR(require_object(json));
   RETURN_IF_ERROR(resolve_model(json, model).status());
+  RETURN_IF_ERROR(require_tokenizer(model, "tokens", "detokenize what it answers"));
   RETURN_IF_ERROR(detokenize_fields().check(json));
   std::optional<std::string> name;
   RETURN_IF_ERROR(read_string(json, "model", 1024, &name));

@@ -50,7 +50,7 @@ class ApiFixture : public ::testing::Test {
   // The routes come to life with the first request, so that a test may change options_ before.
   void start() {
     if (api_) return;
-    api_.emplace(options_, engine_, tokenizer_, template_ ? &*template_ : nullptr, metrics_);
+    api_.emplace(options_, engine_, *spoken_, template_ ? &*template_ : nullptr, metrics_);
     api_->register_routes(router_);
   }
 
@@ -115,6 +115,7 @@ class ApiFixture : public ::testing::Test {
   boost::asio::io_context io_;
   FakeEngine engine_;
   ByteTokenizer tokenizer_;
+  const Tokenizer* spoken_ = &tokenizer_;
   std::optional<ChatTemplate> template_;
   ServerMetrics* metrics_ = nullptr;
   openai::ApiOptions options_;
