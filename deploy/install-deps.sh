@@ -20,6 +20,7 @@ build_packages=(
   libcurl4-openssl-dev      # 7.88.1
   libsqlite3-dev libpq-dev  # 3.40.1, 15: the advisor's knowledge base, the server's state
   libcjose-dev              # 0.6.2.1: signed tokens (JWT)
+  libhiredis-dev            # 0.14.1: limits that replicas share in a Redis
   libyaml-dev               # 0.2.5: reading manifests (linked statically)
 )
 test_packages=(
@@ -29,6 +30,7 @@ test_packages=(
   prometheus                 # promtool and a real scraper
   prometheus-alertmanager    # 0.25: gets a fired alert of the emitted rules
   postgresql                 # 15: a real one for the knowledge base's tests
+  redis-server               # 7.0: a real one for limits that replicas share
   procps
 )
 # Where these cannot be had, tests/run.sh says what it leaves out.

@@ -390,8 +390,13 @@ std::vector<ExportedFamily> ServerMetrics::exported() {
   metrics.set_price(1);
   metrics.set_response_cache_source([] { return ResponseCacheReading(); });
   metrics.set_gateway_source([] {
-    return GatewayReading{
-        {}, StateStoreReading(), TokenKeysReading(), AuditReading(), BackupReading(), TracesReading()};
+    return GatewayReading{{},
+                          StateStoreReading(),
+                          SharedLimitsReading(),
+                          TokenKeysReading(),
+                          AuditReading(),
+                          BackupReading(),
+                          TracesReading()};
   });
   metrics.on_startup_phase("total", 1);
   RequestTimings request;

@@ -46,6 +46,18 @@ void GatewayMeter::apply(const GatewayReading& reading) {
     store_->failures.set(static_cast<double>(reading.store->failures));
     store_->unwritten.Set(static_cast<double>(reading.store->unwritten_requests));
   }
+  if (reading.shared_limits) {
+    if (!shared_limits_) {
+      shared_limits_.emplace(SharedLimits{
+          gauge(registry_, "sextant:redis_up", "1 while the Redis that limits are shared in answers."),
+          TotalCounter(counter(registry_, "sextant:redis_failures_total", "Times that this Redis went away.")),
+          TotalCounter(counter(registry_, "sextant:redis_local_checks_total",
+                               "Limits that were checked without Redis, in this process alone."))});
+    }
+    shared_limits_->is_up.Set(reading.shared_limits->is_up ? 1 : 0);
+    shared_limits_->failures.set(static_cast<double>(reading.shared_limits->failures));
+    shared_limits_->local_checks.set(static_cast<double>(reading.shared_limits->local_checks));
+  }
   if (reading.token_keys) {
     if (!token_keys_) {
       token_keys_.emplace(TokenKeys{

@@ -52,6 +52,13 @@ struct StateStoreReading {
   uint64_t unwritten_requests = 0;  // whose usage is in memory alone
 };
 
+// Of the Redis that limits are shared in.
+struct SharedLimitsReading {
+  bool is_up = true;
+  uint64_t failures = 0;      // times since start that it went away
+  uint64_t local_checks = 0;  // since start, that were decided without it
+};
+
 // Of the keys of signed tokens, now.
 struct TokenKeysReading {
   bool is_up = true;               // the last try to read them worked
@@ -71,6 +78,7 @@ struct TracesReading {
 struct GatewayReading {
   std::vector<std::pair<std::string, uint64_t>> refused;  // a few reasons, always the same
   std::optional<StateStoreReading> store;
+  std::optional<SharedLimitsReading> shared_limits;
   std::optional<TokenKeysReading> token_keys;
   std::optional<AuditReading> audit;
   std::optional<BackupReading> backups;
@@ -91,6 +99,10 @@ class GatewayMeter {
     prometheus::Gauge& is_up;
     TotalCounter failures;
     prometheus::Gauge& unwritten;
+  };
+  struct SharedLimits {
+    prometheus::Gauge& is_up;
+    TotalCounter failures, local_checks;
   };
   struct TokenKeys {
     prometheus::Gauge& is_up;
@@ -116,6 +128,7 @@ class GatewayMeter {
   prometheus::Family<prometheus::Counter>& refused_;
   std::map<std::string, TotalCounter> refused_by_reason_;
   std::optional<Store> store_;
+  std::optional<SharedLimits> shared_limits_;
   std::optional<TokenKeys> token_keys_;
   std::optional<Audit> audit_;
   std::optional<Backups> backups_;

@@ -55,6 +55,12 @@ Result<Gateway> make_gateway(const ServerConfig& config) {
     options.shed_above_requests = config.shed_above_requests;
     options.shed_max_tokens = config.shed_max_tokens;
     options.refusals = gateway.refusals.get();
+    if (!config.redis_url.empty()) {
+      SharedLimits::Options shared;
+      ASSIGN_OR_RETURN(shared.address, redis::parse_url(config.redis_url, config.redis_password));
+      shared.timeout = std::chrono::milliseconds(config.redis_timeout_ms);
+      options.shared = std::move(shared);
+    }
     gateway.fair_use = std::make_unique<FairUse>(std::move(options), gateway.keeper.get());
   }
   return gateway;
@@ -66,6 +72,10 @@ GatewayReading read_gateway(const Gateway& gateway, const BackupKeeper* backups,
   if (gateway.keeper) {
     const StateKeeper::Health health = gateway.keeper->health();
     reading.store = {health.is_up, health.num_failures, static_cast<uint64_t>(health.unwritten_requests)};
+  }
+  if (gateway.fair_use) {
+    if (const auto health = gateway.fair_use->shared_health())
+      reading.shared_limits = {health->is_up, health->num_failures, health->num_local};
   }
   if (gateway.jwt != nullptr) {
     const JwtAuthenticator::Health health = gateway.jwt->health();

@@ -8,6 +8,7 @@
 #include "server/gateway/client_address.h"
 #include "server/gateway/jwks_source.h"
 #include "server/otlp/trace_exporter.h"
+#include "server/redis/redis_url.h"
 
 namespace sextant::cli {
 namespace {
@@ -81,6 +82,12 @@ std::vector<Status> ServerConfig::validate() const {
   check(shed_fallback_model.empty(), "shed_fallback_model",
         "needs a second model in this process, which cannot be served yet; shed_max_tokens and refusal are there");
   if (const auto proxies = TrustedProxies::parse(trusted_proxies); !proxies.ok()) errors.push_back(proxies.status());
+  if (!redis_url.empty()) {
+    if (const auto address = redis::parse_url(redis_url, redis_password); !address.ok())
+      errors.push_back(address.status());
+    check(asks_for_keys(), "redis_url", "shares limits of keys, and this server asks nobody for a key");
+  }
+  check_range(redis_timeout_ms, 1, 60'000, "redis_timeout_ms");
   check_range(shutdown_timeout, 0, 24 * 3600, "shutdown_timeout");
   check_range(max_body_bytes, 1024, int64_t{1} << 32, "max_body_bytes");
   check_range(max_connections, 1, 1 << 20, "max_connections");
@@ -154,6 +161,11 @@ std::vector<Status> resolve_serve_options(const ServeArguments& arguments, const
     options.server.state_dir = dir;
   if (const char* url = environment("SEXTANT_DATABASE_URL"); url != nullptr && *url != '\0') {
     options.server.database_url = url;
+  }
+  if (const char* url = environment("SEXTANT_REDIS_URL"); url != nullptr && *url != '\0')
+    options.server.redis_url = url;
+  if (const char* password = environment("SEXTANT_REDIS_PASSWORD"); password != nullptr && *password != '\0') {
+    options.server.redis_password = password;
   }
   if (const char* secret = environment("SEXTANT_GROUP_SECRET"); secret != nullptr && *secret != '\0') {
     options.engine.parallel.group_secret = secret;

@@ -37,6 +37,9 @@ struct ServerConfig {
   double unauthenticated_per_s = FairUse::Options{}.unauthenticated_per_s;
   double failed_logins_per_minute = FairUse::Options{}.failed_logins_per_minute;
   std::string trusted_proxies;
+  std::string redis_url;       // limits of keys are shared by all that name it; may hold a password
+  std::string redis_password;  // where the URL has none
+  int64_t redis_timeout_ms = 100;
   int64_t shed_above_requests = FairUse::Options{}.shed_above_requests;
   int64_t shed_max_tokens = FairUse::Options{}.shed_max_tokens;
   std::string shed_fallback_model;
@@ -125,6 +128,13 @@ void visit_server_config(Config& config, Visitor&& visitor) {
           "wrong keys per minute from one address; more get 429; 0: any");
   visitor("trusted_proxies", config.trusted_proxies,
           "addresses and networks whose X-Forwarded-For is believed: 10.0.0.0/8, 192.168.1.7");
+  visitor(
+      "redis_url", config.redis_url,
+      "limits of keys are one for all servers that name this Redis: redis://[:password@]host:port/0; without an answer "
+      "each counts alone");
+  visitor("redis_password", config.redis_password,
+          "of Redis, where the URL has none; better in SEXTANT_REDIS_PASSWORD, where ps does not show it");
+  visitor("redis_timeout_ms", config.redis_timeout_ms, "time Redis has for an answer; later the server decides alone");
   visitor("shed_above_requests", config.shed_above_requests,
           "with more waiting requests than these, load is shed; 0: never");
   visitor("shed_max_tokens", config.shed_max_tokens,
@@ -189,7 +199,8 @@ struct ServeArguments {
 using Environment = std::function<const char*(const char* name)>;
 
 // Every error at once; `options` is only meaningful when there is none. Environment: SEXTANT_API_KEY,
-// SEXTANT_STATE_DIR, SEXTANT_DATABASE_URL, SEXTANT_GROUP_SECRET, SEXTANT_SSL_KEYFILE_PASSWORD.
+// SEXTANT_STATE_DIR, SEXTANT_DATABASE_URL, SEXTANT_REDIS_URL, SEXTANT_REDIS_PASSWORD, SEXTANT_GROUP_SECRET,
+// SEXTANT_SSL_KEYFILE_PASSWORD.
 std::vector<Status> resolve_serve_options(const ServeArguments& arguments, const Environment& environment,
                                           ServeOptions& options);
 

@@ -1,6 +1,7 @@
 #include "server/gateway/fair_use.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 
@@ -34,7 +35,15 @@ double seconds_to_midnight(int64_t unix_s) { return static_cast<double>(86400 - 
 }  // namespace
 
 FairUse::FairUse(Options options, StateKeeper* keeper, const Clock& clock)
-    : options_(std::move(options)), keeper_(keeper), clock_(clock) {}
+    : options_(std::move(options)), keeper_(keeper), clock_(clock) {
+  if (!options_.shared) return;
+  SharedLimits::Options shared = *options_.shared;
+  if (!shared.unix_now_s) shared.unix_now_s = [this] { return unix_now_s(); };
+  shared_ = std::make_unique<SharedLimits>(std::move(shared));
+}
+
+// What waits for an answer of other replicas gets one from here meanwhile.
+FairUse::~FairUse() { shared_.reset(); }
 
 void FairUse::set_num_waiting(std::function<int64_t()> num_waiting) { options_.num_waiting = std::move(num_waiting); }
 
@@ -44,19 +53,31 @@ void FairUse::count(Refusal reason) {
 
 int64_t FairUse::tokens_spoken_for(const std::string& tenant) const {
   const auto reserved = reserved_by_tenant_.find(tenant);
-  return keeper_->tokens_today(tenant) + (reserved == reserved_by_tenant_.end() ? 0 : reserved->second);
+  return (keeper_ != nullptr ? keeper_->tokens_today(tenant) : 0) +
+         (reserved == reserved_by_tenant_.end() ? 0 : reserved->second);
 }
 
-void FairUse::add_request_headers(const UsageLimits& limits, KeyUse& use, int64_t now_ns, Headers* headers) const {
+int64_t FairUse::tokens_shown(const Identity& identity) const {
+  const UsageLimits& limits = identity.limits;
+  return limits.tokens_per_minute <= 0 && limits.tokens_per_day > 0 ? tokens_spoken_for(identity.tenant) : 0;
+}
+
+int64_t FairUse::unix_now_s() const {
+  if (keeper_ != nullptr) return keeper_->unix_now_s();
+  return std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+}
+
+void FairUse::add_request_headers(const UsageLimits& limits, double left, Headers* headers) {
   if (limits.requests_per_s <= 0) return;
-  headers->insert(headers->end(), {{"x-ratelimit-limit-requests", whole_text(burst_of(limits))},
-                                   {"x-ratelimit-remaining-requests", whole_text(use.requests.level(now_ns))},
-                                   {"x-ratelimit-reset-requests",
-                                    duration_text(use.requests.seconds_until(burst_of(limits), now_ns))}});
+  const double burst = burst_of(limits);
+  headers->insert(headers->end(),
+                  {{"x-ratelimit-limit-requests", whole_text(burst)},
+                   {"x-ratelimit-remaining-requests", whole_text(left)},
+                   {"x-ratelimit-reset-requests", duration_text(std::max(0.0, burst - left) / limits.requests_per_s)}});
 }
 
 // Those of the minute; where there is only a quota, those of the day.
-void FairUse::add_token_headers(const Identity& identity, KeyUse& use, int64_t now_ns, Headers* headers) const {
+void FairUse::add_token_headers(const Identity& identity, double left, int64_t spoken_for, Headers* headers) const {
   const UsageLimits& limits = identity.limits;
   const auto add = [&](int64_t limit, double remaining, double reset_s) {
     headers->insert(headers->end(), {{"x-ratelimit-limit-tokens", std::to_string(limit)},
@@ -64,10 +85,11 @@ void FairUse::add_token_headers(const Identity& identity, KeyUse& use, int64_t n
                                      {"x-ratelimit-reset-tokens", duration_text(reset_s)}});
   };
   if (limits.tokens_per_minute > 0) {
-    add(limits.tokens_per_minute, use.tokens.level(now_ns), use.tokens.seconds_until(use.tokens.burst(), now_ns));
-  } else if (limits.tokens_per_day > 0 && keeper_ != nullptr) {
-    add(limits.tokens_per_day, static_cast<double>(limits.tokens_per_day - tokens_spoken_for(identity.tenant)),
-        seconds_to_midnight(keeper_->unix_now_s()));
+    const auto burst = static_cast<double>(limits.tokens_per_minute);
+    add(limits.tokens_per_minute, left, std::max(0.0, burst - left) * 60 / burst);
+  } else if (limits.tokens_per_day > 0 && (keeper_ != nullptr || shared_ != nullptr)) {
+    add(limits.tokens_per_day, static_cast<double>(limits.tokens_per_day - spoken_for),
+        seconds_to_midnight(unix_now_s()));
   }
 }
 
@@ -92,6 +114,34 @@ FairUse::KeyUse& FairUse::use_of(const Identity& identity, int64_t now_ns) {
   return found->second;
 }
 
+FairUse::Admission FairUse::refused_admission(const UsageLimits& limits, Refusal reason, double retry_after_s) {
+  Admission admission;
+  admission.is_admitted = false;
+  admission.retry_after_s = retry_after_s;
+  if (reason == Refusal::kConcurrency) {
+    admission.code = "concurrency_limit_exceeded";
+    admission.message = "This key may have " + std::to_string(limits.concurrent_requests) +
+                        " requests at once, and has them; wait for one to end.";
+  } else {
+    admission.code = "rate_limit_exceeded";
+    admission.message = "This key may send " + whole_text(limits.requests_per_s) + " requests per second (" +
+                        whole_text(burst_of(limits)) + " at once); wait before the next.";
+  }
+  return admission;
+}
+
+std::shared_ptr<void> FairUse::make_lease(const std::string& key_id, SharedLimits::Lease shared) const {
+  const std::shared_ptr<SharedLimits::Book> book = shared_ != nullptr ? shared_->book() : nullptr;
+  return {nullptr, [keys = keys_, key_id, book, shared = std::move(shared)](void*) {
+            {
+              const std::lock_guard release(keys->mutex);
+              if (const auto found = keys->by_key.find(key_id); found != keys->by_key.end())
+                --found->second.num_running;
+            }
+            if (book != nullptr) book->release(shared);
+          }};
+}
+
 FairUse::Admission FairUse::admit(const Identity& identity) {
   Admission admission;
   const UsageLimits& limits = identity.limits;
@@ -103,27 +153,21 @@ FairUse::Admission FairUse::admit(const Identity& identity) {
   KeyUse& use = use_of(identity, now_ns);
   if (limits.concurrent_requests > 0 && use.num_running >= limits.concurrent_requests) {
     count(Refusal::kConcurrency);
-    admission.is_admitted = false;
-    admission.retry_after_s = 1;
-    admission.code = "concurrency_limit_exceeded";
-    admission.message = "This key may have " + std::to_string(limits.concurrent_requests) +
-                        " requests at once, and has them; wait for one to end.";
+    admission = refused_admission(limits, Refusal::kConcurrency, 1);
   } else if (limits.requests_per_s > 0 && !use.requests.try_take(1, now_ns)) {
     count(Refusal::kRate);
-    admission.is_admitted = false;
-    admission.retry_after_s = use.requests.seconds_until(1, now_ns);
-    admission.code = "rate_limit_exceeded";
-    admission.message = "This key may send " + whole_text(limits.requests_per_s) + " requests per second (" +
-                        whole_text(burst_of(limits)) + " at once); wait before the next.";
+    admission = refused_admission(limits, Refusal::kRate, use.requests.seconds_until(1, now_ns));
   }
-  add_request_headers(limits, use, now_ns, &admission.headers);
-  add_token_headers(identity, use, now_ns, &admission.headers);
+  add_request_headers(limits, use.requests.level(now_ns), &admission.headers);
+  add_token_headers(identity, use.tokens.level(now_ns), tokens_shown(identity), &admission.headers);
   if (admission.is_admitted && limits.concurrent_requests > 0) {
     ++use.num_running;
-    admission.lease = std::shared_ptr<void>(nullptr, [keys = keys_, key_id = identity.key_id](void*) {
-      const std::lock_guard release(keys->mutex);
-      if (const auto found = keys->by_key.find(key_id); found != keys->by_key.end()) --found->second.num_running;
-    });
+    SharedLimits::Lease lease;
+    if (shared_ != nullptr) {  // which hears of it later
+      lease = shared_->request_lease(request_ask(identity));
+      shared_->hold(lease);
+    }
+    admission.lease = make_lease(identity.key_id, std::move(lease));
   }
   return admission;
 }
@@ -167,89 +211,115 @@ bool FairUse::is_barred(const std::string& client_address) {
   return found != addresses_.end() && found->second.failed.level(clock_.now_ns()) < 1;
 }
 
-TokenBudget::Grant FairUse::reserve(const Identity& identity, const Ask& ask) {
-  const UsageLimits& limits = identity.limits;
-  Grant grant;
-  grant.max_tokens = ask.max_tokens;
-  const auto refuse = [&](Status status, double retry_after_s) {
-    grant.status = std::move(status);
-    grant.retry_after_s = retry_after_s;
-    return grant;
+std::optional<FairUse::Refused> FairUse::check_caps(const UsageLimits& limits, const Ask& ask, Grant* grant) const {
+  const auto refuse = [&](Refusal reason, Status status, double retry_after_s = 0) {
+    Grant refused = *grant;
+    refused.status = std::move(status);
+    refused.retry_after_s = retry_after_s;
+    return Refused{reason, std::move(refused)};
   };
-  const auto cap = [&](int64_t most, const char* what) -> Status {
-    if (grant.max_tokens <= most) return ok_status();
+  grant->max_tokens = ask.max_tokens;
+  const auto cap = [&](int64_t most, const char* what) -> std::optional<Refused> {
+    if (grant->max_tokens <= most) return std::nullopt;
     if (ask.is_max_tokens_asked || most < 1) {
-      count(Refusal::kCap);
-      return invalid_argument("This key may use " + std::string(what) + "; the request has " +
-                                  std::to_string(ask.longest_prompt_tokens) + " prompt tokens and asks for " +
-                                  std::to_string(ask.max_tokens) + " more.",
-                              "max_tokens", "key_limit_exceeded");
+      return refuse(Refusal::kCap,
+                    invalid_argument("This key may use " + std::string(what) + "; the request has " +
+                                         std::to_string(ask.longest_prompt_tokens) + " prompt tokens and asks for " +
+                                         std::to_string(ask.max_tokens) + " more.",
+                                     "max_tokens", "key_limit_exceeded"));
     }
-    grant.max_tokens = most;
-    return ok_status();
+    grant->max_tokens = most;
+    return std::nullopt;
   };
   if (limits.max_n > 0 && ask.n > limits.max_n) {
-    count(Refusal::kCap);
-    return refuse(invalid_argument("This key may ask for up to " + std::to_string(limits.max_n) + " choices.", "n",
-                                   "key_limit_exceeded"),
-                  0);
+    return refuse(Refusal::kCap,
+                  invalid_argument("This key may ask for up to " + std::to_string(limits.max_n) + " choices.", "n",
+                                   "key_limit_exceeded"));
   }
   if (limits.max_tokens > 0) {
-    const Status status =
-        cap(limits.max_tokens, ("up to " + std::to_string(limits.max_tokens) + " max_tokens").c_str());
-    if (!status.ok()) return refuse(status, 0);
+    auto refused = cap(limits.max_tokens, ("up to " + std::to_string(limits.max_tokens) + " max_tokens").c_str());
+    if (refused) return refused;
   }
   if (limits.max_context > 0) {
-    const Status status = cap(limits.max_context - ask.longest_prompt_tokens,
-                              ("a context of up to " + std::to_string(limits.max_context) + " tokens").c_str());
-    if (!status.ok()) return refuse(status, 0);
+    auto refused = cap(limits.max_context - ask.longest_prompt_tokens,
+                       ("a context of up to " + std::to_string(limits.max_context) + " tokens").c_str());
+    if (refused) return refused;
   }
   if (options_.shed_above_requests > 0 && options_.num_waiting &&
       options_.num_waiting() > options_.shed_above_requests) {
     if (options_.shed_max_tokens == 0) {
-      count(Refusal::kShed);
-      return refuse(unavailable("The server has more work than it can do in time; try again later."), 1);
+      return refuse(Refusal::kShed, unavailable("The server has more work than it can do in time; try again later."),
+                    1);
     }
-    grant.max_tokens = std::min(grant.max_tokens, options_.shed_max_tokens);
+    grant->max_tokens = std::min(grant->max_tokens, options_.shed_max_tokens);
   }
-  grant.reserved = ask.num_prompt_tokens + grant.max_tokens * ask.num_choices;
+  grant->reserved = ask.num_prompt_tokens + grant->max_tokens * ask.num_choices;
+  if (limits.tokens_per_minute > 0 && grant->reserved > limits.tokens_per_minute) {
+    return refuse(Refusal::kTokens,
+                  invalid_argument("This key may use " + std::to_string(limits.tokens_per_minute) +
+                                       " tokens per minute; this request may use " + std::to_string(grant->reserved) +
+                                       " (prompt and max_tokens). Ask for fewer.",
+                                   "max_tokens", "key_limit_exceeded"));
+  }
+  return std::nullopt;
+}
+
+TokenBudget::Grant FairUse::over_quota(const Identity& identity, int64_t reserved, int64_t spoken_for) const {
+  Grant refused;
+  refused.status = Status(StatusCode::kResourceExhausted,
+                          "Tenant " + identity.tenant + " may use " + std::to_string(identity.limits.tokens_per_day) +
+                              " tokens per day (UTC) and has used or reserved " + std::to_string(spoken_for) +
+                              "; this request may use " + std::to_string(reserved) + ".",
+                          {}, "insufficient_quota");
+  refused.retry_after_s = seconds_to_midnight(unix_now_s());
+  return refused;
+}
+
+TokenBudget::Grant FairUse::over_rate(const UsageLimits& limits, int64_t reserved, double retry_after_s) {
+  Grant refused;
+  refused.status = Status(StatusCode::kResourceExhausted,
+                          "This key may use " + std::to_string(limits.tokens_per_minute) +
+                              " tokens per minute; this request may use " + std::to_string(reserved) +
+                              " (prompt and max_tokens). Wait, or ask for fewer.",
+                          {}, "rate_limit_exceeded");
+  refused.retry_after_s = retry_after_s;
+  return refused;
+}
+
+TokenBudget::Grant FairUse::reserve(const Identity& identity, const Ask& ask) {
+  const UsageLimits& limits = identity.limits;
+  Grant grant;
+  auto capped = check_caps(limits, ask, &grant);
+  if (capped) count(capped->reason);
+  if (capped && capped->reason != Refusal::kTokens) return capped->grant;
   const int64_t now_ns = clock_.now_ns();
   const std::lock_guard lock(keys_->mutex);
   KeyUse* use = limits.tokens_per_minute > 0 || limits.tokens_per_day > 0 ? &use_of(identity, now_ns) : nullptr;
   const auto decide = [&]() -> Grant {
-    const auto exhausted = [&](std::string message, const char* code, double retry_after_s) {
-      return refuse(Status(StatusCode::kResourceExhausted, std::move(message), {}, code), retry_after_s);
-    };
+    if (capped) return capped->grant;
     if (limits.tokens_per_day > 0 && keeper_ != nullptr) {
       const int64_t used = tokens_spoken_for(identity.tenant);
       if (used + grant.reserved > limits.tokens_per_day) {
         count(Refusal::kQuota);
-        return exhausted("Tenant " + identity.tenant + " may use " + std::to_string(limits.tokens_per_day) +
-                             " tokens per day (UTC) and has used or reserved " + std::to_string(used) +
-                             "; this request may use " + std::to_string(grant.reserved) + ".",
-                         "insufficient_quota", seconds_to_midnight(keeper_->unix_now_s()));
+        return over_quota(identity, grant.reserved, used);
       }
     }
-    if (limits.tokens_per_minute <= 0) return grant;
     const auto amount = static_cast<double>(grant.reserved);
-    if (amount > use->tokens.burst()) {
-      count(Refusal::kTokens);
-      return refuse(invalid_argument("This key may use " + std::to_string(limits.tokens_per_minute) +
-                                         " tokens per minute; this request may use " + std::to_string(grant.reserved) +
-                                         " (prompt and max_tokens). Ask for fewer.",
-                                     "max_tokens", "key_limit_exceeded"),
-                    0);
-    }
-    if (use->tokens.try_take(amount, now_ns)) return grant;
+    if (limits.tokens_per_minute <= 0 || use->tokens.try_take(amount, now_ns)) return grant;
     count(Refusal::kTokens);
-    return exhausted("This key may use " + std::to_string(limits.tokens_per_minute) +
-                         " tokens per minute; this request may use " + std::to_string(grant.reserved) +
-                         " (prompt and max_tokens). Wait, or ask for fewer.",
-                     "rate_limit_exceeded", use->tokens.seconds_until(amount, now_ns));
+    return over_rate(limits, grant.reserved, use->tokens.seconds_until(amount, now_ns));
   };
   Grant decided = decide();
-  if (decided.status.ok()) reserved_by_tenant_[identity.tenant] += decided.reserved;
-  if (use != nullptr) add_token_headers(identity, *use, now_ns, &decided.headers);
+  if (decided.status.ok()) {
+    reserved_by_tenant_[identity.tenant] += decided.reserved;
+    if (shared_ != nullptr && limits.tokens_per_day > 0) {  // which hears of it later
+      SharedLimits::TokenAsk shared = token_ask(identity, decided.reserved);
+      SharedLimits::Lease lease = shared_->token_lease(shared);
+      shared_->hold(lease);
+      decided.shared = std::make_shared<SharedGrant>(SharedGrant{std::move(shared), std::move(lease), false});
+    }
+  }
+  if (use != nullptr) add_token_headers(identity, use->tokens.level(now_ns), tokens_shown(identity), &decided.headers);
   return decided;
 }
 
@@ -258,6 +328,8 @@ void FairUse::settle(const Identity& identity, const std::string& model, const G
   // Counted before the reservation goes, so that a quota is at no moment larger than it is.
   if (keeper_ != nullptr)
     keeper_->count(identity, model, {1, used.prompt_tokens, used.cached_tokens, used.completion_tokens});
+  if (shared_ != nullptr && grant.shared != nullptr)
+    shared_->settle(grant.shared->ask, grant.shared->lease, grant.shared->was_shared, num_used);
   const int64_t now_ns = clock_.now_ns();
   const std::lock_guard lock(keys_->mutex);
   if (const auto found = reserved_by_tenant_.find(identity.tenant); found != reserved_by_tenant_.end()) {

@@ -105,18 +105,32 @@ bool Gate::admit(const RouteName& route, http::Exchange& exchange, const Credent
     return false;
   }
   exchange.set_identity(credential.identity);
-  return admit_use(route, exchange, *identity);
+  return true;
 }
 
-bool Gate::admit_use(const RouteName& route, http::Exchange& exchange, const Identity& identity) const {
-  if (services_.fair_use == nullptr || route.access != Access::kInference) return true;
-  FairUse::Admission admission = services_.fair_use->admit(identity);
+void Gate::admit_use(const RouteName& route, std::shared_ptr<http::Exchange> exchange,
+                     const http::Handler* handler) const {
+  const std::shared_ptr<const Identity> identity = exchange->identity();
+  // The exchange is released on its own executor.
+  const boost::asio::any_io_executor executor = exchange->executor();
+  const bool is_asked = services_.fair_use->admit_elsewhere(
+      *identity, [this, route, exchange, handler, executor](FairUse::Admission admission) mutable {
+        boost::asio::post(executor, [this, route, exchange = std::move(exchange), handler,
+                                     admission = std::move(admission)]() mutable {
+          if (apply(route, *exchange, std::move(admission))) enter(route, std::move(exchange), handler);
+        });
+      });
+  if (is_asked) return;
+  if (apply(route, *exchange, services_.fair_use->admit(*identity))) enter(route, std::move(exchange), handler);
+}
+
+bool Gate::apply(const RouteName& route, http::Exchange& exchange, FairUse::Admission admission) const {
   for (auto& [name, value] : admission.headers) exchange.set_response_header(std::move(name), std::move(value));
   if (admission.is_admitted) {
     if (admission.lease.use_count() > 0) exchange.hold(std::move(admission.lease));
     return true;
   }
-  refuse(route, exchange, &identity, 429, admission.message, admission.code, admission.retry_after_s);
+  refuse(route, exchange, exchange.identity().get(), 429, admission.message, admission.code, admission.retry_after_s);
   return false;
 }
 
@@ -174,7 +188,15 @@ void Gate::handle(const RouteName& route, std::shared_ptr<http::Exchange> exchan
       return;
     }
     if (!admit(route, *exchange, credential, client_address)) return;
+    if (services_.fair_use != nullptr && route.access == Access::kInference) {
+      admit_use(route, std::move(exchange), handler);
+      return;
+    }
   }
+  enter(route, std::move(exchange), handler);
+}
+
+void Gate::enter(const RouteName& route, std::shared_ptr<http::Exchange> exchange, const http::Handler* handler) const {
   if (route.access == Access::kInference || route.access == Access::kAdvisor) {
     if (http::RequestNotes* notes = exchange->notes()) notes->is_served = true;
     if (services_.may_work && !services_.may_work()) {

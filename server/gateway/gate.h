@@ -61,7 +61,11 @@ class Gate {
   // False: it was answered.
   bool admit(const RouteName& route, http::Exchange& exchange, const Credential& credential,
              const std::string& client_address) const;
-  bool admit_use(const RouteName& route, http::Exchange& exchange, const Identity& identity) const;
+  // Within its limits; then enter().
+  void admit_use(const RouteName& route, std::shared_ptr<http::Exchange> exchange, const http::Handler* handler) const;
+  bool apply(const RouteName& route, http::Exchange& exchange, FairUse::Admission admission) const;
+  // What was let in.
+  void enter(const RouteName& route, std::shared_ptr<http::Exchange> exchange, const http::Handler* handler) const;
   bool is_serving(http::Exchange& exchange) const;
   void refuse(const RouteName& route, http::Exchange& exchange, const Identity* identity, int status,
               const std::string& message, const std::string& code, double retry_after_s = 0) const;

@@ -28,6 +28,11 @@ class TokenBucket {
     level_ -= amount;
     return true;
   }
+  // What was taken elsewhere.
+  void take_up_to(double amount, int64_t now_ns) {
+    refill(now_ns);
+    level_ = std::max(0.0, level_ - amount);
+  }
   // What was taken and not used.
   void give_back(double amount, int64_t now_ns) {
     refill(now_ns);

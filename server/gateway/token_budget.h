@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +13,8 @@
 #include "server/gateway/identity.h"
 
 namespace sextant {
+
+struct SharedGrant;
 
 class TokenBudget {
  public:
@@ -28,6 +32,7 @@ class TokenBudget {
     int64_t max_tokens = 0;                                    // of one choice, at most what was asked
     int64_t reserved = 0;                                      // prompt and output tokens
     std::vector<std::pair<std::string, std::string>> headers;  // for the answer
+    std::shared_ptr<const SharedGrant> shared;                 // what the budget remembers of it
   };
   struct Used {
     int64_t prompt_tokens = 0, cached_tokens = 0, completion_tokens = 0;
@@ -35,6 +40,12 @@ class TokenBudget {
 
   virtual ~TokenBudget() = default;
   virtual Grant reserve(const Identity& identity, const Ask& ask) = 0;
+  // The same where others have to be asked: `then` is called once, on another thread. False, and it is not called: nobody is
+  // to be asked, or can be for now; reserve() decides.
+  virtual bool reserve_elsewhere(const Identity& /*identity*/, const Ask& /*ask*/,
+                                 std::function<void(Grant)> /*then*/) {
+    return false;
+  }
   // Once for each grant, whatever became of the work.
   virtual void settle(const Identity& identity, const std::string& model, const Grant& grant, const Used& used) = 0;
 };

@@ -65,7 +65,10 @@ void Generation::run(Result<GenerationSpec> spec) {
   if (!check_model()) return;
   if (identity_) tenant_ = identity_->tenant;
   if (answer_from_cache()) return;
-  if (!reserve()) return;
+  reserve();
+}
+
+void Generation::start() {
   if (spec_->stream && services_.sse_heartbeat_s > 0 && spec_->endpoint != Endpoint::kLines) {
     last_sent_ns_ = services_.engine.clock().now_ns();
     schedule_heartbeat();
@@ -80,31 +83,6 @@ bool Generation::check_model() {
   fail(Status(StatusCode::kNotFound, "The model '" + spec_->model + "' is not one that this key may use.", "model",
               "model_not_found"));
   return false;
-}
-
-bool Generation::reserve() {
-  if (identity_ == nullptr || services_.budget == nullptr) return true;
-  TokenBudget::Ask ask;
-  ask.n = spec_->sampling.n;
-  ask.num_choices = spec_->num_choices();
-  ask.is_max_tokens_asked = spec_->asked_max_tokens.has_value();
-  for (const PromptSpec& prompt : spec_->prompts) {
-    const auto num_tokens = static_cast<int64_t>(prompt.token_ids.size());
-    ask.num_prompt_tokens += num_tokens;
-    ask.longest_prompt_tokens = std::max(ask.longest_prompt_tokens, num_tokens);
-    ask.max_tokens = std::max(ask.max_tokens, prompt.max_tokens);
-  }
-  TokenBudget::Grant grant = services_.budget->reserve(*identity_, ask);
-  for (auto& [name, value] : grant.headers) exchange_->set_response_header(name, value);
-  if (!grant.status.ok()) {
-    if (services_.metrics != nullptr) services_.metrics->on_request_rejected();
-    fail(grant.status, grant.retry_after_s);
-    return false;
-  }
-  if (grant.max_tokens < ask.max_tokens) cache_key_.clear();  // shorter than its key says
-  for (PromptSpec& prompt : spec_->prompts) prompt.max_tokens = std::min(prompt.max_tokens, grant.max_tokens);
-  grant_ = std::move(grant);
-  return true;
 }
 
 void Generation::note_request() {
@@ -136,33 +114,6 @@ http::EnginePhases Generation::phases() const {
       noted.last_token_unix_ns = std::max(noted.last_token_unix_ns, phases.last_token_ns + offset_ns);
   }
   return noted;
-}
-
-// Once, while what was made is still here.
-void Generation::note_usage() {
-  http::RequestNotes* notes = exchange_ ? exchange_->notes() : nullptr;
-  if (notes == nullptr || !spec_ || std::exchange(is_noted_, true)) return;
-  if (choices_.empty() || std::ranges::none_of(has_prompt_output_, std::identity())) {
-    // What the response cache answers never was in the engine.
-    if (num_done_ == 0 || num_done_ < choices_.size()) return;
-  }
-  const Usage usage = total_usage();
-  if (notes->trace) notes->phases = phases();
-  notes->prompt_tokens = usage.num_prompt_tokens;
-  notes->completion_tokens = usage.num_completion_tokens;
-  if (const auto reason = choices_.back().whole.finish_reason) notes->finish_reason = finish_reason_name(*reason);
-}
-
-// What was computed counts, also when nobody waited for its end.
-void Generation::settle() {
-  note_usage();
-  if (!grant_) return;
-  TokenBudget::Used used;
-  if (!choices_.empty() && std::ranges::any_of(has_prompt_output_, std::identity())) {
-    const Usage usage = total_usage();
-    used = {usage.num_prompt_tokens, usage.num_cached_tokens, usage.num_completion_tokens};
-  }
-  services_.budget->settle(*identity_, spec_->model, *std::exchange(grant_, std::nullopt), used);
 }
 
 std::vector<Request> Generation::make_requests() {

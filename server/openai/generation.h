@@ -90,8 +90,10 @@ class Generation final : public EventReceiver, public std::enable_shared_from_th
   void send(std::string bytes);                               // streaming
   void complete(std::string* out);                            // every choice is done
   void fail(const Status& status, double retry_after_s = 0);  // an answer, or the stream's last event
-  bool check_model();  // this and the next: false when it was refused, and answered
-  bool reserve();
+  bool check_model();                                         // false: it was refused, and answered
+  void reserve();                                             // then start()
+  void on_granted(TokenBudget::Grant grant, int64_t asked_max_tokens);
+  void start();
   void settle();
   void note_request();
   void note_usage();

@@ -18,15 +18,15 @@ def test_metrics_are_read_without_error(tmp_path):
     jwks.write_text(jwk_set())
     with Server(None, "--time", "constant:ttft=1ms,tpot=0ms", "--audit-log", tmp_path / "audit", "--price-usd-per-hour", "2",
                 "--response-cache-bytes", "1MiB", "--state-dir", state, "--jwks", jwks, "--jwt-audience", "sextant", "--jwt-issuer", "test",
-                "--otlp-traces-endpoint", "http://127.0.0.1:9", verb="simulate") as server:
+                "--otlp-traces-endpoint", "http://127.0.0.1:9", "--redis-url", "redis://127.0.0.1:1", verb="simulate") as server:
         assert complete(server, key).status == 200
         shown = server.get("/metrics", headers=bearer(key)).body
     run = subprocess.run(["promtool", "check", "metrics"], input=shown, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode in (0, 3), run.stdout + run.stderr  # 3: lint alone
     lines = {line.strip() for line in (run.stdout + run.stderr).splitlines() if line.strip()}
     assert LISTED <= lines
-    for name in ("audit_records_total", "llm_cost_usd_total", "sextant:requests_refused_total", "sextant:state_store_up", "sextant:jwks_up",
-                 "sextant:trace_exporter_up"):
+    for name in ("audit_records_total", "llm_cost_usd_total", "sextant:requests_refused_total", "sextant:state_store_up",
+                 "sextant:redis_up", "sextant:jwks_up", "sextant:trace_exporter_up"):
         assert f"\n{name}" in shown, name
     others = {line for line in lines - LISTED if not (line.startswith(("vllm:", "sextant:")) and line.endswith(COLON))}
     assert not others

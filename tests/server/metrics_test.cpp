@@ -335,6 +335,7 @@ TEST(Metrics, TheGatewaySaysWhatItRefusedAndHowItsKeepersAre) {
   GatewayReading reading;
   reading.refused = {{"rate", 3}, {"quota", 0}};
   reading.store = StateStoreReading{.is_up = false, .failures = 2, .unwritten_requests = 7};
+  reading.shared_limits = SharedLimitsReading{.is_up = false, .failures = 3, .local_checks = 8};
   reading.audit = AuditReading{.records = 9, .lost = 1, .waiting = 4, .is_failing = true};
   metrics.set_gateway_source([&] { return reading; });
   EngineStats stats;
@@ -347,6 +348,9 @@ TEST(Metrics, TheGatewaySaysWhatItRefusedAndHowItsKeepersAre) {
   EXPECT_EQ(shown.value("sextant:state_store_up"), 0);
   EXPECT_EQ(shown.value("sextant:state_store_failures_total"), 2);
   EXPECT_EQ(shown.value("sextant:state_store_unwritten_requests"), 7);
+  EXPECT_EQ(shown.value("sextant:redis_up"), 0);
+  EXPECT_EQ(shown.value("sextant:redis_failures_total"), 3);
+  EXPECT_EQ(shown.value("sextant:redis_local_checks_total"), 8);
   EXPECT_EQ(shown.value("audit_records_total"), 9);
   EXPECT_EQ(shown.value("audit_records_lost_total"), 1);
   EXPECT_EQ(shown.value("audit_records_waiting"), 4);
